@@ -1,0 +1,149 @@
+//! What an answer of the service says: the table of design 3.2, closed, first match wins.
+//!
+//! An answer is read in two steps. [`Verdict::of_code`] says what an error code means for the call as a whole;
+//! [`Answer::outcome`] what the answer means for one of its ids.
+
+use std::collections::BTreeSet;
+
+use crate::ids::InstanceId;
+
+/// What a call does to the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// `Type` 1: add slaves.
+    Attach,
+    /// `Type` 2: remove slaves.
+    Detach,
+}
+
+/// Why nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NothingDone {
+    /// The rate limit: `RequestLimitExceeded` and its kin, HTTP 429.
+    Throttled,
+    /// The credentials were refused.
+    Credentials,
+    /// Not one byte of the request was written: DNS, connect, TLS handshake; or the call was given up before it was sent.
+    NotSent,
+}
+
+/// What an answer says of the call as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The call was processed and each id has its own result. An id in neither list, or in both, is unclear.
+    Processed {
+        /// `SuccessInstanceIds`.
+        succeeded: BTreeSet<InstanceId>,
+        /// `FailureInstanceIds`.
+        refused: BTreeSet<InstanceId>,
+    },
+    /// The service did nothing.
+    NothingDone(NothingDone),
+    /// The session does not exist any more.
+    SessionGone,
+    /// `InvalidParameter*`: of a single id, a refusal.
+    Invalid,
+    /// Another `ResourceNotFound*`: of a single id, a refusal.
+    NotFound,
+    /// Any other error that the service answered: nobody says whether it was done, but it can't arrive later.
+    Unclear,
+    /// No readable answer: the call may still take effect until its signature expires.
+    Unanswered,
+}
+
+/// An answer, or its absence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What it says of the call.
+    pub verdict: Verdict,
+    /// The service's error code, or our word for what went wrong on the way; empty for a success.
+    pub code: String,
+    /// For people; never parsed, never stored.
+    pub message: String,
+    /// The service's id of the request; empty if there is none.
+    pub request_id: String,
+}
+
+/// What an answer says about one id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Attached or detached, as the operation says.
+    Done,
+    /// The service would not.
+    Refused,
+    /// The service answered, and nobody knows what it did.
+    Unclear,
+    /// Nobody answered: it may happen later.
+    Unanswered,
+    /// As if never sent.
+    NothingDone,
+}
+
+fn is(code: &str, family: &str) -> bool {
+    code.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn any(code: &str, families: &[&str]) -> bool {
+    families.iter().any(|family| is(code, family))
+}
+
+impl Verdict {
+    /// What an error code means. Codes match whole or up to a dot, since products add suffixes (reference, section 3); texts are never parsed.
+    #[must_use]
+    pub fn of_code(code: &str, session_gone_codes: &[String]) -> Self {
+        const THROTTLED: [&str; 3] = ["RequestLimitExceeded", "FailedOperation.SlowDown", "FailedOperation.TooFrequently"];
+        const UNANSWERED: [&str; 6] = [
+            "InternalError",
+            "ServiceUnavailable",
+            "FailedOperation.Timeout",
+            "FailedOperation.ProcessTimeout",
+            "FailedOperation.LockTimeout",
+            "RequestTimeout",
+        ];
+        if any(code, &THROTTLED) {
+            Self::NothingDone(NothingDone::Throttled)
+        } else if any(code, &["AuthFailure", "UnauthorizedOperation"]) {
+            Self::NothingDone(NothingDone::Credentials)
+        } else if code == "ResourceNotFound.SessionNotFound" || session_gone_codes.iter().any(|gone| gone == code) {
+            Self::SessionGone
+        } else if any(code, &["InvalidParameter", "InvalidParameterValue"]) {
+            Self::Invalid
+        } else if is(code, "ResourceNotFound") {
+            Self::NotFound
+        } else if any(code, &UNANSWERED) || code.ends_with("Timeout") {
+            Self::Unanswered
+        } else {
+            Self::Unclear
+        }
+    }
+}
+
+impl Answer {
+    /// A call that was given up before it was sent.
+    #[must_use]
+    pub fn not_sent(code: &str, message: &str) -> Self {
+        Self { verdict: Verdict::NothingDone(NothingDone::NotSent), code: code.into(), message: message.into(), request_id: String::new() }
+    }
+
+    /// A call whose answer nobody saw.
+    #[must_use]
+    pub fn unanswered(code: &str, message: &str) -> Self {
+        Self { verdict: Verdict::Unanswered, code: code.into(), message: message.into(), request_id: String::new() }
+    }
+
+    /// What it says about `id`, one of `ids_in_call` ids. A gone session is not asked here: it speaks of every record of the ledger.
+    #[must_use]
+    pub fn outcome(&self, id: &InstanceId, ids_in_call: usize) -> Outcome {
+        match &self.verdict {
+            Verdict::NothingDone(_) => Outcome::NothingDone,
+            Verdict::Processed { succeeded, refused } => match (succeeded.contains(id), refused.contains(id)) {
+                (true, false) => Outcome::Done,
+                (false, true) => Outcome::Refused,
+                (false, false) | (true, true) => Outcome::Unclear,
+            },
+            Verdict::Invalid | Verdict::NotFound | Verdict::SessionGone if ids_in_call == 1 => Outcome::Refused,
+            Verdict::Invalid | Verdict::NotFound | Verdict::SessionGone | Verdict::Unclear => Outcome::Unclear,
+            Verdict::Unanswered => Outcome::Unanswered,
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The ledger: what the service may hold because of one object. It is the only memory there is; the service can't be asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::answer::{Answer, Operation, Outcome, Verdict};
+use crate::ids::{InstanceId, JournalId, SessionId};
+use crate::record::{Ended, FailureReason, Record, State, Want};
+use crate::time::{ServiceTime, Validity};
+
+/// What the ledger is about: one session, as seen by one account at one endpoint (design 3.6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The session.
+    pub session: SessionId,
+    /// Sent as `X-TC-Region` if there is one.
+    pub region: Option<String>,
+    /// `gs.tencentcloudapi.com`, or the whole URL if it is not HTTPS.
+    pub endpoint: String,
+    /// Who we are there: a key id, never a key. Empty: several names were tried and none was proven.
+    pub credential: String,
+    /// Whether the service ever did something for that name.
+    pub credential_proven: bool,
+}
+
+impl Target {
+    /// The target of a journal that is written under `credential`: a proven name stays, an unproven one gives way to nobody.
+    #[must_use]
+    pub fn journalled_by(mut self, credential: &str) -> Self {
+        if self.credential != credential && !self.credential_proven {
+            self.credential = String::new();
+        }
+        self
+    }
+
+    /// Whether what the service said to `credential` about the session as a whole may empty the ledger: a wrong key sees no session either.
+    #[must_use]
+    pub fn believes(&self, credential: &str) -> bool {
+        !credential.is_empty() && self.credential == credential
+    }
+}
+
+/// A call that is about to be made, written before it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// Random.
+    pub id: JournalId,
+    /// What the call does.
+    pub operation: Operation,
+    /// To whom; sorted.
+    pub instances: Vec<InstanceId>,
+    /// The time that the request is signed with: so the journal alone says until when it can take effect (design 3.4).
+    pub start_time: ServiceTime,
+}
+
+/// The last call that came to an end, for people and for the conditions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastCall {
+    /// What it did.
+    pub operation: Operation,
+    /// The service's id of the request.
+    pub request_id: String,
+    /// When it was signed.
+    pub time: ServiceTime,
+    /// How many ids it named that are now as wanted.
+    pub succeeded: usize,
+    /// How many it named that are not.
+    pub failed: usize,
+    /// The error code of the call as a whole; empty if it was processed.
+    pub code: String,
+}
+
+/// What becomes of the instances when the object is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeletionPolicy {
+    /// All are detached before the object goes.
+    Delete,
+    /// They stay where they are.
+    Orphan,
+}
+
+/// What the object asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Desired {
+    /// The session.
+    pub session: SessionId,
+    /// The region, if the object or the operator names one.
+    pub region: Option<String>,
+    /// The endpoint that a new ledger is bound to.
+    pub endpoint: String,
+    /// Who is to be in.
+    pub instances: BTreeSet<InstanceId>,
+    /// Whether the object is being deleted: then nobody is.
+    pub deleting: bool,
+    /// What deletion means.
+    pub deletion_policy: DeletionPolicy,
+}
+
+impl Desired {
+    /// What the spec wants of `id`.
+    #[must_use]
+    pub fn want(&self, id: &InstanceId) -> Want {
+        if !self.deleting && self.instances.contains(id) { Want::In } else { Want::Out }
+    }
+}
+
+/// The numbers that the protocol depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// How long a request can take effect.
+    pub validity: Validity,
+    /// Ids in a call, at most. The service's own limit is published nowhere; 100 is that of its siblings.
+    pub batch_size_max: usize,
+    /// Codes that mean that the session is gone, besides the documented one.
+    pub session_gone_codes: Vec<String>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { validity: Validity::default(), batch_size_max: 100, session_gone_codes: Vec::new() }
+    }
+}
+
+/// Everything that the service may hold because of this object: attached ∪ unsettled ∪ pending (I1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// What it is about; absent before the first journal.
+    pub target: Option<Target>,
+    /// One record an instance. An id without one is detached, and nothing is open about it.
+    pub records: BTreeMap<InstanceId, Record>,
+    /// The call that is under way, or was when its writer died.
+    pub journal: Option<Journal>,
+    /// The last call that came to an end.
+    pub last_call: Option<LastCall>,
+}
+
+impl Ledger {
+    /// Records in a ledger, at most: what a status can hold. No attach is journalled that would make more.
+    pub const RECORDS_MAX: usize = 2000;
+
+    /// Whether the service may hold anything because of this object.
+    #[must_use]
+    pub fn holds_nothing(&self) -> bool {
+        self.journal.is_none() && !self.records.values().any(Record::holds)
+    }
+
+    /// The session of the ledger, or that of a ledger that starts now.
+    #[must_use]
+    pub fn target_for(&self, desired: &Desired, credential: &str) -> Target {
+        match &self.target {
+            Some(target) if !self.records.is_empty() || Self::same_place(target, desired) => target.clone().journalled_by(credential),
+            _ => Target {
+                session: desired.session.clone(),
+                region: desired.region.clone(),
+                endpoint: desired.endpoint.clone(),
+                credential: credential.to_owned(),
+                credential_proven: false,
+            },
+        }
+    }
+
+    fn same_place(target: &Target, desired: &Desired) -> bool {
+        target.session == desired.session && target.region == desired.region && target.endpoint == desired.endpoint
+    }
+
+    /// The journal's outcome is known: each of its ids gets it. Without a journal there is nothing to settle.
+    #[must_use]
+    pub fn settle(mut self, answer: &Answer, credential: &str, desired: &Desired, rules: &Rules) -> Self {
+        let Some(journal) = self.journal.take() else { return self };
+        let believed = self.target.as_ref().is_some_and(|target| target.believes(credential));
+        let call = Ended {
+            operation: journal.operation,
+            start_time: journal.start_time,
+            code: &answer.code,
+            validity: rules.validity,
+        };
+        let mut succeeded = 0;
+        if answer.verdict == Verdict::SessionGone && believed {
+            self.session_gone(&journal, call, desired);
+        } else {
+            for id in &journal.instances {
+                let record = self.records.remove(id).unwrap_or_default();
+                let outcome = Self::outcome(&journal, &record, id, answer, believed);
+                succeeded += usize::from(outcome == Outcome::Done);
+                self.records.insert(id.clone(), record.after(call, outcome, desired.want(id)));
+            }
+        }
+        if succeeded > 0 && let Some(target) = &mut self.target {
+            credential.clone_into(&mut target.credential);
+            target.credential_proven = true;
+        }
+        self.last_call = Some(LastCall {
+            operation: journal.operation,
+            request_id: answer.request_id.clone(),
+            time: journal.start_time,
+            succeeded,
+            failed: journal.instances.len() - succeeded,
+            code: answer.code.clone(),
+        });
+        self.tidied(desired, journal.start_time)
+    }
+
+    /// The two rows of design 3.2 that ask the ledger: a lone id that isn't attached and is an invalid parameter of a detach can't be in;
+    /// and a gone session that is not believed says nothing.
+    fn outcome(journal: &Journal, record: &Record, id: &InstanceId, answer: &Answer, believed: bool) -> Outcome {
+        let lone = journal.instances.len() == 1;
+        match answer.verdict {
+            Verdict::Invalid if lone && journal.operation == Operation::Detach && record.state != State::Attached && believed => Outcome::Done,
+            Verdict::SessionGone => Outcome::Unclear,
+            _ => answer.outcome(id, journal.instances.len()),
+        }
+    }
+
+    /// The session is gone, and everything that it held with it; nothing can arrive there any more.
+    fn session_gone(&mut self, journal: &Journal, call: Ended<'_>, desired: &Desired) {
+        for id in &journal.instances {
+            self.records.entry(id.clone()).or_default();
+        }
+        for (id, record) in &mut self.records {
+            let want = desired.want(id);
+            let failure = record.last_failure.take();
+            *record = Record { last_failure: failure, ..Record::default() };
+            let attach = Ended { operation: Operation::Attach, ..call };
+            record.note_failure(attach, FailureReason::SessionGone, want);
+        }
+    }
+
+    /// Nobody knows the journal's outcome: its writer died, or is another operator.
+    #[must_use]
+    pub fn doubt(mut self, desired: &Desired, rules: &Rules) -> Self {
+        let Some(journal) = self.journal.take() else { return self };
+        let call = Ended { operation: journal.operation, start_time: journal.start_time, code: "", validity: rules.validity };
+        for id in journal.instances {
+            let record = self.records.remove(&id).unwrap_or_default();
+            let want = desired.want(&id);
+            self.records.insert(id, record.after(call, Outcome::Unanswered, want));
+        }
+        self
+    }
+
+    /// The ledger without what can't matter any more at `now`.
+    #[must_use]
+    pub fn tidied(mut self, desired: &Desired, now: ServiceTime) -> Self {
+        self.records = self
+            .records
+            .into_iter()
+            .filter_map(|(id, record)| {
+                let want = desired.want(&id);
+                let record = record.tidied(want, now);
+                (!record.is_void(want)).then_some((id, record))
+            })
+            .collect();
+        self
+    }
+}

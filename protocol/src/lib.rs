@@ -1,0 +1,21 @@
+//! The switching protocol of a StreamSession: pure, with `now` as an argument. Cargo itself keeps I/O and clocks out.
+//!
+//! ```text
+//!            ┌────────────────────── step: one round, response in, effect out ─────────────────────┐
+//!            ▼                     ▼                              ▼                                ▼
+//!   plan: what is due      ledger: what is held        conditions: what people are told    retry: when again
+//!            └──────────┬──────────┘
+//!                       ▼
+//!   record: the rule for one id      answer: what the service said      time, ids: the words
+//! ```
+//!
+//! Start with [`record`]: its two tables are the protocol. Then [`step`]: when they are applied.
+pub mod answer;
+pub mod conditions;
+pub mod ids;
+pub mod ledger;
+pub mod plan;
+pub mod record;
+pub mod retry;
+pub mod step;
+pub mod time;

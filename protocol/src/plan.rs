@@ -1,0 +1,102 @@
+//! What is due: the difference between what the spec wants and what the ledger holds.
+
+use crate::answer::Operation;
+use crate::ids::InstanceId;
+use crate::ledger::{Desired, Ledger, Rules};
+use crate::record::Next;
+use crate::time::ServiceTime;
+
+/// A call to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// What it does.
+    pub operation: Operation,
+    /// To whom; sorted.
+    pub instances: Vec<InstanceId>,
+}
+
+/// What may be called now; the backoff of the object decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Instances that were not tried yet, or whose last call was a success.
+    pub fresh: bool,
+    /// Instances whose last call failed.
+    pub failed: bool,
+}
+
+impl Due {
+    /// Everything.
+    pub const ALL: Self = Self { fresh: true, failed: true };
+}
+
+/// What is due for an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The next call, if one is due.
+    pub batch: Option<Batch>,
+    /// Whether a call is held back by the backoff alone.
+    pub held_back: Held,
+    /// Whether attaches are held back because the ledger is full.
+    pub full: bool,
+    /// When a deadline passes, and something may change without anybody's doing.
+    pub wake: Option<ServiceTime>,
+}
+
+/// What the backoff holds back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Some instance that was not tried yet.
+    pub fresh: bool,
+    /// Some instance whose last call failed.
+    pub failed: bool,
+}
+
+impl Ledger {
+    /// The next call. Removals go before additions: a phone that moves between two sessions must be free first. Fresh ids go before failed ones.
+    #[must_use]
+    pub fn plan(&self, desired: &Desired, now: ServiceTime, due: Due, rules: &Rules) -> Plan {
+        let mut plan =
+            Plan { wake: self.records.values().filter_map(|record| record.next_deadline(now)).min(), ..Plan::default() };
+        let mut detach = Vec::new();
+        let mut attach = Vec::new();
+        let mut attach_again = Vec::new();
+        let mut room = Self::RECORDS_MAX.saturating_sub(self.records.len());
+
+        let new = desired.instances.iter().filter(|id| !desired.deleting && !self.records.contains_key(*id));
+        for (id, record) in self.records.iter().map(|(id, record)| (id, Some(record))).chain(new.map(|id| (id, None))) {
+            let want = desired.want(id);
+            let next = record.map_or(Next::Send(Operation::Attach), |record| record.next(want, now));
+            let Next::Send(operation) = next else { continue };
+            let failed = record.is_some_and(|record| record.failure(want).is_some());
+            if !(if failed { due.failed } else { due.fresh }) {
+                plan.held_back.failed |= failed;
+                plan.held_back.fresh |= !failed;
+                continue;
+            }
+            if record.is_none() {
+                if room == 0 {
+                    plan.full = true;
+                    continue;
+                }
+                room -= 1;
+            }
+            match operation {
+                Operation::Detach => detach.push(id),
+                Operation::Attach if failed => attach_again.push(id),
+                Operation::Attach => attach.push(id),
+            }
+        }
+
+        let (operation, ids) = match (detach.is_empty(), attach.is_empty()) {
+            (false, _) => (Operation::Detach, detach),
+            (true, false) => (Operation::Attach, attach),
+            (true, true) => (Operation::Attach, attach_again),
+        };
+        if !ids.is_empty() {
+            let mut instances: Vec<_> = ids.into_iter().take(rules.batch_size_max.max(1)).cloned().collect();
+            instances.sort();
+            plan.batch = Some(Batch { operation, instances });
+        }
+        plan
+    }
+}

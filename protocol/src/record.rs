@@ -1,0 +1,316 @@
+//! The record of one instance: the whole rule of the protocol (design 3.3), for one id.
+//!
+//! Nobody published what adding a present slave or removing an absent one answers, so the rule converges whatever it is: success or a refusal,
+//! for each of the two. [`Record::next`] is the first table, [`Record::after`] the second.
+//!
+//! | the spec wants it | state | then |
+//! | --- | --- | --- |
+//! | in | Detached, Unknown | attach; after three refusals, with no detach on its way: detach once, *to know where it stands* |
+//! | in | Attached | done; if a detach may still arrive: once it can't, attach again |
+//! | out | Attached, Unknown | detach |
+//! | out | Detached | done; if an attach may still arrive: once it can't, detach again |
+//!
+//! | outcome | record |
+//! | --- | --- |
+//! | done | Attached / Detached, no refusals; the *opposite* deadline goes if it was over when the journal was written |
+//! | refused | an attach with a deadline open, or of an Attached one: Unknown; a detach of an Attached one that a detach may still hit: Unknown; else as it was |
+//! | unclear | Unknown; counts like a refusal |
+//! | unanswered | Unknown; the operation's own deadline: when the journal's signature ends |
+
+use crate::answer::{Operation, Outcome};
+use crate::time::{ServiceTime, Validity, over};
+
+/// Refused attaches before one detach finds out where the instance stands: two may be a hiccup, the cycle costs a call and a gap.
+pub const REFUSALS_BEFORE_FINDING_OUT: u32 = 3;
+/// Refused detaches, over at least two signature validities, before a person is asked.
+pub const REFUSALS_BEFORE_STUCK: u32 = 5;
+
+/// What is known of an instance. An id without a record is `Detached`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The last word of the service was that it is in.
+    Attached,
+    /// The last word of the service was that it is out.
+    Detached,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// What the spec wants of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// In the session.
+    In,
+    /// Out of it: not named by the spec, or the object is being deleted.
+    Out,
+}
+
+impl Want {
+    /// The operation that brings it about.
+    #[must_use]
+    pub fn operation(self) -> Operation {
+        match self {
+            Self::In => Operation::Attach,
+            Self::Out => Operation::Detach,
+        }
+    }
+}
+
+/// Quiet refusals of one operation. They count for nothing while the spec wants the other one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusals {
+    /// What was refused.
+    pub operation: Operation,
+    /// How often in a row.
+    pub count: u32,
+    /// Since when.
+    pub since: ServiceTime,
+}
+
+/// Why the last attempt did not bring about what the spec wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureReason {
+    /// The service would not.
+    Refused,
+    /// The service answered an error that says nothing about the instance.
+    Unclear,
+    /// Nobody answered.
+    Unanswered,
+    /// The session does not exist any more.
+    SessionGone,
+}
+
+/// The last failed attempt, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What was tried.
+    pub operation: Operation,
+    /// What came of it.
+    pub reason: FailureReason,
+    /// The service's code, if there was one.
+    pub code: String,
+    /// How often in a row.
+    pub attempts: u32,
+    /// When the call was signed.
+    pub time: ServiceTime,
+}
+
+/// What the ledger holds about one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What is known.
+    pub state: State,
+    /// An earlier attach may still take effect until then.
+    pub attach_until: Option<ServiceTime>,
+    /// An earlier detach may still take effect until then.
+    pub detach_until: Option<ServiceTime>,
+    /// The count that the rule acts on.
+    pub refusals: Option<Refusals>,
+    /// The last failed attempt.
+    pub last_failure: Option<Failure>,
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self { state: State::Detached, attach_until: None, detach_until: None, refusals: None, last_failure: None }
+    }
+}
+
+/// What is due for one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    Done,
+    /// Nothing before then: the opposite operation may still arrive.
+    Wait(ServiceTime),
+    /// This call.
+    Send(Operation),
+}
+
+/// A call that has come to its end: what [`Record::after`] needs to know of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended<'a> {
+    /// What it did.
+    pub operation: Operation,
+    /// The journal's time, with which it was signed. "Over" is judged at this time, not at the answer's.
+    pub start_time: ServiceTime,
+    /// The service's code, if it failed.
+    pub code: &'a str,
+    /// How long it may still take effect if nobody answered.
+    pub validity: Validity,
+}
+
+impl Record {
+    /// A confirmed member about which nothing else is open.
+    #[must_use]
+    pub fn attached() -> Self {
+        Self { state: State::Attached, ..Self::default() }
+    }
+
+    /// The first table: what is due.
+    #[must_use]
+    pub fn next(&self, want: Want, now: ServiceTime) -> Next {
+        match (want, self.state) {
+            (Want::In, State::Attached) => Self::once_over(self.detach_until, Operation::Attach, now),
+            (Want::In, State::Detached | State::Unknown) => {
+                let find_out = self.refused(Operation::Attach) >= REFUSALS_BEFORE_FINDING_OUT && over(self.detach_until, now);
+                Next::Send(if find_out { Operation::Detach } else { Operation::Attach })
+            }
+            (Want::Out, State::Detached) => Self::once_over(self.attach_until, Operation::Detach, now),
+            (Want::Out, State::Attached | State::Unknown) => Next::Send(Operation::Detach),
+        }
+    }
+
+    fn once_over(opposite: Option<ServiceTime>, confirm: Operation, now: ServiceTime) -> Next {
+        match opposite {
+            None => Next::Done,
+            Some(until) if until > now => Next::Wait(until),
+            Some(_) => Next::Send(confirm),
+        }
+    }
+
+    /// The second table: the record after a call that named this instance. `want` is what the spec wants now, not when the journal was written.
+    #[must_use]
+    pub fn after(mut self, call: Ended<'_>, outcome: Outcome, want: Want) -> Self {
+        let opposite_was_over = over(self.opposite(call.operation), call.start_time);
+        match outcome {
+            Outcome::NothingDone => {}
+            Outcome::Done => {
+                self.state = match call.operation {
+                    Operation::Attach => State::Attached,
+                    Operation::Detach => State::Detached,
+                };
+                self.refusals = None;
+                if opposite_was_over {
+                    *self.opposite_mut(call.operation) = None;
+                }
+                // The detach that finds out is no success of the attach that is wanted: what people see goes on counting.
+                if call.operation == want.operation() || self.failure(want).is_none() {
+                    self.last_failure = None;
+                }
+            }
+            Outcome::Refused => {
+                self.state = match (call.operation, self.state) {
+                    (Operation::Attach, State::Attached) => State::Unknown,
+                    (Operation::Attach, _) if self.attach_until.is_some() || self.detach_until.is_some() => State::Unknown,
+                    (Operation::Detach, State::Attached) if self.detach_until.is_some() => State::Unknown,
+                    (_, state) => state,
+                };
+                self.count_refusal(call, opposite_was_over, want);
+                self.note_failure(call, FailureReason::Refused, want);
+            }
+            Outcome::Unclear => {
+                self.state = State::Unknown;
+                self.count_refusal(call, opposite_was_over, want);
+                self.note_failure(call, FailureReason::Unclear, want);
+            }
+            Outcome::Unanswered => {
+                self.state = State::Unknown;
+                let until = call.validity.end(call.start_time);
+                let own = self.own_mut(call.operation);
+                *own = Some(own.map_or(until, |old| old.max(until)));
+                self.note_failure(call, FailureReason::Unanswered, want);
+            }
+        }
+        self
+    }
+
+    /// The count rises only for a quiet refusal of the wanted operation: while the opposite may still arrive, a refusal proves nothing.
+    fn count_refusal(&mut self, call: Ended<'_>, opposite_was_over: bool, want: Want) {
+        if call.operation != want.operation() {
+            self.refusals = None;
+        } else if opposite_was_over {
+            let before = self.refusals.filter(|refusals| refusals.operation == call.operation);
+            let count = before.map_or(0, |refusals| refusals.count).saturating_add(1);
+            let since = before.map_or(call.start_time, |refusals| refusals.since);
+            self.refusals = Some(Refusals { operation: call.operation, count, since });
+        }
+    }
+
+    pub(crate) fn note_failure(&mut self, call: Ended<'_>, reason: FailureReason, want: Want) {
+        if call.operation == want.operation() {
+            let attempts = self.failure(want).map_or(0, |failure| failure.attempts).saturating_add(1);
+            self.last_failure =
+                Some(Failure { operation: call.operation, reason, code: call.code.to_owned(), attempts, time: call.start_time });
+        }
+    }
+
+    /// Drops what can't matter any more: what was refused before the spec turned, and a deadline of the wanted operation, once it is over and
+    /// the wanted state is reached.
+    #[must_use]
+    pub fn tidied(mut self, want: Want, now: ServiceTime) -> Self {
+        self.refusals = self.refusals.filter(|refusals| refusals.operation == want.operation());
+        self.last_failure = self.last_failure.filter(|failure| failure.operation == want.operation());
+        let reached = match want {
+            Want::In => self.state == State::Attached,
+            Want::Out => self.state == State::Detached,
+        };
+        if reached {
+            let own = self.own_mut(want.operation());
+            if over(*own, now) {
+                *own = None;
+            }
+        }
+        self
+    }
+
+    /// Whether the service may hold the instance because of us, or may yet do something to it because of us.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.state != State::Detached || self.attach_until.is_some() || self.detach_until.is_some()
+    }
+
+    /// Whether the record says nothing more than no record would.
+    #[must_use]
+    pub fn is_void(&self, want: Want) -> bool {
+        !self.holds() && (want == Want::Out || (self.refusals.is_none() && self.last_failure.is_none()))
+    }
+
+    /// Whether a person has to act: the service keeps refusing to let the instance go, and no attach of ours can be the reason.
+    #[must_use]
+    pub fn cannot_leave(&self, now: ServiceTime, validity: Validity) -> bool {
+        self.refusals.is_some_and(|refusals| {
+            refusals.operation == Operation::Detach
+                && refusals.count >= REFUSALS_BEFORE_STUCK
+                && now.since(refusals.since) >= validity.signature_seconds.saturating_mul(2)
+                && over(self.attach_until, now)
+        })
+    }
+
+    /// The last failure of what the spec wants now.
+    #[must_use]
+    pub fn failure(&self, want: Want) -> Option<&Failure> {
+        self.last_failure.as_ref().filter(|failure| failure.operation == want.operation())
+    }
+
+    /// The next of its deadlines, if any is still to come: something may change then.
+    #[must_use]
+    pub fn next_deadline(&self, now: ServiceTime) -> Option<ServiceTime> {
+        self.attach_until.into_iter().chain(self.detach_until).filter(|until| *until > now).min()
+    }
+
+    fn refused(&self, operation: Operation) -> u32 {
+        self.refusals.filter(|refusals| refusals.operation == operation).map_or(0, |refusals| refusals.count)
+    }
+
+    fn opposite(&self, operation: Operation) -> Option<ServiceTime> {
+        match operation {
+            Operation::Attach => self.detach_until,
+            Operation::Detach => self.attach_until,
+        }
+    }
+
+    fn opposite_mut(&mut self, operation: Operation) -> &mut Option<ServiceTime> {
+        match operation {
+            Operation::Attach => &mut self.detach_until,
+            Operation::Detach => &mut self.attach_until,
+        }
+    }
+
+    fn own_mut(&mut self, operation: Operation) -> &mut Option<ServiceTime> {
+        match operation {
+            Operation::Attach => &mut self.attach_until,
+            Operation::Detach => &mut self.detach_until,
+        }
+    }
+}

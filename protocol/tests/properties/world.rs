@@ -1,0 +1,343 @@
+//! A world for the protocol: an API server with one object, a service in which everything can go wrong, operators that may die at each effect.
+//! Shared by the tests of this folder; a choice is a byte, so that proptest can shrink a history.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use streamsession_protocol::answer::{Answer, NothingDone, Operation, Verdict};
+use streamsession_protocol::conditions::{Counts, Mode};
+use streamsession_protocol::ids::{InstanceId, SessionId};
+use streamsession_protocol::ledger::{DeletionPolicy, Desired, Ledger, Rules};
+use streamsession_protocol::step::{Effect, End, Found, Journalled, Memory, Moment, Response, Round, Settings, Status, View};
+use streamsession_protocol::time::{ServiceTime, Validity};
+
+pub const IDS: [&str; 3] = ["a", "b", "c"];
+const VALIDITY: Validity = Validity { signature_seconds: 10, margin_seconds: 2 };
+
+pub fn id(text: &str) -> InstanceId {
+    InstanceId::parse(text).unwrap()
+}
+
+pub fn settings() -> Settings {
+    Settings {
+        rules: Rules { validity: VALIDITY, batch_size_max: 2, ..Rules::default() },
+        journal_age_max_seconds: 3,
+        patience: Duration::from_secs(8),
+        retry_base: Duration::from_secs(1),
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Request {
+    operation: Operation,
+    instances: Vec<InstanceId>,
+    start_time: ServiceTime,
+}
+
+struct Operator {
+    memory: Memory,
+    round: Option<(Round<'static>, Effect)>,
+    due: Duration,
+}
+
+pub struct World {
+    settings: &'static Settings,
+    pub add_present_ok: bool,
+    pub remove_absent_ok: bool,
+    pub object: Option<View>,
+    version: u64,
+    seen: [Option<u64>; 2],
+    pub members: BTreeSet<InstanceId>,
+    on_the_way: Vec<Request>,
+    pub clock: i64,
+    operators: Vec<Operator>,
+    nonce: u128,
+    pub calls: usize,
+    pub writes: usize,
+}
+
+impl World {
+    pub fn new(add_present_ok: bool, remove_absent_ok: bool, operators: usize) -> Self {
+        let settings: &'static Settings = Box::leak(Box::new(settings()));
+        let operators =
+            (0..operators).map(|_| Operator { memory: Memory::new(settings), round: None, due: Duration::ZERO }).collect();
+        let desired = Desired {
+            session: SessionId::parse("1326515201117065216").unwrap(),
+            region: None,
+            endpoint: "gs.tencentcloudapi.com".into(),
+            instances: [id("a"), id("b")].into(),
+            deleting: false,
+            deletion_policy: DeletionPolicy::Delete,
+        };
+        let status = Status { observed_generation: -1, conditions: None, counts: Counts::default(), found: Found::New };
+        Self {
+            settings,
+            add_present_ok,
+            remove_absent_ok,
+            object: Some(View { uid: "1".into(), generation: 1, finalizer: false, desired, status }),
+            version: 1,
+            seen: [None, None],
+            members: BTreeSet::new(),
+            on_the_way: Vec::new(),
+            clock: 1_000,
+            operators,
+            nonce: 0,
+            calls: 0,
+            writes: 0,
+        }
+    }
+
+    fn moment(&mut self) -> Moment {
+        self.nonce += 1;
+        let elapsed = Duration::from_secs(u64::try_from(self.clock).unwrap());
+        Moment { service: Some(ServiceTime(self.clock)), elapsed, nonce: self.nonce }
+    }
+
+    pub fn ledger(&self) -> Ledger {
+        match self.object.as_ref().map(|object| &object.status.found) {
+            Some(Found::Ours(ledger)) => ledger.clone(),
+            _ => Ledger::default(),
+        }
+    }
+
+    /// Somebody edits the spec: bit `n` says whether instance `n` is wanted.
+    pub fn edit(&mut self, bits: u8) {
+        if let Some(object) = self.object.as_mut().filter(|object| !object.desired.deleting) {
+            object.desired.instances = IDS.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0).map(|(_, text)| id(text)).collect();
+            object.generation += 1;
+            self.touched();
+        }
+    }
+
+    /// A deletion; but one right after somebody stripped the finalizer leaves nobody who could act (out of reach, and said in the docs).
+    pub fn delete(&mut self) {
+        if self.object.as_ref().is_some_and(|object| !object.finalizer) && !self.ledger().holds_nothing() {
+            return;
+        }
+        if let Some(object) = self.object.as_mut().filter(|object| !object.desired.deleting) {
+            object.desired.deleting = true;
+            object.generation += 1;
+            if !object.finalizer {
+                self.object = None;
+            }
+            self.touched();
+        }
+    }
+
+    /// `kubectl replace` with a file that has no finalizers.
+    pub fn strip_finalizer(&mut self) {
+        if let Some(object) = self.object.as_mut().filter(|object| !object.desired.deleting) {
+            object.finalizer = false;
+            self.touched();
+        }
+    }
+
+    /// A change makes the operators look again.
+    fn touched(&mut self) {
+        self.version += 1;
+        for operator in &mut self.operators {
+            operator.due = Duration::ZERO;
+        }
+    }
+
+    pub fn tick(&mut self, seconds: i64) {
+        self.clock += seconds;
+        let clock = self.clock;
+        self.on_the_way.retain(|request| clock - request.start_time.0 <= VALIDITY.signature_seconds);
+    }
+
+    /// A request that was given up on arrives, or gets lost for good.
+    pub fn late(&mut self, arrives: bool) {
+        if !self.on_the_way.is_empty() {
+            let request = self.on_the_way.remove(0);
+            if arrives {
+                self.serve(&request, &BTreeSet::new());
+            }
+        }
+    }
+
+    /// The service's work: who succeeded, who was refused.
+    fn serve(&mut self, request: &Request, refuses: &BTreeSet<InstanceId>) -> (BTreeSet<InstanceId>, BTreeSet<InstanceId>) {
+        assert!(self.clock - request.start_time.0 <= VALIDITY.signature_seconds, "an expired request was served");
+        let (mut succeeded, mut refused) = (BTreeSet::new(), BTreeSet::new());
+        for id in &request.instances {
+            let present = self.members.contains(id);
+            let ok = match request.operation {
+                Operation::Attach => !present || self.add_present_ok,
+                Operation::Detach => present || self.remove_absent_ok,
+            };
+            if !ok || refuses.contains(id) {
+                refused.insert(id.clone());
+                continue;
+            }
+            match request.operation {
+                Operation::Attach => self.members.insert(id.clone()),
+                Operation::Detach => self.members.remove(id),
+            };
+            succeeded.insert(id.clone());
+        }
+        (succeeded, refused)
+    }
+
+    /// One effect of one operator; `fault` 0 is none. Says whether there was anything to do.
+    pub fn operate(&mut self, which: usize, fault: u8) -> bool {
+        let which = which % self.operators.len();
+        let moment = self.moment();
+        let (mut round, effect) = match self.operators[which].round.take() {
+            Some(open) => open,
+            None if self.operators[which].due > moment.elapsed => return false,
+            None => {
+                let memory = std::mem::replace(&mut self.operators[which].memory, Memory::new(self.settings));
+                let mut round = Round::new(self.settings, memory, false);
+                let effect = round.step(Response::Started, &moment);
+                (round, effect)
+            }
+        };
+        if fault == 1 {
+            self.kill(which);
+            return true;
+        }
+        let response = match effect {
+            Effect::End(end) => {
+                self.operators[which].due = match end {
+                    // The watch saw a change while the round was under way.
+                    _ if self.seen[which] != Some(self.version) && self.object.is_some() => moment.elapsed,
+                    End::Gone | End::OnChange => Duration::MAX,
+                    End::After(pause) => moment.elapsed + pause.max(Duration::from_secs(1)),
+                    End::AwaitPermit => moment.elapsed,
+                };
+                self.operators[which].memory = round.into_memory();
+                return true;
+            }
+            Effect::Read => {
+                self.seen[which] = Some(self.version);
+                Response::Object(self.object.clone().map(Box::new))
+            }
+            Effect::Credentials => Response::Credentials(Ok("AKID".into())),
+            Effect::AskTime => Response::Time(Ok(())),
+            Effect::Permit => Response::Permit(fault != 2),
+            Effect::WriteStatus(status) => self.write(which, fault, |object| object.status = *status),
+            Effect::AddFinalizer => self.write(which, fault, |object| object.finalizer = true),
+            Effect::RemoveFinalizer => self.write(which, fault, |object| object.finalizer = false),
+            Effect::Call(call) => {
+                self.calls += 1;
+                let answer = self.call(&call, fault);
+                if fault == 3 {
+                    self.kill(which);
+                    return true;
+                }
+                Response::Answer(answer)
+            }
+        };
+        let moment = self.moment();
+        let effect = round.step(response, &moment);
+        self.operators[which].round = Some((round, effect));
+        true
+    }
+
+    fn kill(&mut self, which: usize) {
+        self.operators[which].round = None;
+        self.operators[which].memory = Memory::new(self.settings);
+        self.operators[which].due = Duration::ZERO;
+    }
+
+    fn write(&mut self, which: usize, fault: u8, change: impl FnOnce(&mut View)) -> Response {
+        if fault == 4 {
+            return Response::Failed; // and was not written
+        }
+        if self.seen[which] != Some(self.version) {
+            return Response::Conflict;
+        }
+        let Some(object) = self.object.as_mut() else { return Response::Conflict };
+        change(object);
+        self.writes += 1;
+        self.touched();
+        self.seen[which] = Some(self.version);
+        let object = self.object.clone().filter(|object| object.finalizer || !object.desired.deleting);
+        self.object.clone_from(&object);
+        if fault == 5 {
+            return Response::Failed; // but was written
+        }
+        Response::Object(object.map(Box::new))
+    }
+
+    fn call(&mut self, call: &Journalled, fault: u8) -> Answer {
+        let journal = call.journal();
+        let request = Request { operation: journal.operation, instances: journal.instances.clone(), start_time: journal.start_time };
+        let error = |verdict, code: &str| Answer { verdict, code: code.into(), message: String::new(), request_id: "r".into() };
+        match fault {
+            6 => return error(Verdict::NothingDone(NothingDone::Throttled), "RequestLimitExceeded"),
+            7 => return error(Verdict::Unclear, "FailedOperation"),
+            8 | 3 => {
+                self.on_the_way.push(request);
+                self.tick(0); // an expired one never arrives
+                return error(Verdict::Unanswered, "Timeout");
+            }
+            _ => {}
+        }
+        if self.clock - request.start_time.0 > VALIDITY.signature_seconds {
+            return error(Verdict::NothingDone(NothingDone::Credentials), "AuthFailure.SignatureExpire");
+        }
+        let refuses = if fault == 9 { request.instances.iter().take(1).cloned().collect() } else { BTreeSet::new() };
+        let (succeeded, refused) = self.serve(&request, &refuses);
+        match fault {
+            10 => error(Verdict::Unanswered, "ConnectionReset"),
+            11 => error(Verdict::Unclear, "FailedOperation"),
+            12 => error(Verdict::Processed { succeeded: BTreeSet::new(), refused }, ""),
+            _ => error(Verdict::Processed { succeeded, refused }, ""),
+        }
+    }
+
+    /// I1, I3 and no false Ready.
+    pub fn check(&self) {
+        let coming = |operation| self.on_the_way.iter().filter(move |request| request.operation == operation).flat_map(|request| &request.instances);
+        let ledger = self.ledger();
+        let pending: BTreeSet<_> = ledger.journal.iter().flat_map(|journal| &journal.instances).collect();
+        for held in self.members.iter().chain(coming(Operation::Attach)) {
+            let tracked = pending.contains(held) || ledger.records.get(held).is_some_and(streamsession_protocol::record::Record::holds);
+            assert!(tracked, "I1: {held} may be in the session and nobody remembers it: {:?}", self.object);
+        }
+        if self.object.is_none() {
+            assert_eq!(coming(Operation::Detach).count(), 0, "I3: a detach of a deleted object may still hit the next one");
+        }
+        if let Some(object) = &self.object
+            && object.status.conditions.as_ref().is_some_and(|said| said.mode == Mode::Ready)
+            && object.status.observed_generation == object.generation
+        {
+            assert_eq!(self.members, object.desired.instances, "Ready, but the service holds others");
+            let threat = coming(Operation::Detach).find(|id| object.desired.instances.contains(*id));
+            assert_eq!(threat, None, "Ready, but a detach may still arrive");
+        }
+    }
+
+    /// No more faults: runs until nothing is due, or for two hours.
+    pub fn calm(&mut self) {
+        while !self.on_the_way.is_empty() {
+            self.late(false);
+        }
+        for _ in 0..20_000 {
+            let mut busy = false;
+            for which in 0..self.operators.len() {
+                busy |= self.operate(which, 0);
+                self.check();
+            }
+            if !busy {
+                if self.operators.iter().all(|operator| operator.due == Duration::MAX) {
+                    return;
+                }
+                self.tick(1);
+            }
+        }
+    }
+
+    pub fn converged(&self) -> bool {
+        match &self.object {
+            None => self.members.is_empty(),
+            Some(object) => {
+                let ledger = self.ledger();
+                let clean = ledger.journal.is_none() && ledger.records.values().all(|record| *record == streamsession_protocol::record::Record::attached());
+                !object.desired.deleting && self.members == object.desired.instances && clean
+            }
+        }
+    }
+}
