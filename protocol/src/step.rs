@@ -250,6 +250,11 @@ impl<'a> Round<'a> {
         Self { settings, memory, view: None, from_write: false, credential: None, permit, reads: 0 }
     }
 
+    /// The permit is gone: it was for another account.
+    pub fn lose_permit(&mut self) {
+        self.permit = Permit::Unknown;
+    }
+
     /// What to keep for the next round.
     #[must_use]
     pub fn into_memory(self) -> Memory {

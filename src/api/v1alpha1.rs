@@ -1,0 +1,309 @@
+//! `StreamSession`, `gs.tencentcloud.dev/v1alpha1`.
+//!
+//! The schema says as much as a schema can, so that `kubectl apply` refuses what could never work and says why; CEL says the rest. The field
+//! docs are the descriptions that `kubectl explain` prints: they begin with the field's name and give units and limits.
+
+#![allow(unreachable_pub, reason = "the derive puts the types into a module of its own")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The desired slave cloud phones of one multi-stream session of Tencent Cloud GS.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "gs.tencentcloud.dev",
+    version = "v1alpha1",
+    kind = "StreamSession",
+    plural = "streamsessions",
+    shortname = "gss",
+    category = "tencentcloud",
+    namespaced,
+    status = "StreamSessionStatus",
+    derive = "PartialEq",
+    doc = "StreamSession declares which slave cloud phones are in a multi-stream (same-screen) session of Tencent Cloud GS. The operator attaches and detaches them with SwitchCloudPhoneMultipleStreamSessionSlaves.",
+    selectable = ".spec.sessionId",
+    selectable = ".spec.region",
+    printcolumn(name = "Session", type_ = "string", json_path = ".spec.sessionId"),
+    printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredInstances"),
+    printcolumn(name = "Attached", type_ = "integer", json_path = ".status.attachedInstances"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.failedInstances"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Region", type_ = "string", json_path = ".status.target.region", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.region) == has(oldSelf.region) && (!has(self.region) || self.region == oldSelf.region)").message("`region` must not change: delete the StreamSession and create one for the other region"))]
+pub struct StreamSessionSpec {
+    /// sessionId is the id of the multi-stream session, as the service gave it: a number of about 19 digits that must be quoted. It must not change.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[!-~]+$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("`sessionId` must not change: delete the StreamSession and create one for the other session"))]
+    pub session_id: String,
+
+    /// region is sent as X-TC-Region, such as ap-guangzhou. Default: the operator's --region; without one no region is sent. It must not change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9-]+$"))]
+    pub region: Option<String>,
+
+    /// slaveInstanceIds are the instances that shall be slaves of the session: at most 1000, each once, each 1 to 128 printable characters without a
+    /// space. May be empty.
+    #[schemars(length(max = 1000), inner(length(min = 1, max = 128), regex(pattern = r"^[!-~]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub slave_instance_ids: Vec<String>,
+
+    /// credentialsRef names a Secret of the same namespace with the keys secretId, secretKey and, for temporary keys, token. Default: the operator's own
+    /// credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_ref: Option<CredentialsRef>,
+
+    /// deletionPolicy says what happens to the instances when the StreamSession is deleted. Delete (the default): all are detached first. Orphan: they
+    /// stay in the session, and nobody remembers them. It may be changed while the deletion waits.
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// A Secret of the same namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct CredentialsRef {
+    /// name of the Secret.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// What happens to the instances when the object is deleted.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema's description is the field's")]
+pub enum DeletionPolicy {
+    #[default]
+    Delete,
+    Orphan,
+}
+
+/// What the operator knows. It is the only memory of what is attached: the service can't be asked.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("default" = {"observedGeneration": -1}))]
+pub struct StreamSessionStatus {
+    /// conditions are Ready (always), Reconciling (only while the operator works or retries) and Stalled (only while a person has to act).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+
+    /// observedGeneration is the generation of the spec that this status speaks of; -1 before the first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// desiredInstances is the number of instances that the spec names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub desired_instances: Option<i32>,
+
+    /// attachedInstances is the number of instances that the service last said it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2000))]
+    pub attached_instances: Option<i32>,
+
+    /// failedInstances is the number of instances whose last call failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2000))]
+    pub failed_instances: Option<i32>,
+
+    /// objectUID is the uid of the object whose ledger this is: a copied status is recognised by it.
+    #[serde(default, rename = "objectUID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub object_uid: Option<String>,
+
+    /// target is the session that this status is about, and who we are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+
+    /// attachedInstanceIds are confirmed members about which nothing else is open; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2000), inner(length(min = 1, max = 128)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub attached_instance_ids: Vec<String>,
+
+    /// unsettledInstances are all others that the service may hold or was asked for; sorted by id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2000))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub unsettled_instances: Vec<UnsettledInstance>,
+
+    /// pendingCall is written before a call is made and removed when its outcome is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending_call: Option<PendingCall>,
+
+    /// lastCall is the last call that came to an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_call: Option<LastCall>,
+}
+
+/// The session that the status is about.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// sessionId of the session.
+    #[schemars(length(min = 1, max = 128))]
+    pub session_id: String,
+    /// region that is sent, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub region: Option<String>,
+    /// endpoint that is called.
+    #[schemars(length(max = 300))]
+    pub endpoint: String,
+    /// credential is the id of the key, never the key; empty if several were tried and none has worked.
+    #[schemars(length(max = 256))]
+    pub credential: String,
+    /// credentialProven says whether the service has done something for that key.
+    #[serde(default)]
+    pub credential_proven: bool,
+}
+
+/// What a call does.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema's description is the field's")]
+pub enum Operation {
+    Attach,
+    Detach,
+}
+
+/// What is known of an instance.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema's description is the field's")]
+pub enum InstanceState {
+    Attached,
+    Detached,
+    Unknown,
+}
+
+/// Why an attempt failed.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema's description is the field's")]
+pub enum FailureReason {
+    Refused,
+    Unclear,
+    Unanswered,
+    SessionGone,
+}
+
+/// An instance about which something is open.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct UnsettledInstance {
+    /// instanceId of the cloud phone.
+    #[schemars(length(min = 1, max = 128))]
+    pub instance_id: String,
+    /// state is what the service said last; Unknown if nobody knows.
+    pub state: InstanceState,
+    /// attachMayArriveUntil: an earlier attach may still take effect until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach_may_arrive_until: Option<Time>,
+    /// detachMayArriveUntil: an earlier detach may still take effect until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detach_may_arrive_until: Option<Time>,
+    /// refusals in a row of one operation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusals: Option<Refusals>,
+    /// lastFailure is the last attempt that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<Failure>,
+}
+
+/// Refusals in a row.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusals {
+    /// operation that was refused.
+    pub operation: Operation,
+    /// count of refusals.
+    #[schemars(range(min = 0))]
+    pub count: i32,
+    /// sinceTime is the time of the first.
+    pub since_time: Time,
+}
+
+/// A failed attempt.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// operation that was tried.
+    pub operation: Operation,
+    /// reason of the failure.
+    pub reason: FailureReason,
+    /// code that the service gave for the call as a whole, if any.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
+    pub code: String,
+    /// attempts in a row.
+    #[schemars(range(min = 0))]
+    pub attempts: i32,
+    /// time of the last.
+    pub time: Time,
+}
+
+/// A call that is about to be made, or was when its writer stopped.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingCall {
+    /// id is random.
+    #[schemars(length(min = 1, max = 64))]
+    pub id: String,
+    /// operation of the call.
+    pub operation: Operation,
+    /// instanceIds of the call; sorted.
+    #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 128)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub instance_ids: Vec<String>,
+    /// startTime on the service's clock, in whole seconds; the request is signed with it.
+    pub start_time: Time,
+}
+
+/// A call that came to an end.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct LastCall {
+    /// operation of the call.
+    pub operation: Operation,
+    /// requestId for a support ticket; absent if nobody answered.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
+    pub request_id: String,
+    /// time that the request was signed with.
+    pub time: Time,
+    /// succeeded is the number of its instances that are now as wanted.
+    #[schemars(range(min = 0, max = 1000))]
+    pub succeeded: i32,
+    /// failed is the number of its instances that are not.
+    #[schemars(range(min = 0, max = 1000))]
+    pub failed: i32,
+    /// code of the error; absent if the call was processed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
+    pub code: String,
+}
+
+/// The CustomResourceDefinition as it stands in `crds/`.
+pub fn crd_yaml() -> Result<String, serde_json::Error> {
+    use kube::CustomResourceExt;
+    use serde::ser::Error;
+    let mut crd = serde_json::to_value(StreamSession::crd())?;
+    strip_nullable(&mut crd);
+    serde_saphyr::to_string(&crd).map_err(serde_json::Error::custom)
+}
+
+/// schemars calls every optional field nullable; an absent field is the one way to say nothing.
+fn strip_nullable(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            fields.remove("nullable");
+            fields.values_mut().for_each(strip_nullable);
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(strip_nullable),
+        _ => {}
+    }
+}

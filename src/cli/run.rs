@@ -1,0 +1,125 @@
+//! `run`: the operator itself.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::gs::Endpoint;
+use crate::operator::{Operator, Options, tuned};
+use crate::telemetry::logs;
+
+/// Credentials of the operator's own come from TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY and, for temporary keys,
+/// TENCENTCLOUD_SESSION_TOKEN; a StreamSession with a credentialsRef brings its own.
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Run {
+    /// The kubeconfig file. Default: $KUBECONFIG, else ~/.kube/config, else the service account of the pod.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The service. http:// is taken for loopback only.
+    #[arg(long, env = "GS_ENDPOINT", value_name = "URL", default_value = "https://gs.tencentcloudapi.com")]
+    gs_endpoint: Endpoint,
+    /// Calls a second, for each account: the service's own limit is 20, shared with everything else that uses the account.
+    #[arg(long, env = "GS_QPS", value_name = "N", default_value = "20")]
+    gs_qps: NonZeroU32,
+    /// Seconds for one call of the service.
+    #[arg(long, env = "GS_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=60))]
+    gs_timeout: u64,
+    /// Seconds for which the service takes a signature. Less than 300 is for a simulator on loopback.
+    #[arg(long, env = "SIGNATURE_VALIDITY", value_name = "SECONDS", default_value = "300", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    signature_validity: u64,
+    /// The region of sessions that name none. Default: no region is sent.
+    #[arg(long, env = "REGION", value_name = "REGION")]
+    region: Option<String>,
+    /// A namespace to watch; repeatable. Default: all.
+    #[arg(long = "namespace", env = "NAMESPACE", value_name = "NAME", value_delimiter = ',')]
+    namespaces: Vec<String>,
+    /// Where /livez, /readyz and /metrics are served. Port 0 picks a free one.
+    #[arg(long, env = "ADMIN_ADDRESS", value_name = "ADDRESS:PORT", default_value = "[::]:8080")]
+    admin_address: SocketAddr,
+    /// StreamSessions that are worked on at a time.
+    #[arg(long, env = "CONCURRENCY", value_name = "N", default_value = "16", value_parser = clap::value_parser!(u16).range(1..=256))]
+    concurrency: u16,
+    /// Log lines for people or for machines; RUST_LOG chooses which (default: info).
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
+    log_format: logs::Format,
+}
+
+impl Run {
+    /// Runs until SIGTERM or SIGINT.
+    pub(super) fn execute(self) -> Result<(), String> {
+        logs::start(self.log_format);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .worker_threads(2)
+            .build()
+            .map_err(|error| format!("no async runtime can be built: {error}"))?;
+        runtime.block_on(self.run())
+    }
+
+    async fn run(self) -> Result<(), String> {
+        let config = self.cluster().await?;
+        let api_server = config.cluster_url.to_string();
+        let client = kube::Client::try_from(config).map_err(|error| format!("no client for the API server {api_server} can be built: {error}"))?;
+        let options = Options {
+            gs_qps: self.gs_qps,
+            gs_timeout: Duration::from_secs(self.gs_timeout),
+            signature_validity: Duration::from_secs(self.signature_validity),
+            region: self.region.clone(),
+            namespaces: self.namespaces.clone(),
+            concurrency: self.concurrency.into(),
+            ..Options::new(self.gs_endpoint.clone())
+        };
+        let operator = Operator::new(options, client, api_server).map_err(|error| error.to_string())?;
+        let listener = TcpListener::bind(self.admin_address)
+            .await
+            .map_err(|error| format!("--admin-address {} can't be listened on: {error}; choose another, or port 0", self.admin_address))?;
+        if let Ok(address) = listener.local_addr() {
+            info!(%address, "the admin server listens");
+        }
+        let stopping = CancellationToken::new();
+        stop_on_signal(stopping.clone())?;
+        operator.run(listener, stopping).await.map_err(|error| error.to_string())
+    }
+
+    async fn cluster(&self) -> Result<kube::Config, String> {
+        let config = match &self.kubeconfig {
+            None => kube::Config::infer().await.map_err(|error| {
+                format!("no cluster is configured: {error}; give --kubeconfig, set KUBECONFIG, or run in a pod with a service account")
+            })?,
+            Some(path) => {
+                let unusable = |error| format!("the kubeconfig {} can't be used: {error}; check --kubeconfig", path.display());
+                let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
+                kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(unusable)?
+            }
+        };
+        Ok(tuned(config))
+    }
+}
+
+/// The first SIGTERM or SIGINT asks to stop; a second one ends the process at once, which the journal survives.
+fn stop_on_signal(stopping: CancellationToken) -> Result<(), String> {
+    let listen = |kind| signal(kind).map_err(|error| format!("signals can't be received: {error}"));
+    let (mut terminate, mut interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stopping.is_cancelled() {
+                std::process::exit(130);
+            }
+            stopping.cancel();
+        }
+    });
+    Ok(())
+}

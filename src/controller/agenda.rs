@@ -1,0 +1,243 @@
+//! Which objects there are, and which are due: digests, not objects. Pure; the timers and the permits are the controller's.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use streamsession_protocol::step::Memory;
+
+use super::digest::Digest;
+use super::watch::Scope;
+
+/// The name of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name there.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Doing {
+    /// Nothing, or waiting for a time or a permit.
+    #[default]
+    Idle,
+    /// In the queue of those that are due.
+    Ready,
+    /// A round is under way.
+    Running,
+    /// A round is under way, and something changed meanwhile.
+    RunningAgain,
+}
+
+#[derive(Debug)]
+struct Entry {
+    digest: Digest,
+    doing: Doing,
+    memory: Option<Box<Memory>>,
+    /// The resource versions that the last round itself wrote: their echo is no news.
+    own_versions: Vec<String>,
+    listed: bool,
+}
+
+/// The objects that the operator knows of.
+#[derive(Debug, Default)]
+pub struct Agenda {
+    entries: BTreeMap<ObjectKey, Entry>,
+    ready: VecDeque<ObjectKey>,
+    listing: HashSet<Scope>,
+}
+
+impl Agenda {
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A list of `scope` begins: what it does not name is gone.
+    pub fn list_began(&mut self, scope: &Scope) {
+        self.listing.insert(scope.clone());
+        for (key, entry) in &mut self.entries {
+            if scope.holds(key) {
+                entry.listed = false;
+            }
+        }
+    }
+
+    /// The list has ended; answers the objects that are gone.
+    pub fn list_ended(&mut self, scope: &Scope) -> Vec<ObjectKey> {
+        self.listing.remove(scope);
+        let gone: Vec<_> =
+            self.entries.iter().filter(|(key, entry)| scope.holds(key) && !entry.listed).map(|(key, _)| key.clone()).collect();
+        for key in &gone {
+            self.entries.remove(key);
+        }
+        gone
+    }
+
+    /// The watch saw the object as `digest` says. Answers whether it is due now because of that.
+    pub fn saw(&mut self, _scope: &Scope, key: &ObjectKey, digest: Digest) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else {
+            let due = !digest.converged;
+            let entry = Entry { digest, doing: Doing::Idle, memory: None, own_versions: Vec::new(), listed: true };
+            self.entries.insert(key.clone(), entry);
+            if due {
+                self.due(key);
+            }
+            return due;
+        };
+        entry.listed = true;
+        let news = entry.digest.version != digest.version && !entry.own_versions.contains(&digest.version);
+        let converged = digest.converged;
+        entry.digest = digest;
+        if !news || (converged && entry.doing == Doing::Idle) {
+            return false;
+        }
+        self.due(key);
+        true
+    }
+
+    /// The object is gone.
+    pub fn gone(&mut self, key: &ObjectKey) {
+        self.entries.remove(key);
+    }
+
+    /// The object is due; while a round is under way, another one after it.
+    pub fn due(&mut self, key: &ObjectKey) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        match entry.doing {
+            Doing::Idle => {
+                entry.doing = Doing::Ready;
+                self.ready.push_back(key.clone());
+            }
+            Doing::Running => entry.doing = Doing::RunningAgain,
+            Doing::Ready | Doing::RunningAgain => {}
+        }
+    }
+
+    /// The next object that is due.
+    pub fn pop(&mut self) -> Option<ObjectKey> {
+        while let Some(key) = self.ready.pop_front() {
+            if self.entries.get(&key).is_some_and(|entry| entry.doing == Doing::Ready) {
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// Takes an object out of turn; false if it is gone or a round of it is under way.
+    pub fn take(&mut self, key: &ObjectKey) -> bool {
+        self.entries.get(key).is_some_and(|entry| matches!(entry.doing, Doing::Idle | Doing::Ready))
+    }
+
+    /// A round of the object starts; answers what to remember.
+    pub fn started(&mut self, key: &ObjectKey) -> Option<Box<Memory>> {
+        let entry = self.entries.get_mut(key)?;
+        entry.doing = Doing::Running;
+        entry.memory.take()
+    }
+
+    /// The round has ended and wrote `versions`. Answers whether its own word on when the object is due again counts: it doesn't if the
+    /// object is gone, or due at once because something else changed.
+    pub fn finished(&mut self, key: &ObjectKey, memory: Option<Box<Memory>>, versions: Vec<String>) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        entry.memory = memory;
+        let changed = entry.doing == Doing::RunningAgain && !versions.contains(&entry.digest.version) && !entry.digest.converged;
+        entry.own_versions = versions;
+        entry.doing = Doing::Idle;
+        if changed {
+            self.due(key);
+        }
+        !changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> ObjectKey {
+        ObjectKey { namespace: "arcade".into(), name: "lobby".into() }
+    }
+
+    fn digest(version: &str, converged: bool) -> Digest {
+        Digest { version: version.into(), converged }
+    }
+
+    fn saw(agenda: &mut Agenda, version: &str, converged: bool) -> bool {
+        agenda.saw(&Scope::All, &key(), digest(version, converged))
+    }
+
+    #[test]
+    fn a_converged_object_is_never_due() {
+        let mut agenda = Agenda::default();
+
+        saw(&mut agenda, "1", true);
+
+        assert_eq!(agenda.pop(), None);
+    }
+
+    #[test]
+    fn the_echo_of_a_round_starts_no_other_round() {
+        let mut agenda = Agenda::default();
+        saw(&mut agenda, "1", false);
+        agenda.started(&agenda.ready[0].clone());
+
+        saw(&mut agenda, "2", false); // before the round ends
+        assert!(agenda.finished(&key(), None, vec!["2".into(), "3".into()]));
+        saw(&mut agenda, "3", false); // and after it
+
+        assert!(!agenda.ready.iter().any(|ready| *ready == key() && agenda.entries[ready].doing == Doing::Ready));
+    }
+
+    #[test]
+    fn an_edit_during_a_round_starts_another_one() {
+        let mut agenda = Agenda::default();
+        saw(&mut agenda, "1", false);
+        let due = agenda.pop().unwrap();
+        agenda.started(&due);
+
+        saw(&mut agenda, "7", false);
+
+        assert!(!agenda.finished(&key(), None, vec!["2".into()]));
+        assert_eq!(agenda.pop(), Some(key()));
+    }
+
+    #[test]
+    fn an_edit_that_takes_an_edit_back_starts_a_round_if_one_is_under_way() {
+        let mut agenda = Agenda::default();
+        saw(&mut agenda, "1", false);
+        let due = agenda.pop().unwrap();
+        agenda.started(&due);
+
+        saw(&mut agenda, "7", true);
+
+        assert!(agenda.finished(&key(), None, vec!["2".into()]), "what the watch shows last needs nothing");
+        assert_eq!(agenda.pop(), None);
+    }
+
+    #[test]
+    fn what_a_new_list_does_not_name_is_gone() {
+        let mut agenda = Agenda::default();
+        saw(&mut agenda, "1", true);
+
+        agenda.list_began(&Scope::All);
+
+        assert_eq!(agenda.list_ended(&Scope::All), [key()]);
+        assert!(agenda.is_empty());
+    }
+}

@@ -1,0 +1,100 @@
+//! What every round needs, shared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use streamsession_protocol::step::Settings;
+
+use super::agenda::ObjectKey;
+use super::events::Events;
+use super::watch::Scope;
+use crate::api::ledger::Defaults;
+use crate::gs;
+use crate::queue::Limiter;
+use crate::telemetry::metrics::Metrics;
+
+/// What every round needs.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Its address, for messages.
+    pub api_server: String,
+    /// The service.
+    pub gs: gs::Client,
+    /// Who pays.
+    pub credentials: gs::CredentialStore,
+    /// The permits.
+    pub limiter: Limiter<ObjectKey>,
+    /// The protocol's numbers.
+    pub settings: Settings,
+    /// What a silent spec means.
+    pub defaults: Defaults,
+    /// Namespaces to watch; empty: all.
+    pub namespaces: Vec<String>,
+    /// Rounds at a time, besides those that hold a permit.
+    pub concurrency: usize,
+    /// For each request to the API server.
+    pub kube_deadline: Duration,
+    /// For each call of the service.
+    pub call_deadline: Duration,
+    /// Events, best effort.
+    pub events: Events,
+    /// The counters.
+    pub metrics: Metrics,
+    /// Whether all is listed.
+    pub readiness: Readiness,
+    /// When the process began.
+    pub started: Instant,
+}
+
+impl Context {
+    /// What to watch.
+    #[must_use]
+    pub fn scopes(&self) -> Vec<Scope> {
+        let named: BTreeSet<_> = self.namespaces.iter().collect();
+        if named.is_empty() { vec![Scope::All] } else { named.into_iter().map(|name| Scope::Namespace(name.as_str().into())).collect() }
+    }
+}
+
+/// Whether the operator knows its fleet: ready once every scope was listed.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness {
+    waiting: Arc<Mutex<BTreeMap<String, String>>>,
+}
+
+impl Readiness {
+    /// Not ready before each of `scopes` was listed.
+    #[must_use]
+    pub fn of(namespaces: &[String]) -> Self {
+        let names: Vec<_> = if namespaces.is_empty() { vec![String::new()] } else { namespaces.to_vec() };
+        let waiting = names.into_iter().map(|name| (name, "the first list of StreamSessions is under way".to_owned())).collect();
+        Self { waiting: Arc::new(Mutex::new(waiting)) }
+    }
+
+    fn name(scope: &Scope) -> &str {
+        match scope {
+            Scope::All => "",
+            Scope::Namespace(name) => name,
+        }
+    }
+
+    /// The scope was listed.
+    pub fn listed(&self, scope: &Scope) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(Self::name(scope));
+    }
+
+    /// The scope can't be listed. Once listed, a failing watch does not take the readiness away: what is known is still worked on.
+    pub fn failed(&self, scope: &Scope, why: &str) {
+        if let Some(text) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get_mut(Self::name(scope)) {
+            why.clone_into(text);
+        }
+    }
+
+    /// Why it is not ready; none if it is.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).values().next().cloned()
+    }
+}

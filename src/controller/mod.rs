@@ -1,0 +1,202 @@
+//! The shell around the protocol: it learns what is due, performs the effects of one round, and reports.
+//!
+//! ```text
+//!  watch ──digests──▶ agenda ──key──▶ reconcile: Read → step → effect → response → … → End
+//!                       ▲                 │  object (API server)   gs (service)   events
+//!                       └── after a time, │
+//!                           on a permit ◀─┘
+//! ```
+//!
+//! [`Controller::run`] is the only task that knows the [`agenda`]; rounds are tasks of their own and hand back what to remember.
+
+pub mod agenda;
+pub mod context;
+pub mod digest;
+pub mod events;
+pub mod object;
+pub mod reconcile;
+pub mod watch;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use streamsession_protocol::step::End;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::time::DelayQueue;
+use tokio_util::time::delay_queue;
+use tracing::{info, warn};
+
+use agenda::{Agenda, ObjectKey};
+use context::Context;
+use reconcile::{Finished, Permit};
+use watch::Seen;
+
+/// Watch events on their way to the agenda: a bound, not a buffer to fill.
+const SEEN_MAX: usize = 256;
+/// How long rounds that are under way may take to settle after a stop is asked for: a call and two writes.
+pub const DRAIN: Duration = Duration::from_secs(20);
+
+/// Why the controller stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum Stopped {
+    /// A round or the watch panicked; what is in memory can't be trusted.
+    #[error("a task of the controller died: {0}")]
+    Died(#[from] tokio::task::JoinError),
+}
+
+/// The controller.
+pub struct Controller {
+    context: Arc<Context>,
+    agenda: Agenda,
+    timers: DelayQueue<ObjectKey>,
+    timer_of: HashMap<ObjectKey, delay_queue::Key>,
+    rounds: JoinSet<(ObjectKey, Finished)>,
+    stopping: CancellationToken,
+}
+
+impl Controller {
+    /// A controller that does nothing yet.
+    #[must_use]
+    pub fn new(context: Arc<Context>, stopping: CancellationToken) -> Self {
+        Self {
+            context,
+            agenda: Agenda::default(),
+            timers: DelayQueue::new(),
+            timer_of: HashMap::new(),
+            rounds: JoinSet::new(),
+            stopping,
+        }
+    }
+
+    /// Works until `stopping` is cancelled; then lets the rounds that are under way settle.
+    pub async fn run(mut self) -> Result<(), Stopped> {
+        let (sender, mut seen) = mpsc::channel(SEEN_MAX);
+        let mut watches = watch::spawn(&self.context, &sender);
+        drop(sender);
+        let stopping = self.stopping.clone();
+        loop {
+            self.start_ready();
+            tokio::select! {
+                () = stopping.cancelled() => break,
+                Some(event) = seen.recv() => self.see(event),
+                Some(expired) = self.timers.next(), if !self.timers.is_empty() => {
+                    let key = expired.into_inner();
+                    self.timer_of.remove(&key);
+                    self.agenda.due(&key);
+                }
+                (key, permit) = self.context.limiter.granted() => self.granted(key, permit),
+                Some(joined) = self.rounds.join_next(), if !self.rounds.is_empty() => {
+                    let (key, finished) = joined?;
+                    self.finish(&key, finished);
+                }
+                Some(watch) = watches.join_next() => watch?,
+            }
+        }
+        watches.abort_all();
+        self.drain().await
+    }
+
+    async fn drain(mut self) -> Result<(), Stopped> {
+        let open = self.rounds.len();
+        info!(open_rounds = open, "stopping: rounds that are under way may settle");
+        let settled = timeout(DRAIN, async {
+            while let Some(joined) = self.rounds.join_next().await {
+                joined?;
+            }
+            Ok(())
+        });
+        match settled.await {
+            Ok(ended) => ended,
+            Err(_) => {
+                warn!(open_rounds = self.rounds.len(), "stopped before every round had settled; its journal tells the next process");
+                Ok(())
+            }
+        }
+    }
+
+    fn see(&mut self, event: Seen) {
+        self.context.metrics.watch_events.inc();
+        match event {
+            Seen::Began(scope) => self.agenda.list_began(&scope),
+            Seen::Listed(scope) => {
+                for key in self.agenda.list_ended(&scope) {
+                    self.forget(&key);
+                }
+                self.context.readiness.listed(&scope);
+            }
+            Seen::Object(scope, key, digest) => {
+                let converged = digest.converged;
+                if self.agenda.saw(&scope, &key, digest) {
+                    self.cancel_timer(&key);
+                } else if converged {
+                    // Nothing is due any more, whatever it waited for.
+                    self.cancel_timer(&key);
+                    self.context.limiter.cancel(&key);
+                }
+            }
+            Seen::Gone(key) => {
+                self.agenda.gone(&key);
+                self.forget(&key);
+            }
+        }
+        self.context.metrics.sessions.set(self.agenda.len().try_into().unwrap_or(i64::MAX));
+    }
+
+    fn forget(&mut self, key: &ObjectKey) {
+        self.cancel_timer(key);
+        self.context.limiter.cancel(key);
+    }
+
+    fn cancel_timer(&mut self, key: &ObjectKey) {
+        if let Some(timer) = self.timer_of.remove(key) {
+            self.timers.try_remove(&timer);
+        }
+    }
+
+    fn start_ready(&mut self) {
+        while self.rounds.len() < self.context.concurrency {
+            let Some(key) = self.agenda.pop() else { return };
+            self.start(key, None);
+        }
+    }
+
+    /// A permit is there: its round starts at once, above the usual concurrency if need be; there are never more permits than the quota.
+    fn granted(&mut self, key: ObjectKey, permit: Permit) {
+        if self.agenda.take(&key) {
+            self.cancel_timer(&key);
+            self.start(key, Some(permit));
+        }
+    }
+
+    fn start(&mut self, key: ObjectKey, permit: Option<Permit>) {
+        let memory = self.agenda.started(&key);
+        self.cancel_timer(&key);
+        let round = reconcile::round(Arc::clone(&self.context), key.clone(), memory, permit, self.stopping.clone());
+        self.rounds.spawn(async move { (key, round.await) });
+    }
+
+    fn finish(&mut self, key: &ObjectKey, finished: Finished) {
+        let Finished { end, memory, versions, bucket } = finished;
+        let keep = if end == End::OnChange || end == End::Gone { None } else { Some(memory) };
+        if !self.agenda.finished(key, keep, versions) {
+            return;
+        }
+        match (end, bucket) {
+            (End::After(pause), _) => {
+                let timer = self.timers.insert(key.clone(), pause);
+                if let Some(old) = self.timer_of.insert(key.clone(), timer) {
+                    self.timers.try_remove(&old);
+                }
+            }
+            (End::AwaitPermit, Some(bucket)) => self.context.limiter.enqueue(&bucket, key.clone()),
+            (End::AwaitPermit, None) => self.agenda.due(key),
+            (End::OnChange | End::Gone, _) => {}
+        }
+        self.context.metrics.waiting.set(self.context.limiter.waiting().try_into().unwrap_or(i64::MAX));
+    }
+}

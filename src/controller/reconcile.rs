@@ -1,0 +1,281 @@
+//! One round of one object: performs what [`step`](streamsession_protocol::step) asks for and feeds the response back, until it says End.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use streamsession_protocol::answer::{Answer, NothingDone, Verdict};
+use streamsession_protocol::step::{Effect, End, Found, Journalled, Memory, Moment, Response, Round, Status};
+use streamsession_protocol::time::ServiceTime;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info, info_span, warn};
+
+use super::agenda::ObjectKey;
+use super::context::Context;
+use super::object::{Object, Outcome};
+use crate::api::ledger;
+use crate::api::v1alpha1::StreamSession;
+use crate::gs::{Credentials, Endpoint, Switch};
+use crate::queue::{self, Bucket, WINDOW};
+
+/// The right to make one call.
+pub type Permit = queue::Permit<ObjectKey>;
+
+/// An object that can't be read is looked at again after this time, besides at each change.
+const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
+
+/// What a round hands back.
+pub struct Finished {
+    /// When the object is due again.
+    pub end: End,
+    /// What to remember until then.
+    pub memory: Box<Memory>,
+    /// The resource versions that the round wrote.
+    pub versions: Vec<String>,
+    /// Where to wait for a permit, if that is what it ended for.
+    pub bucket: Option<Bucket>,
+}
+
+/// What the effects of a round work on.
+struct Shell {
+    context: Arc<Context>,
+    object: Object,
+    key: ObjectKey,
+    copy: Option<Box<StreamSession>>,
+    credentials: Option<Credentials>,
+    permit: Option<Permit>,
+    versions: Vec<String>,
+    stopping: CancellationToken,
+}
+
+/// Performs a round.
+pub async fn round(
+    context: Arc<Context>,
+    key: ObjectKey,
+    memory: Option<Box<Memory>>,
+    permit: Option<Permit>,
+    stopping: CancellationToken,
+) -> Finished {
+    let span = info_span!("round", object = %key);
+    let settings = context.settings.clone();
+    let memory = memory.map_or_else(|| Memory::new(&settings), |memory| *memory);
+    let mut shell = Shell {
+        object: Object::new(context.client.clone(), key.clone(), context.kube_deadline),
+        context,
+        key,
+        copy: None,
+        credentials: None,
+        permit,
+        versions: Vec::new(),
+        stopping,
+    };
+    async move {
+        let mut round = Round::new(&settings, memory, shell.permit.is_some());
+        let mut response = Response::Started;
+        let end = loop {
+            let moment = shell.moment(&round);
+            let effect = round.step(response, &moment);
+            debug!(effect = name(&effect), "next");
+            response = match effect {
+                Effect::Read => match shell.read().await {
+                    Ok(response) => response,
+                    Err(error) => {
+                        warn!(%error, "this StreamSession is left alone until it is edited");
+                        break End::After(UNREADABLE_RETRY);
+                    }
+                },
+                Effect::Credentials => shell.credentials(&mut round).await,
+                Effect::AskTime => shell.ask_time(&round).await,
+                Effect::Permit => Response::Permit(shell.take_permit(&round)),
+                Effect::WriteStatus(status) => shell.write_status(&status).await,
+                Effect::AddFinalizer => shell.write_finalizer(true).await,
+                Effect::RemoveFinalizer => shell.write_finalizer(false).await,
+                Effect::Call(call) => Response::Answer(shell.call(&call).await),
+                Effect::End(end) => break end,
+            };
+        };
+        let bucket = shell.bucket(&round);
+        shell.context.metrics.round(end);
+        Finished { end, memory: Box::new(round.into_memory()), versions: shell.versions, bucket }
+    }
+    .instrument(span)
+    .await
+}
+
+fn name(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Read => "read",
+        Effect::Credentials => "credentials",
+        Effect::AskTime => "ask time",
+        Effect::Permit => "permit",
+        Effect::WriteStatus(_) => "write status",
+        Effect::AddFinalizer => "add finalizer",
+        Effect::RemoveFinalizer => "remove finalizer",
+        Effect::Call(_) => "call",
+        Effect::End(_) => "end",
+    }
+}
+
+impl Shell {
+    fn moment(&self, round: &Round<'_>) -> Moment {
+        let service = self.endpoint(round).and_then(|endpoint| self.context.gs.now(&endpoint)).map(ServiceTime);
+        Moment { service, elapsed: self.context.started.elapsed(), nonce: uuid::Uuid::new_v4().as_u128() }
+    }
+
+    fn endpoint(&self, round: &Round<'_>) -> Option<Endpoint> {
+        Endpoint::from_target(round.endpoint()?).ok()
+    }
+
+    fn bucket(&self, round: &Round<'_>) -> Option<Bucket> {
+        Some(Bucket { account: self.credentials.as_ref()?.secret_id.clone(), endpoint: round.endpoint()?.to_owned() })
+    }
+
+    async fn read(&mut self) -> Result<Response, ledger::Unreadable> {
+        let outcome = self.object.read().await;
+        self.respond(outcome)
+    }
+
+    fn respond(&mut self, outcome: Outcome) -> Result<Response, ledger::Unreadable> {
+        Ok(match outcome {
+            Outcome::Copy(copy) => {
+                let view = ledger::view(&copy, &self.context.defaults)?;
+                self.copy = Some(copy);
+                Response::Object(Some(Box::new(view)))
+            }
+            Outcome::Gone => Response::Object(None),
+            Outcome::Conflict => Response::Conflict,
+            Outcome::Failed => Response::Failed,
+        })
+    }
+
+    fn wrote(&mut self, outcome: Outcome) -> Response {
+        let result = match &outcome {
+            Outcome::Copy(_) => "written",
+            Outcome::Gone => "gone",
+            Outcome::Conflict => "conflict",
+            Outcome::Failed => "failed",
+        };
+        self.context.metrics.write(result);
+        let response = self.respond(outcome).unwrap_or(Response::Failed);
+        if let (Response::Object(Some(_)), Some(copy)) = (&response, &self.copy) {
+            self.versions.extend(copy.metadata.resource_version.clone());
+        }
+        response
+    }
+
+    async fn write_status(&mut self, status: &Status) -> Response {
+        let Some(copy) = &self.copy else { return Response::Failed };
+        let before = ledger::view(copy, &self.context.defaults).ok().and_then(|view| view.status.conditions);
+        let outcome = self.object.write_status(copy, status).await;
+        if let (Outcome::Copy(copy), Some(after)) = (&outcome, &status.conditions) {
+            self.context.events.transition(copy, before.as_ref(), after);
+            if let Found::Lost(why) = &status.found {
+                warn!(%why, "the ledger is lost; nothing is attached or detached");
+            }
+        }
+        self.wrote(outcome)
+    }
+
+    async fn write_finalizer(&mut self, present: bool) -> Response {
+        let Some(copy) = &self.copy else { return Response::Failed };
+        let outcome = self.object.write_finalizer(copy, present).await;
+        self.wrote(outcome)
+    }
+
+    async fn credentials(&mut self, round: &mut Round<'_>) -> Response {
+        let Some(copy) = &self.copy else { return Response::Failed };
+        let secret = copy.spec.credentials_ref.as_ref().map(|reference| reference.name.as_str());
+        let store = &self.context.credentials;
+        let found = match store.get(&self.context.client, &self.key.namespace, secret).await {
+            // A namespace that is deleted may lose its Secret before its sessions.
+            Err(error) if copy.metadata.deletion_timestamp.is_some() => {
+                secret.and_then(|secret| store.last_good(&self.key.namespace, secret)).ok_or(error)
+            }
+            found => found,
+        };
+        match found {
+            Ok(credentials) => {
+                let account = credentials.secret_id.clone();
+                self.credentials = Some(credentials);
+                if let Some(permit) = &self.permit
+                    && Some(permit.bucket()) != self.bucket(round).as_ref()
+                {
+                    // Granted for another account: the spec or the Secret changed while it waited.
+                    self.permit = None;
+                    round.lose_permit();
+                }
+                Response::Credentials(Ok(account))
+            }
+            Err(error) => Response::Credentials(Err(error.to_string())),
+        }
+    }
+
+    async fn ask_time(&self, round: &Round<'_>) -> Response {
+        let answer = match round.endpoint().map(Endpoint::from_target) {
+            Some(Ok(endpoint)) => self.context.gs.ask_time(&endpoint).await.map(|_| ()).map_err(|error| error.to_string()),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("the endpoint is not known".to_owned()),
+        };
+        if let Err(error) = &answer {
+            warn!(%error, "the service can't be asked for its time; trying again");
+        }
+        Response::Time(answer)
+    }
+
+    /// A stop lets the call that is under way settle, and starts no other.
+    fn take_permit(&mut self, round: &Round<'_>) -> bool {
+        if !self.stopping.is_cancelled() && self.permit.is_none() {
+            self.permit = self.bucket(round).and_then(|bucket| self.context.limiter.try_take(&bucket));
+        }
+        self.permit.is_some()
+    }
+
+    async fn call(&mut self, call: &Journalled) -> Answer {
+        let (journal, target) = (call.journal(), call.target());
+        let (Some(credentials), Some(mut permit)) = (self.credentials.clone(), self.permit.take()) else {
+            return Answer::not_sent("NotReady", "the call lost its permit or its credentials");
+        };
+        let endpoint = match Endpoint::from_target(&target.endpoint) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Answer::not_sent("InvalidEndpoint", &error.to_string()),
+        };
+        permit.spent_until(Instant::now() + self.context.call_deadline + WINDOW);
+        let request = Switch {
+            endpoint,
+            region: target.region.clone(),
+            session: target.session.clone(),
+            operation: journal.operation,
+            instances: journal.instances.clone(),
+            timestamp: journal.start_time.0,
+            credentials,
+        };
+        let answer = self.context.gs.switch(&request).await;
+        if answer.verdict != Verdict::Unanswered {
+            permit.spent_until(Instant::now() + WINDOW);
+        }
+        drop(permit);
+        self.report(call, &answer);
+        answer
+    }
+
+    fn report(&self, call: &Journalled, answer: &Answer) {
+        let journal = call.journal();
+        self.context.metrics.call(journal, answer);
+        if answer.verdict == Verdict::NothingDone(NothingDone::Credentials)
+            && let Some(reference) = self.copy.as_ref().and_then(|copy| copy.spec.credentials_ref.as_ref())
+        {
+            self.context.credentials.invalidate(&self.key.namespace, &reference.name);
+        }
+        let ids = journal.instances.len();
+        let session = call.target().session.as_str();
+        let request_id = &answer.request_id;
+        match &answer.verdict {
+            Verdict::Processed { succeeded, .. } => {
+                info!(operation = ?journal.operation, session, ids, succeeded = succeeded.len(), request_id, "called");
+            }
+            _ => {
+                let (code, message) = (&answer.code, &answer.message);
+                warn!(operation = ?journal.operation, session, ids, code, message, request_id, "called, and it failed");
+            }
+        }
+    }
+}

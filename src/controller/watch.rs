@@ -1,0 +1,173 @@
+//! The one watch: StreamSessions, summarised on arrival.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use tokio::sync::mpsc::Sender;
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+use super::agenda::ObjectKey;
+use super::context::Context;
+use super::digest::Digest;
+use crate::api::v1alpha1::StreamSession;
+
+/// Objects in a page where the API server has no streaming lists: the price of a page is memory.
+const PAGE: u32 = 50;
+
+/// What one watch covers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All namespaces.
+    All,
+    /// One.
+    Namespace(Arc<str>),
+}
+
+impl Scope {
+    /// Whether the object is in it.
+    #[must_use]
+    pub fn holds(&self, key: &ObjectKey) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(namespace) => *namespace == key.namespace,
+        }
+    }
+}
+
+/// What a watch saw.
+#[derive(Debug)]
+pub enum Seen {
+    /// A list begins.
+    Began(Scope),
+    /// It has ended.
+    Listed(Scope),
+    /// An object, new or changed.
+    Object(Scope, ObjectKey, Digest),
+    /// An object is gone.
+    Gone(ObjectKey),
+}
+
+/// Starts a watch for each scope. They end only when nobody listens any more.
+pub fn spawn(context: &Arc<Context>, seen: &Sender<Seen>) -> JoinSet<()> {
+    let mut watches = JoinSet::new();
+    for scope in context.scopes() {
+        watches.spawn(watch(Arc::clone(context), scope, seen.clone()));
+    }
+    watches
+}
+
+type Object = DeserializeGuard<StreamSession>;
+
+async fn watch(context: Arc<Context>, scope: Scope, seen: Sender<Seen>) {
+    let api: Api<Object> = match &scope {
+        Scope::All => Api::all(context.client.clone()),
+        Scope::Namespace(namespace) => Api::namespaced(context.client.clone(), namespace),
+    };
+    let mut config = watcher::Config::default().streaming_lists();
+    loop {
+        // kube's own watcher asks again for ever where streaming lists are switched off: the fall-back is ours.
+        if !follow(&context, &scope, api.clone(), config, &seen).await {
+            return;
+        }
+        info!("the API server has no streaming lists; falling back to pages of {PAGE}");
+        config = watcher::Config::default().page_size(PAGE);
+    }
+}
+
+/// Follows the watch; true if it has to be tried without streaming, false if nobody listens any more.
+async fn follow(context: &Context, scope: &Scope, api: Api<Object>, config: watcher::Config, seen: &Sender<Seen>) -> bool {
+    let mut events = std::pin::pin!(watcher(api, config).default_backoff());
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event,
+            Err(problem) => {
+                context.metrics.watch_errors.inc();
+                if streaming_is_forbidden(&problem) {
+                    return true;
+                }
+                report(context, scope, &problem);
+                continue;
+            }
+        };
+        let seeing = match event {
+            watcher::Event::Init => Some(Seen::Began(scope.clone())),
+            watcher::Event::InitDone => Some(Seen::Listed(scope.clone())),
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => digest(scope, object),
+            watcher::Event::Delete(object) => key(&object).map(Seen::Gone),
+        };
+        if let Some(seeing) = seeing
+            && seen.send(seeing).await.is_err()
+        {
+            return false;
+        }
+    }
+    false
+}
+
+fn key(object: &Object) -> Option<ObjectKey> {
+    Some(ObjectKey { namespace: object.namespace()?.into(), name: object.name_any().into() })
+}
+
+fn digest(scope: &Scope, object: Object) -> Option<Seen> {
+    let key = key(&object)?;
+    match object.0 {
+        Ok(object) => Some(Seen::Object(scope.clone(), key, Digest::of(&object))),
+        Err(invalid) => {
+            error!(object = %key, error = %invalid.error, "this StreamSession can't be decoded and is left alone; compare the CRD with the operator's version");
+            None
+        }
+    }
+}
+
+fn streaming_is_forbidden(problem: &watcher::Error) -> bool {
+    let status = match problem {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
+        watcher::Error::WatchError(status) => status,
+        _ => return false,
+    };
+    status.code == 422 && status.message.contains("sendInitialEvents")
+}
+
+fn report(context: &Context, scope: &Scope, problem: &watcher::Error) {
+    let api = match problem {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
+            Some(status)
+        }
+        _ => None,
+    };
+    let what = match api.map(|status| status.code) {
+        Some(404) => {
+            "the API server does not know StreamSessions: install the CustomResourceDefinition (`streamsession-operator crd | kubectl apply --server-side -f -`)".to_owned()
+        }
+        Some(403) => format!("the operator may not list and watch StreamSessions ({problem}): see deploy/base/rbac.yaml"),
+        Some(401) => format!("the API server does not accept the operator's credentials ({problem})"),
+        // A dropped watch is an everyday thing, and resumed.
+        _ if matches!(problem, watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_)) => {
+            info!(error = %problem, "the watch was interrupted and is resumed");
+            return;
+        }
+        _ => format!("the API server at {} can't be reached ({})", context.api_server, chain(problem)),
+    };
+    context.readiness.failed(scope, &what);
+    warn!("{what}; trying again");
+}
+
+/// The message with its causes: kube's own texts stop short of the reason.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}
+

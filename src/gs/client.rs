@@ -1,0 +1,247 @@
+//! The one place that talks to the service. Whatever happens on the way is an [`Answer`]: nothing here fails or retries.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
+use secrecy::ExposeSecret;
+use streamsession_protocol::answer::{Answer, Operation};
+use streamsession_protocol::ids::{InstanceId, SessionId};
+
+use super::answer;
+use super::clock::{ServiceClock, parse_date};
+use super::credentials::Credentials;
+use super::endpoint::Endpoint;
+use super::exchange::{Exchange, Http, HttpUnavailable};
+use super::sign::Signable;
+use super::wire;
+
+const X_TC_ACTION: HeaderName = HeaderName::from_static("x-tc-action");
+const X_TC_VERSION: HeaderName = HeaderName::from_static("x-tc-version");
+const X_TC_TIMESTAMP: HeaderName = HeaderName::from_static("x-tc-timestamp");
+const X_TC_REGION: HeaderName = HeaderName::from_static("x-tc-region");
+const X_TC_TOKEN: HeaderName = HeaderName::from_static("x-tc-token");
+const X_TC_LANGUAGE: HeaderName = HeaderName::from_static("x-tc-language");
+const X_TC_REQUEST_CLIENT: HeaderName = HeaderName::from_static("x-tc-requestclient");
+
+/// Who we are to the service's support (the SDKs send theirs; reference, section 2).
+const REQUEST_CLIENT: &str = concat!("streamsession-operator/", env!("CARGO_PKG_VERSION"));
+
+/// What one client does for all calls.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// For a whole call, from the look for a connection to the answer's last byte.
+    pub call_deadline: Duration,
+    /// Codes beside `ResourceNotFound.SessionNotFound` that say that the session is gone.
+    pub session_gone_codes: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { call_deadline: Duration::from_secs(10), session_gone_codes: Vec::new() }
+    }
+}
+
+/// One call of the action.
+#[derive(Clone, Debug)]
+pub struct Switch {
+    /// Where the session's ledger says that the service is.
+    pub endpoint: Endpoint,
+    /// `X-TC-Region`, if any is sent.
+    pub region: Option<String>,
+    /// The session.
+    pub session: SessionId,
+    /// Attach or detach.
+    pub operation: Operation,
+    /// Whom.
+    pub instances: Vec<InstanceId>,
+    /// The journal's `startTime` in Unix seconds: what the call is signed with decides until when it can take effect (design 3.4).
+    pub timestamp: i64,
+    /// Who asks.
+    pub credentials: Credentials,
+}
+
+/// Why the service's time is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskTimeError {
+    /// No readable answer.
+    #[error(
+        "the service at {endpoint} could not be asked for its time: {code}: {message}; check the endpoint, the network between, and proxies"
+    )]
+    NoAnswer {
+        /// Who was asked.
+        endpoint: Endpoint,
+        /// A short word for what happened.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// An answer of the service, but without its time.
+    #[error(
+        "the service at {endpoint} answered without a Date header that can be read, and its time decides how long a lost call can still \
+         take effect; check what stands between, since proxies may strip headers"
+    )]
+    NoDate {
+        /// Who was asked.
+        endpoint: Endpoint,
+    },
+}
+
+/// The service's client. Cheap to clone: connections and clocks are shared.
+#[derive(Clone, Debug)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    http: Http,
+    session_gone_codes: Vec<String>,
+    /// As many as there are endpoints in the ledgers: in practice one, or two while a fleet moves.
+    clocks: Mutex<BTreeMap<Endpoint, Arc<EndpointClock>>>,
+}
+
+#[derive(Debug, Default)]
+struct EndpointClock {
+    clock: Mutex<ServiceClock>,
+    /// Held by whoever asks for the time; keeps when the last question failed, and how.
+    asking: tokio::sync::Mutex<Option<(Instant, AskTimeError)>>,
+}
+
+impl Client {
+    /// Fails only if no TLS roots can be loaded at all.
+    pub fn new(settings: Settings) -> Result<Self, HttpUnavailable> {
+        let Settings { call_deadline, session_gone_codes } = settings;
+        let http = Http::new(call_deadline)?;
+        Ok(Self { inner: Arc::new(Inner { http, session_gone_codes, clocks: Mutex::default() }) })
+    }
+
+    /// Makes one call, signed with exactly its timestamp. Ends within the deadline, and never sends it twice.
+    ///
+    /// Whoever drops the future must take the call for unanswered.
+    pub async fn switch(&self, request: &Switch) -> Answer {
+        let (headers, body) = match signed(request) {
+            Ok(parts) => parts,
+            Err(why) => return answer::not_sent("UnsendableRequest", &why),
+        };
+        let exchange = match self.inner.http.post(&request.endpoint, headers, body).await {
+            Ok(exchange) => exchange,
+            Err(answer) => return answer,
+        };
+        let asked: BTreeSet<InstanceId> = request.instances.iter().cloned().collect();
+        let read = answer::read(exchange.status, &exchange.body, &asked, &self.inner.session_gone_codes);
+        if read.readable {
+            self.clock(&request.endpoint).learn(&exchange);
+        }
+        read.answer
+    }
+
+    /// The service's time in Unix seconds, a lower bound; `None` if it has to be asked first.
+    #[must_use]
+    pub fn now(&self, endpoint: &Endpoint) -> Option<i64> {
+        self.clock(endpoint).now()
+    }
+
+    /// Finds the service's time out by an unsigned request: any refusal brings a `Date` (design 3.4).
+    ///
+    /// Of many who ask at once, one does, and all have its result.
+    pub async fn ask_time(&self, endpoint: &Endpoint) -> Result<i64, AskTimeError> {
+        let asked_at = Instant::now();
+        let clock = self.clock(endpoint);
+        let mut last_failure = clock.asking.lock().await;
+        if let Some(now) = clock.now() {
+            return Ok(now);
+        }
+        if let Some((failed_at, error)) = &*last_failure
+            && *failed_at >= asked_at
+        {
+            return Err(error.clone());
+        }
+        let result = self.ask(endpoint, &clock).await;
+        *last_failure = result.as_ref().err().map(|error| (Instant::now(), error.clone()));
+        result
+    }
+
+    async fn ask(&self, endpoint: &Endpoint, clock: &EndpointClock) -> Result<i64, AskTimeError> {
+        let no_answer = |Answer { code, message, .. }| AskTimeError::NoAnswer { endpoint: endpoint.clone(), code, message };
+        let headers = common_headers(endpoint).map_err(|why| no_answer(answer::not_sent("UnsendableRequest", &why)))?;
+        let exchange = self.inner.http.post(endpoint, headers, b"{}".to_vec()).await.map_err(no_answer)?;
+        let read = answer::read(exchange.status, &exchange.body, &BTreeSet::new(), &[]);
+        if !read.readable {
+            return Err(no_answer(read.answer));
+        }
+        clock.learn(&exchange);
+        clock.now().ok_or_else(|| AskTimeError::NoDate { endpoint: endpoint.clone() })
+    }
+
+    fn clock(&self, endpoint: &Endpoint) -> Arc<EndpointClock> {
+        let mut clocks = self.inner.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(clocks.entry(endpoint.clone()).or_default())
+    }
+}
+
+impl EndpointClock {
+    fn learn(&self, exchange: &Exchange) {
+        if let Some(date) = exchange.date.as_deref().and_then(parse_date) {
+            self.clock.lock().unwrap_or_else(PoisonError::into_inner).observe(date, exchange.received);
+        }
+    }
+
+    fn now(&self) -> Option<i64> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).now(Instant::now())
+    }
+}
+
+/// Headers and body of a call; in words what no request can carry.
+fn signed(request: &Switch) -> Result<(HeaderMap, Vec<u8>), String> {
+    let body = wire::body(&request.session, request.operation, &request.instances).map_err(|error| error.to_string())?;
+    let credentials = &request.credentials;
+    let signable = Signable {
+        host: request.endpoint.host_header(),
+        service: wire::SERVICE,
+        content_type: wire::CONTENT_TYPE,
+        extra_headers: &[],
+        body: &body,
+        timestamp: request.timestamp,
+    };
+    let authorization =
+        signable.authorization(&credentials.secret_id, credentials.secret_key.expose_secret()).map_err(|error| error.to_string())?;
+
+    let mut headers = common_headers(&request.endpoint)?;
+    headers.insert(AUTHORIZATION, secret_value("the SecretId", &authorization)?);
+    headers.insert(X_TC_TIMESTAMP, HeaderValue::from(request.timestamp));
+    if let Some(region) = &request.region {
+        headers.insert(X_TC_REGION, value("the region", region)?);
+    }
+    // Long-term keys must not come with one (reference, section 2).
+    if let Some(token) = &credentials.token {
+        headers.insert(X_TC_TOKEN, secret_value("the token", token.expose_secret())?);
+    }
+    Ok((headers, body))
+}
+
+fn common_headers(endpoint: &Endpoint) -> Result<HeaderMap, String> {
+    Ok(HeaderMap::from_iter([
+        (HOST, value("the endpoint", endpoint.host_header())?),
+        (CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE)),
+        (X_TC_ACTION, HeaderValue::from_static(wire::ACTION)),
+        (X_TC_VERSION, HeaderValue::from_static(wire::VERSION)),
+        (X_TC_LANGUAGE, HeaderValue::from_static("en-US")),
+        (X_TC_REQUEST_CLIENT, HeaderValue::from_static(REQUEST_CLIENT)),
+    ]))
+}
+
+fn value(what: &str, text: &str) -> Result<HeaderValue, String> {
+    HeaderValue::from_str(text).map_err(|_| format!("{what} holds a character that no HTTP header can carry"))
+}
+
+/// A value that the HTTP library's own logs leave out.
+fn secret_value(what: &str, text: &str) -> Result<HeaderValue, String> {
+    let mut value = value(what, text)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests;

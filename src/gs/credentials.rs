@@ -1,0 +1,287 @@
+//! Who we are to the service, and where that is kept.
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::Secret;
+use secrecy::SecretString;
+
+mod store;
+
+pub use store::CredentialStore;
+
+/// Key of the Secret, and environment variable, of each part.
+const SECRET_ID: (&str, &str) = ("secretId", "TENCENTCLOUD_SECRET_ID");
+const SECRET_KEY: (&str, &str) = ("secretKey", "TENCENTCLOUD_SECRET_KEY");
+const TOKEN: (&str, &str) = ("token", "TENCENTCLOUD_SESSION_TOKEN");
+
+/// A key pair, and the token of a temporary one: one snapshot, read together. It can be printed; the key and the token can't.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// `SecretId`: names the account's key, and is no secret.
+    pub secret_id: String,
+    /// `SecretKey`.
+    pub secret_key: SecretString,
+    /// For temporary keys.
+    pub token: Option<SecretString>,
+    /// Where they were found.
+    pub source: Source,
+}
+
+/// Where credentials come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The operator's own environment.
+    Environment,
+    /// A Secret beside the object.
+    Secret {
+        /// The object's own.
+        namespace: String,
+        /// `spec.credentialsRef.name`.
+        name: String,
+    },
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Environment => f.write_str("the operator's environment"),
+            Self::Secret { namespace, name } => write!(f, "Secret {namespace}/{name}"),
+        }
+    }
+}
+
+/// Why there are no credentials. The text is for the user who reads it in `kubectl get`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialsError {
+    /// There is no such Secret, or no variable is set.
+    NotFound {
+        /// Where they were looked for.
+        wanted: Source,
+    },
+    /// A part is missing or can't be one.
+    Incomplete {
+        /// Where they were looked for.
+        wanted: Source,
+        /// The Secret's key, or the variable's name.
+        part: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The Secret could not be read: forbidden, the API server does not answer, …
+    Unreachable {
+        /// Where they were looked for.
+        wanted: Source,
+        /// What the API server or the way to it said.
+        reason: String,
+    },
+}
+
+impl CredentialsError {
+    /// One of a few words, for logs and metrics.
+    #[must_use]
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "credentials_not_found",
+            Self::Incomplete { .. } => "credentials_incomplete",
+            Self::Unreachable { .. } => "credentials_unreachable",
+        }
+    }
+}
+
+impl fmt::Display for CredentialsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let create = "--from-literal=secretId=AKID... --from-literal=secretKey=...";
+        match self {
+            Self::NotFound { wanted: Source::Environment } => write!(
+                f,
+                "no credentials: the object has no spec.credentialsRef, and {} and {} are not set in the operator's environment; name a Secret \
+                 in spec.credentialsRef, or set both",
+                SECRET_ID.1, SECRET_KEY.1
+            ),
+            Self::NotFound { wanted: Source::Secret { namespace, name } } => {
+                write!(
+                    f,
+                    "Secret {namespace}/{name} does not exist; create it: kubectl -n {namespace} create secret generic {name} {create}"
+                )
+            }
+            Self::Incomplete { wanted: Source::Environment, part, problem } => {
+                write!(f, "{part} in the operator's environment {problem}; set {} and {}", SECRET_ID.1, SECRET_KEY.1)
+            }
+            Self::Incomplete { wanted: Source::Secret { namespace, name }, part, problem } => write!(
+                f,
+                "key {part} in Secret {namespace}/{name} {problem}; write it anew: kubectl -n {namespace} create secret generic {name} {create} \
+                 --dry-run=client -o yaml | kubectl apply -f -"
+            ),
+            Self::Unreachable { wanted, reason } => write!(f, "{wanted} could not be read: {reason}; it is tried again"),
+        }
+    }
+}
+
+impl std::error::Error for CredentialsError {}
+
+impl Credentials {
+    /// Reads `TENCENTCLOUD_SECRET_ID`, `TENCENTCLOUD_SECRET_KEY` and, for temporary keys, `TENCENTCLOUD_SESSION_TOKEN`.
+    pub fn from_env() -> Result<Self, CredentialsError> {
+        Self::from_variables(|name| std::env::var_os(name).map(std::ffi::OsString::into_encoded_bytes))
+    }
+
+    fn from_variables(variable: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Self, CredentialsError> {
+        // An empty variable is how many tools unset one.
+        let set = |(_, name): (&'static str, &'static str)| (name, variable(name).filter(|value| !value.is_empty()));
+        let (id, key, token) = (set(SECRET_ID), set(SECRET_KEY), set(TOKEN));
+        if id.1.is_none() && key.1.is_none() {
+            return Err(CredentialsError::NotFound { wanted: Source::Environment });
+        }
+        Self::from_parts(Source::Environment, id, key, token)
+    }
+
+    /// Reads the keys `secretId`, `secretKey` and, for temporary keys, `token`.
+    pub fn from_secret(secret: &Secret) -> Result<Self, CredentialsError> {
+        let source = Source::Secret {
+            namespace: secret.metadata.namespace.clone().unwrap_or_default(),
+            name: secret.metadata.name.clone().unwrap_or_default(),
+        };
+        let key =
+            |(name, _): (&'static str, &'static str)| (name, secret.data.as_ref().and_then(|data| data.get(name)).map(|value| &value.0));
+        // An empty token is none: templates render it so.
+        let (token_name, token) = key(TOKEN);
+        let token = token.filter(|value| !value.trim_ascii_end().is_empty());
+        Self::from_parts(source, key(SECRET_ID), key(SECRET_KEY), (token_name, token))
+    }
+
+    fn from_parts<V: AsRef<[u8]>>(
+        source: Source,
+        id: (&'static str, Option<V>),
+        key: (&'static str, Option<V>),
+        token: (&'static str, Option<V>),
+    ) -> Result<Self, CredentialsError> {
+        let required = |(part, value): (&'static str, Option<V>)| match value {
+            Some(value) => parse(&source, part, value.as_ref()),
+            None => Err(CredentialsError::Incomplete { wanted: source.clone(), part, problem: "is missing" }),
+        };
+        let token = match token {
+            (part, Some(value)) => Some(parse(&source, part, value.as_ref())?.into()),
+            (_, None) => None,
+        };
+        Ok(Self { secret_id: required(id)?, secret_key: required(key)?.into(), token, source })
+    }
+}
+
+/// A part as the service takes it: without the line feed that editors and `echo` leave at the end.
+fn parse(source: &Source, part: &'static str, value: &[u8]) -> Result<String, CredentialsError> {
+    let incomplete = |problem| CredentialsError::Incomplete { wanted: source.clone(), part, problem };
+    let value = value.trim_ascii_end();
+    if value.is_empty() {
+        return Err(incomplete("is empty"));
+    }
+    if !value.iter().all(u8::is_ascii_graphic) {
+        return Err(incomplete("holds a space, a line feed or another character that no key has"));
+    }
+    Ok(String::from_utf8_lossy(value).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::ByteString;
+    use secrecy::ExposeSecret;
+
+    use super::*;
+
+    pub(super) fn secret(data: &[(&str, &str)]) -> Secret {
+        let data: BTreeMap<_, _> = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
+        let mut secret = Secret { data: Some(data), ..Secret::default() };
+        secret.metadata.namespace = Some("arcade".into());
+        secret.metadata.name = Some("tencent".into());
+        secret
+    }
+
+    fn refusal(data: &[(&str, &str)]) -> String {
+        Credentials::from_secret(&secret(data)).unwrap_err().to_string()
+    }
+
+    fn environment(variables: &[(&str, &str)]) -> Result<Credentials, CredentialsError> {
+        let variables: BTreeMap<_, _> = variables.iter().copied().collect();
+        Credentials::from_variables(|name| variables.get(name).map(|value| value.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn a_secret_is_read_without_the_line_feed_at_its_end() {
+        let read = Credentials::from_secret(&secret(&[("secretId", "AKID1\n"), ("secretKey", "key\r\n"), ("token", "tok\n")])).unwrap();
+
+        assert_eq!(read.secret_id, "AKID1");
+        assert_eq!(read.secret_key.expose_secret(), "key");
+        assert_eq!(read.token.unwrap().expose_secret(), "tok");
+        assert_eq!(read.source.to_string(), "Secret arcade/tencent");
+    }
+
+    #[test]
+    fn a_token_is_optional_and_an_empty_one_is_none() {
+        for data in [&[("secretId", "i"), ("secretKey", "k")][..], &[("secretId", "i"), ("secretKey", "k"), ("token", "\n")]] {
+            assert!(Credentials::from_secret(&secret(data)).unwrap().token.is_none());
+        }
+    }
+
+    #[test]
+    fn key_and_token_are_never_printed() {
+        let read = Credentials::from_secret(&secret(&[("secretId", "AKID1"), ("secretKey", "hunter2"), ("token", "swordfish")])).unwrap();
+
+        for printed in [format!("{read:?}"), format!("{read:#?}")] {
+            assert!(printed.contains("AKID1"));
+            assert!(!printed.contains("hunter2") && !printed.contains("swordfish"), "{printed}");
+        }
+    }
+
+    #[test]
+    fn an_incomplete_secret_says_which_key_and_how_to_write_it() {
+        assert_eq!(
+            refusal(&[("secretId", "AKID1")]),
+            "key secretKey in Secret arcade/tencent is missing; write it anew: kubectl -n arcade create secret generic tencent \
+             --from-literal=secretId=AKID... --from-literal=secretKey=... --dry-run=client -o yaml | kubectl apply -f -"
+        );
+        assert!(refusal(&[("secretKey", "k")]).starts_with("key secretId in Secret arcade/tencent is missing;"));
+        assert!(refusal(&[("secretId", " \n"), ("secretKey", "k")]).starts_with("key secretId in Secret arcade/tencent is empty;"));
+    }
+
+    #[test]
+    fn a_part_that_can_not_be_one_is_refused_without_showing_it() {
+        for bad in ["hunter 2", "hunter\n2", "häslein", "hunter2\u{0}"] {
+            let message = refusal(&[("secretId", "AKID1"), ("secretKey", bad)]);
+
+            assert!(message.starts_with("key secretKey in Secret arcade/tencent holds a space,"), "{message}");
+            assert!(!message.contains(bad));
+        }
+    }
+
+    #[test]
+    fn the_environment_is_read_as_one_snapshot() {
+        let read = environment(&[
+            ("TENCENTCLOUD_SECRET_ID", "AKID1"),
+            ("TENCENTCLOUD_SECRET_KEY", "key"),
+            ("TENCENTCLOUD_SESSION_TOKEN", "token"),
+        ])
+        .unwrap();
+
+        assert_eq!((read.secret_id.as_str(), read.source), ("AKID1", Source::Environment));
+        assert_eq!((read.secret_key.expose_secret(), read.token.unwrap().expose_secret()), ("key", "token"));
+    }
+
+    #[test]
+    fn an_environment_without_credentials_says_both_ways_out() {
+        for variables in [&[][..], &[("TENCENTCLOUD_SECRET_ID", ""), ("TENCENTCLOUD_SECRET_KEY", "")]] {
+            let error = environment(variables).unwrap_err();
+
+            assert_eq!(error, CredentialsError::NotFound { wanted: Source::Environment });
+            assert!(error.to_string().contains("spec.credentialsRef") && error.to_string().contains("TENCENTCLOUD_SECRET_ID"));
+        }
+    }
+
+    #[test]
+    fn half_an_environment_is_incomplete() {
+        let error = environment(&[("TENCENTCLOUD_SECRET_ID", "AKID1")]).unwrap_err();
+
+        assert!(error.to_string().starts_with("TENCENTCLOUD_SECRET_KEY in the operator's environment is missing;"), "{error}");
+        assert_eq!(error.category(), "credentials_incomplete");
+    }
+}

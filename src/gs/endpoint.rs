@@ -1,0 +1,250 @@
+//! Where the service is. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use url::{Host, Url};
+
+/// Longest text of a user that an error repeats, in characters.
+const SHOWN_LENGTH_MAX: usize = 200;
+
+/// A base address, `https://host[:port]`, or `http://` on this very machine.
+///
+/// It is displayed as it stands in `status.target.endpoint`: without a scheme for HTTPS, whole for plain HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint {
+    scheme: Scheme,
+    /// `host` or `host:port`, in lower case; the scheme's own port is left out.
+    authority: String,
+    loopback: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Scheme {
+    Https,
+    LoopbackHttp,
+}
+
+/// Why a text is no endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidEndpoint {
+    given: String,
+    problem: Problem,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Problem {
+    NoUrl(String),
+    Scheme,
+    PlainHttp,
+    NoHost,
+    User,
+    Path,
+}
+
+impl fmt::Display for InvalidEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the endpoint `{}` can't be used: ", self.given)?;
+        match &self.problem {
+            Problem::NoUrl(why) => write!(f, "it is no URL ({why})"),
+            Problem::Scheme => f.write_str("it begins neither with https:// nor with http://"),
+            Problem::PlainHttp => f.write_str("plain http:// is for loopback only (localhost, 127.0.0.1, [::1]); use https://"),
+            Problem::NoHost => f.write_str("it names no host"),
+            Problem::User => f.write_str("it holds a user or a password, which belong into a Secret"),
+            Problem::Path => f.write_str("it has a path, a query or a fragment; the service is called at `/`"),
+        }?;
+        f.write_str("; give https://HOST[:PORT], as https://gs.tencentcloudapi.com")
+    }
+}
+
+impl std::error::Error for InvalidEndpoint {}
+
+impl Endpoint {
+    /// Takes `https://host[:port]`, or `http://host[:port]` of a loopback host.
+    ///
+    /// ```
+    /// # use streamsession_operator::gs::Endpoint;
+    /// assert_eq!(Endpoint::parse("https://gs.tencentcloudapi.com")?.to_string(), "gs.tencentcloudapi.com");
+    /// assert_eq!(Endpoint::parse("http://127.0.0.1:8080")?.to_string(), "http://127.0.0.1:8080");
+    /// assert!(Endpoint::parse("http://gs.tencentcloudapi.com").is_err());
+    /// # Ok::<(), streamsession_operator::gs::InvalidEndpoint>(())
+    /// ```
+    pub fn parse(text: &str) -> Result<Self, InvalidEndpoint> {
+        let invalid = |problem| InvalidEndpoint { given: shown(text), problem };
+        if !text.contains("://") {
+            return Err(invalid(Problem::Scheme));
+        }
+        let url = Url::parse(text).map_err(|error| invalid(Problem::NoUrl(error.to_string())))?;
+        if !matches!(url.scheme(), "https" | "http") {
+            return Err(invalid(Problem::Scheme));
+        }
+        let host = url.host().ok_or_else(|| invalid(Problem::NoHost))?;
+        let loopback = is_loopback(&host);
+        let scheme = match url.scheme() {
+            "https" => Scheme::Https,
+            _ if loopback => Scheme::LoopbackHttp,
+            _ => return Err(invalid(Problem::PlainHttp)),
+        };
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(invalid(Problem::User));
+        }
+        if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
+            return Err(invalid(Problem::Path));
+        }
+        let authority = url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
+        Ok(Self { scheme, authority, loopback })
+    }
+
+    /// Takes what [`Display`](fmt::Display) wrote into `status.target.endpoint`.
+    pub fn from_target(text: &str) -> Result<Self, InvalidEndpoint> {
+        if text.contains("://") { Self::parse(text) } else { Self::parse(&format!("https://{text}")) }
+    }
+
+    /// The `Host` header, with the port when there is one: it is signed exactly as sent (reference, section 2).
+    #[must_use]
+    pub fn host_header(&self) -> &str {
+        &self.authority
+    }
+
+    /// The address of a call.
+    #[must_use]
+    pub fn url(&self) -> String {
+        match self.scheme {
+            Scheme::Https => format!("https://{}/", self.authority),
+            Scheme::LoopbackHttp => format!("http://{}/", self.authority),
+        }
+    }
+
+    /// True for this very machine, where a simulator may be told to accept shorter signatures (design 3.4).
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
+    /// True if nothing is encrypted.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.scheme == Scheme::LoopbackHttp
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.scheme {
+            Scheme::Https => f.write_str(&self.authority),
+            Scheme::LoopbackHttp => write!(f, "http://{}", self.authority),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = InvalidEndpoint;
+
+    fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
+        Self::parse(text)
+    }
+}
+
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost",
+        Host::Ipv4(address) => IpAddr::V4(*address).is_loopback(),
+        Host::Ipv6(address) => IpAddr::V6(*address).is_loopback(),
+    }
+}
+
+/// What an error repeats of a user's text: never a password, and no line feeds.
+fn shown(text: &str) -> String {
+    let whole: String = text.chars().filter(|c| !c.is_control()).take(SHOWN_LENGTH_MAX).collect();
+    match (whole.find("://"), whole.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => {
+            let (before, after) = (whole.get(..scheme).unwrap_or_default(), whole.get(at..).unwrap_or_default());
+            format!("{before}://…{after}")
+        }
+        (None, Some(at)) => format!("…{}", whole.get(at..).unwrap_or_default()),
+        _ => whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        Endpoint::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_endpoint_is_shown_as_it_stands_in_the_status() {
+        let table = [
+            ("https://gs.tencentcloudapi.com", "gs.tencentcloudapi.com"),
+            ("https://gs.tencentcloudapi.com/", "gs.tencentcloudapi.com"),
+            ("https://GS.Example.COM:443", "gs.example.com"),
+            ("https://gs.example.com:8443", "gs.example.com:8443"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://127.9.9.9", "http://127.9.9.9"),
+            ("http://localhost:80", "http://localhost"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+            ("https://[2001:db8::1]:8443", "[2001:db8::1]:8443"),
+        ];
+
+        for (text, shown) in table {
+            let endpoint = Endpoint::parse(text).unwrap();
+            assert_eq!(endpoint.to_string(), shown);
+            assert_eq!(Endpoint::from_target(shown), Ok(endpoint), "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_host_header_has_the_port_when_there_is_one() {
+        assert_eq!(Endpoint::parse("https://gs.example.com:443").unwrap().host_header(), "gs.example.com");
+        assert_eq!(Endpoint::parse("https://gs.example.com:80").unwrap().host_header(), "gs.example.com:80");
+        assert_eq!(Endpoint::parse("http://[::1]:8080").unwrap().host_header(), "[::1]:8080");
+    }
+
+    #[test]
+    fn the_url_of_a_call_is_the_root() {
+        assert_eq!(Endpoint::parse("https://gs.example.com").unwrap().url(), "https://gs.example.com/");
+        assert_eq!(Endpoint::parse("http://localhost:8080/").unwrap().url(), "http://localhost:8080/");
+    }
+
+    #[test]
+    fn loopback_is_known_whatever_the_scheme() {
+        assert!(Endpoint::parse("https://127.0.0.1").unwrap().is_loopback());
+        assert!(!Endpoint::parse("https://gs.tencentcloudapi.com").unwrap().is_loopback());
+        assert!(!Endpoint::parse("https://localhost.example.com").unwrap().is_loopback());
+    }
+
+    #[test]
+    fn plain_http_is_refused_beyond_this_machine() {
+        for text in ["http://gs.tencentcloudapi.com", "http://10.0.0.1", "http://127.0.0.1.example.com", "http://[::2]"] {
+            assert!(refusal(text).contains("plain http:// is for loopback only"), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_base_address_is_taken() {
+        for text in ["https://h/path", "https://h/?q", "https://h/#f", "https://h?q=1"] {
+            assert!(refusal(text).contains("it has a path, a query or a fragment"), "{text}");
+        }
+        for text in ["gs.tencentcloudapi.com", "ftp://h", "", "localhost:8080", "file:///etc"] {
+            assert!(refusal(text).contains("it begins neither with https:// nor with http://"), "{text}");
+        }
+        for text in ["https://", "https://h:99999", "https://a b", "http://:80"] {
+            assert!(refusal(text).contains("it is no URL"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do_and_repeats_no_password() {
+        assert_eq!(
+            refusal("https://me:hunter2@gs.example.com"),
+            "the endpoint `https://…@gs.example.com` can't be used: it holds a user or a password, which belong into a Secret; \
+             give https://HOST[:PORT], as https://gs.tencentcloudapi.com"
+        );
+        for text in ["https://me:hunter2@h:x", "me:hunter2@h", "http://me:hunter2@h"] {
+            assert!(!refusal(text).contains("hunter2"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The service: Tencent Cloud GS, and its one action `SwitchCloudPhoneMultipleStreamSessionSlaves`.
+//!
+//! ```text
+//! Switch ──> wire (body) ──> sign ──> exchange (HTTP) ──> wire (envelope) ──> answer ──> protocol::Answer
+//!   │                                     │
+//!   └── credentials (Secret, environment) └── Date ──> clock ──> the next journal's startTime
+//! ```
+//!
+//! `sign`, `wire`, `answer` and `endpoint` are pure: texts in, texts out. `exchange` decides whether a byte can have left this
+//! machine; `client` puts all of it together. Whatever happens, a call has an
+//! [`Answer`](streamsession_protocol::answer::Answer), and is sent once.
+
+pub mod answer;
+pub mod client;
+pub mod clock;
+pub mod credentials;
+pub mod endpoint;
+mod exchange;
+pub mod sign;
+#[cfg(test)]
+mod test_server;
+pub mod wire;
+
+pub use client::{AskTimeError, Client, Settings, Switch};
+pub use credentials::{CredentialStore, Credentials, CredentialsError, Source};
+pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use exchange::HttpUnavailable;

@@ -1,0 +1,115 @@
+//! Counters and gauges, in a registry of their own. Labels are closed sets: never an id, a name or a text.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use streamsession_protocol::answer::{Answer, NothingDone, Operation, Verdict};
+use streamsession_protocol::ledger::Journal;
+use streamsession_protocol::step::End;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Ended {
+    outcome: &'static str,
+}
+
+/// What is counted.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    calls: Family<Call, Counter>,
+    instances: Family<Call, Counter>,
+    rounds: Family<Ended, Counter>,
+    writes: Family<Ended, Counter>,
+    /// Events of the watch.
+    pub watch_events: Counter,
+    /// Interruptions of the watch.
+    pub watch_errors: Counter,
+    /// Objects known.
+    pub sessions: Gauge<i64, AtomicI64>,
+    /// Objects that wait for a permit.
+    pub waiting: Gauge<i64, AtomicI64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("streamsession");
+        let (calls, instances) = (Family::<Call, Counter>::default(), Family::<Call, Counter>::default());
+        let (rounds, writes) = (Family::<Ended, Counter>::default(), Family::<Ended, Counter>::default());
+        let (watch_events, watch_errors) = (Counter::default(), Counter::default());
+        let (sessions, waiting) = (Gauge::default(), Gauge::default());
+        registry.register("gs_calls", "Calls of the service, by what came of them", calls.clone());
+        registry.register("gs_instances", "Instances named in calls, by what came of them", instances.clone());
+        registry.register("rounds", "Rounds of reconciliation, by how they ended", rounds.clone());
+        registry.register("object_writes", "Writes to StreamSessions, by result", writes.clone());
+        registry.register("watch_events", "Events of the watch", watch_events.clone());
+        registry.register("watch_errors", "Interruptions of the watch", watch_errors.clone());
+        registry.register("objects", "StreamSessions known", sessions.clone());
+        registry.register("permit_waiting", "StreamSessions that wait for a permit to call", waiting.clone());
+        Self { registry: Arc::new(registry), calls, instances, rounds, writes, watch_events, watch_errors, sessions, waiting }
+    }
+}
+
+impl Metrics {
+    /// A call has come to its end.
+    pub fn call(&self, journal: &Journal, answer: &Answer) {
+        let operation = match journal.operation {
+            Operation::Attach => "attach",
+            Operation::Detach => "detach",
+        };
+        let outcome = match &answer.verdict {
+            Verdict::Processed { .. } => "processed",
+            Verdict::NothingDone(NothingDone::Throttled) => "throttled",
+            Verdict::NothingDone(NothingDone::Credentials) => "credentials",
+            Verdict::NothingDone(NothingDone::NotSent) => "not_sent",
+            Verdict::SessionGone => "session_gone",
+            Verdict::Invalid => "invalid",
+            Verdict::NotFound => "not_found",
+            Verdict::Unclear => "unclear",
+            Verdict::Unanswered => "unanswered",
+        };
+        self.calls.get_or_create(&Call { operation, outcome }).inc();
+        if let Verdict::Processed { succeeded, refused } = &answer.verdict {
+            let unclear = journal.instances.len().saturating_sub(succeeded.len() + refused.len());
+            for (outcome, count) in [("succeeded", succeeded.len()), ("refused", refused.len()), ("unclear", unclear)] {
+                self.instances.get_or_create(&Call { operation, outcome }).inc_by(count.try_into().unwrap_or(u64::MAX));
+            }
+        }
+    }
+
+    /// A round has ended.
+    pub fn round(&self, end: End) {
+        let outcome = match end {
+            End::Gone => "gone",
+            End::OnChange => "at_rest",
+            End::After(_) => "later",
+            End::AwaitPermit => "await_permit",
+        };
+        self.rounds.get_or_create(&Ended { outcome }).inc();
+    }
+
+    /// A write to an object has ended.
+    pub fn write(&self, outcome: &'static str) {
+        self.writes.get_or_create(&Ended { outcome }).inc();
+    }
+
+    /// All of it as OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

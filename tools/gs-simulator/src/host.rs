@@ -1,0 +1,45 @@
+//! The service in its place: behind a lock, with real clocks.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use axum::http::HeaderValue;
+use jiff::fmt::rfc2822::DateTimePrinter;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::service::{Arrival, Service};
+
+#[derive(Debug)]
+pub(crate) struct Host {
+    service: Mutex<Service>,
+    started: Instant,
+    clock_offset: SignedDuration,
+}
+
+impl Host {
+    pub(crate) fn new(service: Service, clock_offset_seconds: i64) -> Self {
+        Self { service: Mutex::new(service), started: Instant::now(), clock_offset: SignedDuration::from_secs(clock_offset_seconds) }
+    }
+
+    /// The service's clock: the one that dates answers and judges signatures. At the ends of time, the machine's own.
+    pub(crate) fn now(&self) -> Timestamp {
+        let now = Timestamp::now();
+        now.checked_add(self.clock_offset).unwrap_or(now)
+    }
+
+    /// The Date header. Rounded down, as every server does: clients take it for a time that has certainly come.
+    pub(crate) fn date(&self) -> HeaderValue {
+        let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&self.now()).unwrap_or_default();
+        HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Service) -> T) -> T {
+        // The service is whole after each of its methods, so a thread that panicked under the lock left nothing half done.
+        act(&mut self.service.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The arrival is timed under the lock: the order of times is the order of calls.
+    pub(crate) fn with_arrival<T>(&self, act: impl FnOnce(&mut Service, Arrival) -> T) -> T {
+        self.with(|service| act(service, Arrival { now: self.now(), since_start: self.started.elapsed() }))
+    }
+}

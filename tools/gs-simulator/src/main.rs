@@ -1,0 +1,177 @@
+//! `gs-simulator`: the command line around the library.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Key, Options, Repeated, Simulator, World};
+use tokio::signal::unix::{SignalKind, signal};
+
+const AFTER_HELP: &str = "\
+Point a client at the printed address (plain HTTP, POST /). People look at it with curl:
+  curl $URL/admin/sessions                         the phones of each session
+  curl $URL/admin/calls                            what came, and what became of it
+  curl $URL/admin/stats                            counts, and the busiest second
+  curl -X PUT $URL/admin/sessions/S -d '[\"a\"]'     session S has exactly these phones
+  curl -X DELETE $URL/admin/sessions/S             session S ends: later calls don't find it
+  curl -X POST $URL/admin/reset                    forget sessions and calls
+  curl $URL/admin/faults                           the faults that are left
+  curl -X DELETE $URL/admin/faults                 no more faults
+  curl -X PUT $URL/admin/faults -d '{\"dropAnswers\":1}'   these faults and no others; each field is optional:
+    failInstances [id,…]         these ids fail to attach
+    dropRequests N               the next N calls are lost before they take effect
+    lateArrivals N, lateArrivalMs M   the next N calls take effect M ms after their connection closed
+    errors [{code,times},…]      whole-call errors; nothing is applied
+    dropAnswers N                the next N calls take effect, their answers are lost
+    delayMs M                    every answer leaves M ms later
+Only correctly signed calls meet faults. The simulator ends on SIGINT or SIGTERM and keeps nothing.";
+
+/// Plays Tencent Cloud GS for laptops and tests: verifies signatures, keeps sessions in memory, misbehaves on request.
+///
+/// It answers the action `SwitchCloudPhoneMultipleStreamSessionSlaves` (version 2019-11-18). The first line on standard output
+/// is its address, once it listens.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct Arguments {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, env = "SIM_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+
+    /// Listen on an address that others can reach. They can then use the admin routes, too.
+    #[arg(long, env = "SIM_ALLOW_NON_LOOPBACK")]
+    allow_non_loopback: bool,
+
+    /// A key that is accepted (repeatable) [default: AKIDEXAMPLE=SECRETEXAMPLE]. The environment variable separates with commas.
+    #[arg(long = "key", env = "SIM_KEY", hide_env_values = true, value_name = "ID=SECRET", value_parser = key, value_delimiter = ',')]
+    keys: Vec<(String, Key)>,
+
+    /// How many seconds the service's clock is ahead of this machine's. It dates answers and judges signatures.
+    #[arg(long, env = "SIM_CLOCK_OFFSET", value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    clock_offset: i64,
+
+    /// How far a signature's timestamp may be from the service's clock.
+    #[arg(long, env = "SIM_SIGNATURE_VALIDITY", value_name = "SECONDS", default_value_t = 300)]
+    signature_validity: u64,
+
+    /// Calls of one key that are accepted in any one second; more answer `RequestLimitExceeded`.
+    #[arg(long, env = "SIM_QPS", value_name = "CALLS", default_value_t = 20)]
+    qps: u32,
+
+    /// A session that exists (repeatable). With none, every session exists from its first use on; with any, all others answer
+    /// `ResourceNotFound.SessionNotFound`.
+    #[arg(long = "known-session", env = "SIM_KNOWN_SESSION", value_name = "ID", value_delimiter = ',')]
+    known_sessions: Vec<String>,
+
+    /// What adding a phone answers that is already in the session. Tencent publishes it nowhere.
+    #[arg(long, env = "SIM_ADD_PRESENT", value_name = "ANSWER", value_enum, default_value_t)]
+    add_present: Repeated,
+
+    /// What removing a phone answers that is not in the session. Tencent publishes it nowhere.
+    #[arg(long, env = "SIM_REMOVE_ABSENT", value_name = "ANSWER", value_enum, default_value_t)]
+    remove_absent: Repeated,
+
+    /// A phone that fails to attach (repeatable): it is listed in `FailureInstanceIds`.
+    #[arg(long = "fail-instance", env = "SIM_FAIL_INSTANCE", value_name = "ID", value_delimiter = ',')]
+    fail_instances: Vec<String>,
+
+    /// Apply the first N calls and close their connections without an answer.
+    #[arg(long, env = "SIM_DROP_ANSWERS", value_name = "N", default_value_t = 0)]
+    drop_answers: u32,
+}
+
+impl From<Arguments> for Options {
+    fn from(arguments: Arguments) -> Self {
+        let mut keys: BTreeMap<_, _> = arguments.keys.into_iter().collect();
+        if keys.is_empty() {
+            keys.insert(EXAMPLE_SECRET_ID.to_owned(), Key::long_term(EXAMPLE_SECRET_KEY));
+        }
+        Self {
+            listen: arguments.listen,
+            allow_non_loopback: arguments.allow_non_loopback,
+            keys,
+            clock_offset_seconds: arguments.clock_offset,
+            signature_validity: Duration::from_secs(arguments.signature_validity),
+            qps: arguments.qps,
+            known_sessions: without_empty(arguments.known_sessions),
+            world: World { add_present: arguments.add_present, remove_absent: arguments.remove_absent },
+            faults: Faults {
+                fail_instances: without_empty(arguments.fail_instances),
+                drop_answers: arguments.drop_answers,
+                ..Faults::default()
+            },
+        }
+    }
+}
+
+/// An environment variable that is set to nothing means none, not one that is called "".
+fn without_empty(names: Vec<String>) -> BTreeSet<String> {
+    names.into_iter().filter(|name| !name.is_empty()).collect()
+}
+
+fn key(argument: &str) -> Result<(String, Key), &'static str> {
+    match argument.split_once('=') {
+        Some((id, secret)) if !id.is_empty() && !secret.is_empty() => Ok((id.to_owned(), Key::long_term(secret))),
+        _ => Err("a key is written ID=SECRET"),
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let listen = arguments.listen;
+    match run(arguments.into()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let hint = if error.kind() == std::io::ErrorKind::InvalidInput { " with --allow-non-loopback" } else { "" };
+            eprintln!("gs-simulator: can't serve on {listen}: {error}{hint}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> std::io::Result<()> {
+    // Before the address is printed: from then on, a script may stop us.
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let simulator = Simulator::start(options).await?;
+    println!("gs-simulator listens on {}", simulator.url());
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_it_is_the_librarys_default() {
+        let options: Options = Arguments::parse_from(["gs-simulator"]).into();
+        assert_eq!(format!("{options:?}"), format!("{:?}", Options::default()));
+    }
+
+    #[test]
+    fn an_empty_name_is_no_name() {
+        let options: Options = Arguments::parse_from(["gs-simulator", "--known-session=", "--fail-instance=a,"]).into();
+        assert!(options.known_sessions.is_empty());
+        assert_eq!(options.faults.fail_instances.into_iter().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn a_key_has_an_id_and_a_secret() {
+        assert_eq!(key("ID=SEC=RET"), Ok(("ID".to_owned(), Key::long_term("SEC=RET"))));
+        assert!(key("ID").is_err());
+        assert!(key("=SECRET").is_err());
+        assert!(key("ID=").is_err());
+    }
+}

@@ -1,0 +1,376 @@
+//! The service: in which order a request is judged, and what then changes. Pure: it is told what time it is.
+//!
+//! ```text
+//! request ─ lost? late? ─ shape ─ rate ─ action, version ─ signature ─ error? ─ parameters ─ session ─ applied ─ answer lost?
+//!           (faults, of signed calls only)                            (fault)                                  (fault)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::calls::{Call, History, Outcome, Stats};
+use crate::faults::{Faults, Way};
+use crate::rate::Window;
+use crate::sessions::{NotFound, Sessions, Switched, World};
+use crate::tc3::{self, AuthError, Keys};
+use crate::wire::{self, Refusal, Request, RequestIds, Switch};
+
+/// What does not change while the service runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) keys: Keys,
+    pub(crate) signature_validity: Duration,
+    pub(crate) qps: u32,
+    pub(crate) world: World,
+}
+
+/// The moment at which a request arrives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    /// By the service's clock: judges signatures.
+    pub(crate) now: Timestamp,
+    /// By a clock that nothing sets back: counts the rate.
+    pub(crate) since_start: Duration,
+}
+
+/// What the shell must do with the connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Reaction {
+    /// Wait so long, then send this JSON.
+    Answer { body: String, delay: Duration },
+    /// Close it without an answer.
+    HangUp,
+    /// Close it without an answer; give the request to [`Service::receive_late`] after the delay.
+    Hold { request_id: String, delay: Duration },
+}
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    rules: Rules,
+    pub(crate) sessions: Sessions,
+    pub(crate) faults: Faults,
+    /// By `SecretId`. Known keys only, so that strangers can't fill the memory.
+    windows: BTreeMap<String, Window>,
+    history: History,
+    throttled: u64,
+    request_ids: RequestIds,
+}
+
+impl Service {
+    pub(crate) fn new(rules: Rules, known_sessions: BTreeSet<String>, faults: Faults, seed: u64) -> Self {
+        Self {
+            rules,
+            sessions: Sessions::new(known_sessions),
+            faults,
+            windows: BTreeMap::new(),
+            history: History::default(),
+            throttled: 0,
+            request_ids: RequestIds::new(seed),
+        }
+    }
+
+    /// A request comes in.
+    pub(crate) fn receive(&mut self, request: &Request, at: Arrival) -> Reaction {
+        let request_id = self.request_ids.next();
+        let way = if self.verify(request, at).is_ok() { self.faults.take_way() } else { Way::Clear };
+        let (outcome, switched, reaction) = match way {
+            Way::Lost => (Outcome::Dropped, Switched::default(), Reaction::HangUp),
+            Way::Late(delay) => (Outcome::Held, Switched::default(), Reaction::Hold { request_id: request_id.clone(), delay }),
+            Way::Clear => match self.carry_out(request, at) {
+                Ok(switched) if self.faults.take_lost_answer() => (Outcome::AppliedUnanswered, switched, Reaction::HangUp),
+                Ok(switched) => {
+                    let body = wire::success(&switched, &request_id);
+                    (Outcome::Applied, switched, Reaction::Answer { body, delay: self.faults.delay() })
+                }
+                Err(refusal) => {
+                    let body = wire::failure(&refusal, &request_id);
+                    // Strangers meet no faults.
+                    let delay = if self.verify(request, at).is_ok() { self.faults.delay() } else { Duration::ZERO };
+                    (Outcome::Refused(refusal.code), Switched::default(), Reaction::Answer { body, delay })
+                }
+            },
+        };
+        self.history.add(call(request, at, request_id, outcome, switched));
+        reaction
+    }
+
+    /// A held request arrives after all. Nobody waits for the answer.
+    pub(crate) fn receive_late(&mut self, request: &Request, request_id: String, at: Arrival) {
+        let (outcome, switched) = match self.carry_out(request, at) {
+            Ok(switched) => (Outcome::LateApplied, switched),
+            Err(refusal) => (Outcome::LateRefused(refusal.code), Switched::default()),
+        };
+        self.history.add(call(request, at, request_id, outcome, switched));
+    }
+
+    /// The history, oldest first.
+    pub(crate) fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.history.all()
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            calls: self.history.count(),
+            throttled: self.throttled,
+            max_arrivals_in_one_second: self.windows.values().map(Window::most_arrived).max().unwrap_or(0),
+            max_accepted_in_one_second: self.windows.values().map(Window::most_accepted).max().unwrap_or(0),
+        }
+    }
+
+    /// Forgets sessions, calls and counts, the current second's quota included. Faults stay.
+    pub(crate) fn reset(&mut self) {
+        self.sessions.forget();
+        self.windows.clear();
+        self.history = History::default();
+        self.throttled = 0;
+    }
+
+    fn carry_out(&mut self, request: &Request, at: Arrival) -> Result<Switched, Refusal> {
+        let parameters = request.parameters()?;
+        self.count(request, at)?;
+        request.check_action()?;
+        self.verify(request, at)?;
+        if let Some(code) = self.faults.take_error() {
+            return Err(Refusal::new(code, "The simulator was told to answer this."));
+        }
+        self.apply(&parameters.switch()?)
+    }
+
+    /// The quota. A request without a known key counts for nobody: its refusal comes with the signature.
+    fn count(&mut self, request: &Request, at: Arrival) -> Result<(), Refusal> {
+        let Some(secret_id) = tc3::claimed_secret_id(&request.headers).filter(|&id| self.rules.keys.contains_key(id)) else {
+            return Ok(());
+        };
+        let limit = self.rules.qps;
+        let window = self.windows.entry(secret_id.to_owned()).or_default();
+        window.arrive(at.since_start, usize::try_from(limit).unwrap_or(usize::MAX)).map_err(|over| {
+            self.throttled += 1;
+            let arrived = over.arrived;
+            Refusal::new(
+                "RequestLimitExceeded",
+                format!(
+                    "Your current request times equals to `{arrived}` in a second, which exceeds the frequency limit `{limit}` for a \
+                     second. Please reduce the frequency of calls."
+                ),
+            )
+        })
+    }
+
+    fn verify(&self, request: &Request, at: Arrival) -> Result<(), AuthError> {
+        tc3::verify(&request.headers, request.bytes(), &self.rules.keys, at.now, self.rules.signature_validity)
+    }
+
+    fn apply(&mut self, switch: &Switch) -> Result<Switched, Refusal> {
+        self.sessions.switch(switch, self.rules.world, &self.faults.fail_instances).map_err(|NotFound| {
+            Refusal::new("ResourceNotFound.SessionNotFound", format!("The session {} does not exist.", switch.session_id))
+        })
+    }
+}
+
+fn call(request: &Request, at: Arrival, request_id: String, outcome: Outcome, switched: Switched) -> Call {
+    // Read once more, with no regard to the verdict: also a refused call is worth reading in the history.
+    let switch = request.parameters().and_then(|parameters| parameters.switch()).ok();
+    let (operation, session_id, instance_ids) = match switch {
+        Some(switch) => (Some(switch.operation), Some(switch.session_id), switch.instance_ids),
+        None => (None, None, Vec::new()),
+    };
+    Call {
+        time: at.now,
+        arrival_ms: at.since_start.as_secs_f64() * 1000.0,
+        secret_id: tc3::claimed_secret_id(&request.headers).map(str::to_owned),
+        action: request.header("x-tc-action").map(str::to_owned),
+        region: request.header("x-tc-region").map(str::to_owned),
+        operation,
+        session_id,
+        instance_ids,
+        outcome,
+        succeeded: switched.succeeded,
+        failed: switched.failed,
+        request_id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::ErrorFault;
+    use crate::tc3::Key;
+
+    const ATTACH: &str = r#"{"SessionId":"s","Type":1,"SlaveInstanceIds":["a","b"]}"#;
+    const DETACH: &str = r#"{"SessionId":"s","Type":2,"SlaveInstanceIds":["a"]}"#;
+
+    fn service(faults: Faults) -> Service {
+        let keys = Keys::from([("ID".to_owned(), Key::long_term("SECRET"))]);
+        let rules = Rules { keys, signature_validity: Duration::from_mins(5), qps: 20, world: World::default() };
+        Service::new(rules, BTreeSet::new(), faults, 1)
+    }
+
+    fn after(ms: u64) -> Arrival {
+        let since_start = Duration::from_millis(ms);
+        Arrival { now: Timestamp::from_second(1_736_312_400).unwrap() + since_start, since_start }
+    }
+
+    fn unsigned(body: &str) -> Request {
+        let headers = [
+            ("content-type", "application/json"),
+            ("host", "localhost"),
+            ("x-tc-action", wire::ACTION),
+            ("x-tc-version", wire::VERSION),
+            ("x-tc-region", "ap-guangzhou"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+        .collect();
+        Request { headers, body: Some(body.to_owned().into()) }
+    }
+
+    fn signed(body: &str) -> Request {
+        let mut request = unsigned(body);
+        let now = after(0).now;
+        let authorization = tc3::sign(&request.headers, body.as_bytes(), "ID", "SECRET", now);
+        request.headers.insert("x-tc-timestamp", now.as_second().into());
+        request.headers.insert("authorization", authorization.parse().unwrap());
+        request
+    }
+
+    fn outcomes(service: &Service) -> Vec<String> {
+        service.calls().map(|call| call.outcome.to_string()).collect()
+    }
+
+    fn members(service: &Service) -> Vec<&str> {
+        service.sessions.all().get("s").into_iter().flatten().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn a_signed_call_changes_the_session_and_is_remembered() {
+        let mut service = service(Faults::default());
+
+        let reaction = service.receive(&signed(ATTACH), after(250));
+        service.receive(&signed(DETACH), after(300));
+
+        let Reaction::Answer { body, delay: Duration::ZERO } = reaction else { panic!("{reaction:?}") };
+        assert!(body.contains(r#""SuccessInstanceIds":["a","b"]"#), "{body}");
+        assert_eq!(members(&service), ["b"]);
+        let call = service.calls().next().unwrap();
+        assert_eq!(
+            serde_json::to_value(call).unwrap(),
+            serde_json::json!({
+                "time": "2025-01-08T05:00:00.250Z", "arrivalMs": 250.0, "secretId": "ID", "action": wire::ACTION, "region": "ap-guangzhou",
+                "operation": "Attach", "sessionId": "s", "instanceIds": ["a", "b"], "outcome": "applied", "succeeded": ["a", "b"],
+                "failed": [], "requestId": call.request_id,
+            })
+        );
+    }
+
+    #[test]
+    fn an_unsigned_request_is_refused_and_counts_for_nobodys_rate() {
+        let mut service = service(Faults { drop_requests: 1, delay_ms: 9, ..Faults::default() });
+        for _ in 0..30 {
+            assert!(matches!(service.receive(&unsigned(ATTACH), after(0)), Reaction::Answer { delay: Duration::ZERO, .. }));
+        }
+        assert!(outcomes(&service).iter().all(|outcome| outcome == "refused:AuthFailure.InvalidAuthorization"));
+        assert_eq!(service.stats(), Stats { calls: 30, ..Stats::default() });
+    }
+
+    #[test]
+    fn the_rate_is_judged_before_the_signature() {
+        let mut service = service(Faults::default());
+        let mut forged = signed(ATTACH);
+        forged.headers.insert("host", "elsewhere".parse().unwrap());
+        for _ in 0..20 {
+            service.receive(&forged, after(0));
+        }
+
+        let reaction = service.receive(&signed(ATTACH), after(999));
+
+        let Reaction::Answer { body, .. } = reaction else { panic!("{reaction:?}") };
+        assert!(body.contains("Your current request times equals to `21` in a second, which exceeds the frequency limit `20`"), "{body}");
+        assert_eq!(outcomes(&service).last().unwrap(), "refused:RequestLimitExceeded");
+        assert_eq!(service.stats(), Stats { calls: 21, throttled: 1, max_arrivals_in_one_second: 21, max_accepted_in_one_second: 20 });
+        service.receive(&signed(ATTACH), after(1000));
+        assert_eq!(outcomes(&service).last().unwrap(), "applied");
+    }
+
+    #[test]
+    fn the_signature_is_judged_before_the_parameters() {
+        let mut service = service(Faults::default());
+        service.receive(&unsigned("{}"), after(0));
+        service.receive(&signed("{}"), after(0));
+        service.receive(&signed("no json"), after(0));
+        assert_eq!(outcomes(&service), ["refused:AuthFailure.InvalidAuthorization", "refused:MissingParameter", "refused:InvalidRequest"]);
+    }
+
+    #[test]
+    fn a_lost_answer_belongs_to_an_applied_call() {
+        let mut service = service(Faults { drop_answers: 1, ..Faults::default() });
+
+        service.receive(&signed("{}"), after(0));
+        let reaction = service.receive(&signed(ATTACH), after(0));
+
+        assert_eq!(reaction, Reaction::HangUp);
+        assert_eq!(outcomes(&service), ["refused:MissingParameter", "applied-unanswered"]);
+        assert_eq!(members(&service), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_lost_request_changes_and_counts_nothing() {
+        let mut service = service(Faults { drop_requests: 1, ..Faults::default() });
+        assert_eq!(service.receive(&signed(ATTACH), after(0)), Reaction::HangUp);
+        assert_eq!(outcomes(&service), ["dropped"]);
+        assert_eq!(members(&service), <[&str; 0]>::default());
+        assert_eq!(service.stats().max_arrivals_in_one_second, 0);
+    }
+
+    #[test]
+    fn an_error_fault_answers_for_the_whole_call_and_is_used_up() {
+        let errors = vec![ErrorFault { code: "InternalError".to_owned(), times: 1 }];
+        let mut service = service(Faults { errors, ..Faults::default() });
+        service.receive(&signed(ATTACH), after(0));
+        assert_eq!(members(&service), <[&str; 0]>::default());
+        service.receive(&signed(ATTACH), after(0));
+        assert_eq!(outcomes(&service), ["refused:InternalError", "applied"]);
+    }
+
+    #[test]
+    fn a_held_request_takes_effect_when_it_arrives() {
+        let mut service = service(Faults { late_arrivals: 1, late_arrival_ms: 300_000, ..Faults::default() });
+
+        let reaction = service.receive(&signed(ATTACH), after(0));
+        let Reaction::Hold { request_id, delay } = reaction else { panic!("{reaction:?}") };
+        service.receive(&signed(DETACH), after(10));
+        service.receive_late(&signed(ATTACH), request_id.clone(), after(300_000));
+
+        assert_eq!(delay, Duration::from_mins(5));
+        assert_eq!(outcomes(&service), ["held", "applied", "late-applied"]);
+        assert_eq!(service.calls().last().unwrap().request_id, request_id);
+        assert_eq!(members(&service), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_held_request_whose_signature_expired_on_the_way_changes_nothing() {
+        let mut service = service(Faults { late_arrivals: 1, ..Faults::default() });
+        service.receive(&signed(ATTACH), after(0));
+        service.receive_late(&signed(ATTACH), "r".to_owned(), after(300_001));
+        assert_eq!(outcomes(&service), ["held", "late-refused:AuthFailure.SignatureExpire"]);
+        assert_eq!(members(&service), <[&str; 0]>::default());
+    }
+
+    #[test]
+    fn an_ended_session_is_not_found() {
+        let mut service = service(Faults::default());
+        service.sessions.end("s");
+        service.receive(&signed(ATTACH), after(0));
+        assert_eq!(outcomes(&service), ["refused:ResourceNotFound.SessionNotFound"]);
+    }
+
+    #[test]
+    fn a_reset_forgets_all_but_the_faults() {
+        let mut service = service(Faults { fail_instances: BTreeSet::from(["a".to_owned()]), ..Faults::default() });
+        service.receive(&signed(ATTACH), after(0));
+        service.reset();
+        assert_eq!((members(&service).len(), service.calls().count(), service.stats()), (0, 0, Stats::default()));
+        assert_eq!(service.faults.fail_instances.len(), 1);
+    }
+}
