@@ -220,6 +220,11 @@ impl Lab {
         self.simulator.members(SESSION)
     }
 
+    /// The signed calls that reached the simulator so far; not the unsigned request that asks for the time.
+    pub fn calls(&self) -> Vec<gs_simulator::Call> {
+        self.simulator.calls().into_iter().filter(|call| call.secret_id.is_some()).collect()
+    }
+
     /// Waits until Ready is True for the newest generation and the simulator holds exactly `ids`, with nothing open in the ledger.
     pub async fn until_ready(&self, name: &str, ids: &[&str]) -> StreamSession {
         let wanted: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();

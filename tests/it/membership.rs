@@ -12,5 +12,5 @@ async fn a_new_session_is_attached_with_three_writes_and_one_call() {
 
     lab.until_ready("lobby", &["a", "b", "c"]).await;
     lab.until_writes(3).await;
-    assert_eq!(lab.simulator.calls().len(), 1);
+    assert_eq!(lab.calls().len(), 1);
 }
