@@ -26,7 +26,7 @@ const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
 /// Seconds that the service may take to work on a request that it has let in.
 const MARGIN_SECONDS: i64 = 5;
 /// The signature validity of the service itself (reference, section 2); less is for tests against a simulator on loopback.
-pub const SIGNATURE_VALIDITY: Duration = Duration::from_secs(300);
+pub const SIGNATURE_VALIDITY: Duration = Duration::from_mins(5);
 
 /// What the operator is told.
 #[derive(Clone, Debug)]
@@ -97,7 +97,9 @@ pub fn tuned(mut config: kube::Config) -> kube::Config {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A signature validity that the service does not have.
-    #[error("--signature-validity {0} s is less than the service's own 300 s, and {1} is not on loopback: a lost call could still take effect after the operator has forgotten it; leave the flag out")]
+    #[error(
+        "--signature-validity {0} s is less than the service's own 300 s, and {1} is not on loopback: a lost call could still take effect after the operator has forgotten it; leave the flag out"
+    )]
     Validity(u64, String),
     /// No HTTP client.
     #[error(transparent)]

@@ -147,3 +147,82 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(code: &str) -> Verdict {
+        Verdict::of_code(code, &["FailedOperation.Closed".to_owned()])
+    }
+
+    fn outcome(verdict: Verdict, ids: usize) -> Outcome {
+        let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
+        answer.outcome(&InstanceId::parse("a").unwrap(), ids)
+    }
+
+    #[test]
+    fn throttled_and_unauthorised_calls_did_nothing() {
+        for code in
+            ["RequestLimitExceeded", "RequestLimitExceeded.UinLimitExceeded", "FailedOperation.SlowDown", "FailedOperation.TooFrequently"]
+        {
+            assert_eq!(verdict(code), Verdict::NothingDone(NothingDone::Throttled), "{code}");
+        }
+        for code in ["AuthFailure.SignatureFailure", "AuthFailure.SignatureExpire", "UnauthorizedOperation", "UnauthorizedOperation.X"] {
+            assert_eq!(verdict(code), Verdict::NothingDone(NothingDone::Credentials), "{code}");
+        }
+        assert_eq!(outcome(Verdict::NothingDone(NothingDone::NotSent), 1), Outcome::NothingDone);
+    }
+
+    #[test]
+    fn each_id_of_a_processed_call_has_its_own_outcome() {
+        let ids = |text: &str| BTreeSet::from([InstanceId::parse(text).unwrap()]);
+        let processed = |succeeded, refused| outcome(Verdict::Processed { succeeded, refused }, 2);
+        assert_eq!(processed(ids("a"), ids("b")), Outcome::Done);
+        assert_eq!(processed(ids("b"), ids("a")), Outcome::Refused);
+        assert_eq!(processed(ids("b"), ids("b")), Outcome::Unclear, "in neither list");
+        assert_eq!(processed(ids("a"), ids("a")), Outcome::Unclear, "in both");
+    }
+
+    #[test]
+    fn only_the_documented_code_and_the_configured_ones_say_that_the_session_is_gone() {
+        assert_eq!(verdict("ResourceNotFound.SessionNotFound"), Verdict::SessionGone);
+        assert_eq!(verdict("FailedOperation.Closed"), Verdict::SessionGone);
+        assert_eq!(verdict("ResourceNotFound.SessionNotFound.X"), Verdict::NotFound);
+        assert_eq!(verdict("ResourceNotFound"), Verdict::NotFound);
+    }
+
+    #[test]
+    fn an_invalid_parameter_refuses_a_lone_id_and_says_nothing_about_one_of_many() {
+        for code in ["InvalidParameter", "InvalidParameter.SessionId", "InvalidParameterValue", "InvalidParameterValue.X"] {
+            assert_eq!(verdict(code), Verdict::Invalid, "{code}");
+        }
+        for verdict in [Verdict::Invalid, Verdict::NotFound] {
+            assert_eq!(outcome(verdict.clone(), 1), Outcome::Refused);
+            assert_eq!(outcome(verdict, 2), Outcome::Unclear);
+        }
+    }
+
+    #[test]
+    fn an_internal_error_may_have_happened_and_may_yet_happen() {
+        for code in [
+            "InternalError",
+            "InternalError.Db",
+            "ServiceUnavailable",
+            "FailedOperation.Timeout",
+            "FailedOperation.LockTimeout",
+            "X.YTimeout",
+        ] {
+            assert_eq!(verdict(code), Verdict::Unanswered, "{code}");
+        }
+        assert_eq!(outcome(Verdict::Unanswered, 3), Outcome::Unanswered);
+    }
+
+    #[test]
+    fn any_other_code_is_unclear() {
+        for code in ["FailedOperation", "FailedOperation.Other", "LimitExceeded", "OperationDenied", "RequestLimitExceededX", "Other"] {
+            assert_eq!(verdict(code), Verdict::Unclear, "{code}");
+        }
+        assert_eq!(outcome(Verdict::Unclear, 1), Outcome::Unclear);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::answer::{NothingDone, Operation, Verdict};
+use crate::answer::{NothingDone, Verdict};
 use crate::ids::InstanceId;
 use crate::ledger::{DeletionPolicy, Desired, Ledger, Rules};
 use crate::record::{FailureReason, Next, Want};
@@ -132,7 +132,7 @@ struct Open<'a> {
     attach: usize,
     detach: usize,
     waiting: Option<(&'a InstanceId, Want, ServiceTime)>,
-    failing: Vec<&'a InstanceId>,
+    failing: Vec<(&'a InstanceId, FailureReason)>,
     stuck_outside: Vec<&'a InstanceId>,
     stuck_inside: Vec<&'a InstanceId>,
     leaving: Option<ServiceTime>,
@@ -146,16 +146,17 @@ impl<'a> Open<'a> {
             open.leaving = open.leaving.max(record.detach_until);
             let failure = record.failure(want);
             match record.next(want, now) {
-                Next::Done => continue,
                 Next::Wait(until) if open.waiting.is_none_or(|(_, _, latest)| latest < until) => open.waiting = Some((id, want, until)),
-                Next::Wait(_) => {}
+                Next::Done | Next::Wait(_) => {}
                 Next::Send(_) if want == Want::Out && record.cannot_leave(now, rules.validity) => open.stuck_inside.push(id),
                 Next::Send(_) if want == Want::In && failure.is_some_and(|failure| failure.attempts >= ATTEMPTS_BEFORE_STUCK) => {
                     open.stuck_outside.push(id);
                 }
-                Next::Send(_) if failure.is_some_and(|failure| failure.reason != FailureReason::SessionGone) => open.failing.push(id),
-                Next::Send(_) if want == Want::In => open.attach += 1,
-                Next::Send(_) => open.detach += 1,
+                Next::Send(_) => match failure.map(|failure| failure.reason) {
+                    Some(reason) if reason != FailureReason::SessionGone => open.failing.push((id, reason)),
+                    _ if want == Want::In => open.attach += 1,
+                    _ => open.detach += 1,
+                },
             }
         }
         if !desired.deleting {
@@ -230,7 +231,9 @@ pub fn conditions(
 fn at_rest(desired: &Desired, open: &Open<'_>) -> Conditions {
     if desired.deleting {
         let message = match open.leaving {
-            Some(until) => format!("All instances are detached; an earlier detach may still arrive until {until}, and the object waits for that."),
+            Some(until) => {
+                format!("All instances are detached; an earlier detach may still arrive until {until}, and the object waits for that.")
+            }
             None => "All instances are detached.".to_owned(),
         };
         return reconciling(Reason::Deleting, message);
@@ -243,14 +246,7 @@ fn at_rest(desired: &Desired, open: &Open<'_>) -> Conditions {
     Conditions { mode: Mode::Ready, reason: Reason::UpToDate, message }
 }
 
-fn unfinished(
-    desired: &Desired,
-    ledger: &Ledger,
-    problem: Option<&Problem>,
-    full: bool,
-    open: &Open<'_>,
-    rules: &Rules,
-) -> Conditions {
+fn unfinished(desired: &Desired, ledger: &Ledger, problem: Option<&Problem>, full: bool, open: &Open<'_>, rules: &Rules) -> Conditions {
     match problem {
         Some(Problem::Credentials(text)) => return stalled(Reason::CredentialsNotFound, text.clone()),
         Some(Problem::Unreachable(text)) => return reconciling(Reason::ProgressingWithRetry, text.clone()),
@@ -263,19 +259,25 @@ fn unfinished(
         Some(Verdict::NothingDone(NothingDone::Credentials)) => {
             return stalled(
                 Reason::CredentialsRejected,
-                format!("The service refuses the credentials with {code}. Check the key and its permissions; the operator tries again every minute, and at once after an edit of the spec."),
+                format!(
+                    "The service refuses the credentials with {code}. Check the key and its permissions; the operator tries again every minute, and at once after an edit of the spec."
+                ),
             );
         }
         Some(Verdict::SessionGone) if ledger.records.values().any(crate::record::Record::holds) => {
             return stalled(
                 Reason::TargetMismatch,
-                format!("The service says that session {session} does not exist ({code}), but to other credentials than those that attached the instances, so this is not believed. Give the credentials back that were used before."),
+                format!(
+                    "The service says that session {session} does not exist ({code}), but to other credentials than those that attached the instances, so this is not believed. Give the credentials back that were used before."
+                ),
             );
         }
         Some(Verdict::SessionGone) => {
             return stalled(
                 Reason::SessionNotFound,
-                format!("The service says that session {session} does not exist ({code}): nothing is attached any more. Create the session again, or delete this object and declare the new session."),
+                format!(
+                    "The service says that session {session} does not exist ({code}): nothing is attached any more. Create the session again, or delete this object and declare the new session."
+                ),
             );
         }
         _ => {}
@@ -299,15 +301,35 @@ fn unfinished(
             format!("An earlier {earlier} of {id} was not answered and may still take effect until {until}; the operator {again} then."),
         );
     }
-    if open.failing.is_empty() {
-        let reason = if desired.deleting { Reason::Deleting } else { Reason::Progressing };
-        return reconciling(reason, work(open));
+    if let Some(reason) = open.failing.first().map(|(_, reason)| *reason) {
+        return reconciling(Reason::ProgressingWithRetry, failing(&open.failing, reason, code));
     }
-    let cause = match code {
-        "" => String::new(),
-        code => format!(" The last call failed with {code}."),
+    if verdict.is_some() {
+        return reconciling(
+            Reason::ProgressingWithRetry,
+            format!("The service answered {code} to the last call; the operator tries again. {}", work(open)),
+        );
+    }
+    let reason = if desired.deleting { Reason::Deleting } else { Reason::Progressing };
+    reconciling(reason, work(open))
+}
+
+fn failing(ids: &[(&InstanceId, FailureReason)], first: FailureReason, code: &str) -> String {
+    let alike: Vec<_> = ids.iter().filter(|(_, reason)| *reason == first).map(|(id, _)| *id).collect();
+    let names = names(&alike);
+    let others = ids.len() - alike.len();
+    let what = match first {
+        FailureReason::Refused if code.is_empty() => format!("The service refused {names}"),
+        FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone if !code.is_empty() => {
+            format!("The service answered {code} to the last call for {names}")
+        }
+        FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone => {
+            format!("The service did not say what became of {names}")
+        }
+        FailureReason::Unanswered => format!("The last call for {names} was not answered"),
     };
-    reconciling(Reason::ProgressingWithRetry, format!("Not as wanted yet: {}.{cause} The operator tries again.", names(&open.failing)))
+    let more = if others > 0 { format!(", and {others} failed otherwise") } else { String::new() };
+    format!("{what}{more}; the operator tries again.")
 }
 
 impl Open<'_> {
@@ -340,13 +362,4 @@ fn refused(open: &Open<'_>) -> String {
     }
     message.push_str(" It is tried again every few minutes.");
     message
-}
-
-/// What an operation is called in a sentence.
-#[must_use]
-pub fn verb(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Attach => "attach",
-        Operation::Detach => "detach",
-    }
 }

@@ -167,12 +167,7 @@ impl Ledger {
     pub fn settle(mut self, answer: &Answer, credential: &str, desired: &Desired, rules: &Rules) -> Self {
         let Some(journal) = self.journal.take() else { return self };
         let believed = self.target.as_ref().is_some_and(|target| target.believes(credential));
-        let call = Ended {
-            operation: journal.operation,
-            start_time: journal.start_time,
-            code: &answer.code,
-            validity: rules.validity,
-        };
+        let call = Ended { operation: journal.operation, start_time: journal.start_time, code: &answer.code, validity: rules.validity };
         let mut succeeded = 0;
         if answer.verdict == Verdict::SessionGone && believed {
             self.session_gone(&journal, call, desired);
@@ -184,7 +179,9 @@ impl Ledger {
                 self.records.insert(id.clone(), record.after(call, outcome, desired.want(id)));
             }
         }
-        if succeeded > 0 && let Some(target) = &mut self.target {
+        if succeeded > 0
+            && let Some(target) = &mut self.target
+        {
             credential.clone_into(&mut target.credential);
             target.credential_proven = true;
         }
@@ -204,7 +201,9 @@ impl Ledger {
     fn outcome(journal: &Journal, record: &Record, id: &InstanceId, answer: &Answer, believed: bool) -> Outcome {
         let lone = journal.instances.len() == 1;
         match answer.verdict {
-            Verdict::Invalid if lone && journal.operation == Operation::Detach && record.state != State::Attached && believed => Outcome::Done,
+            Verdict::Invalid if lone && journal.operation == Operation::Detach && record.state != State::Attached && believed => {
+                Outcome::Done
+            }
             Verdict::SessionGone => Outcome::Unclear,
             _ => answer.outcome(id, journal.instances.len()),
         }

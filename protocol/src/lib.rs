@@ -9,9 +9,10 @@
 //!   record: the rule for one id      answer: what the service said      time, ids: the words
 //! ```
 //!
-//! Start with [`record`]: its two tables are the protocol. Then [`step`]: when they are applied.
+//! `effect` has the words between `step` and the controller. Start with [`record`]: its two tables are the protocol. Then [`step`]: when they are applied.
 pub mod answer;
 pub mod conditions;
+pub mod effect;
 pub mod ids;
 pub mod ledger;
 pub mod plan;

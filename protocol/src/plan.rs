@@ -55,8 +55,7 @@ impl Ledger {
     /// The next call. Removals go before additions: a phone that moves between two sessions must be free first. Fresh ids go before failed ones.
     #[must_use]
     pub fn plan(&self, desired: &Desired, now: ServiceTime, due: Due, rules: &Rules) -> Plan {
-        let mut plan =
-            Plan { wake: self.records.values().filter_map(|record| record.next_deadline(now)).min(), ..Plan::default() };
+        let mut plan = Plan { wake: self.records.values().filter_map(|record| record.next_deadline(now)).min(), ..Plan::default() };
         let mut detach = Vec::new();
         let mut attach = Vec::new();
         let mut attach_again = Vec::new();

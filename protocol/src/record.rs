@@ -314,3 +314,151 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Operation::{Attach, Detach};
+    use State::{Attached, Detached, Unknown};
+
+    const VALIDITY: Validity = Validity { signature_seconds: 300, margin_seconds: 5 };
+    const NOW: ServiceTime = ServiceTime(10_000);
+    const SOON: Option<ServiceTime> = Some(ServiceTime(10_100));
+    const PAST: Option<ServiceTime> = Some(ServiceTime(9_900));
+
+    fn record(state: State, attach_until: Option<ServiceTime>, detach_until: Option<ServiceTime>) -> Record {
+        Record { state, attach_until, detach_until, ..Record::default() }
+    }
+
+    fn refused(record: Record, operation: Operation, count: u32) -> Record {
+        Record { refusals: Some(Refusals { operation, count, since: ServiceTime(0) }), ..record }
+    }
+
+    fn after(record: Record, operation: Operation, outcome: Outcome, want: Want) -> Record {
+        record.after(Ended { operation, start_time: NOW, code: "", validity: VALIDITY }, outcome, want)
+    }
+
+    fn count(record: &Record) -> u32 {
+        record.refusals.map_or(0, |refusals| refusals.count)
+    }
+
+    #[test]
+    fn wanted_in_and_not_attached_is_attached_and_after_three_refusals_looked_for() {
+        for state in [Detached, Unknown] {
+            let record = record(state, None, None);
+            assert_eq!(record.next(Want::In, NOW), Next::Send(Attach));
+            assert_eq!(refused(record.clone(), Attach, 2).next(Want::In, NOW), Next::Send(Attach));
+            assert_eq!(refused(record.clone(), Attach, 3).next(Want::In, NOW), Next::Send(Detach));
+            assert_eq!(
+                refused(record, Detach, 9).next(Want::In, NOW),
+                Next::Send(Attach),
+                "refusals of the other operation count for nothing"
+            );
+        }
+    }
+
+    #[test]
+    fn it_is_not_looked_for_while_a_detach_may_still_arrive() {
+        assert_eq!(refused(record(Unknown, None, SOON), Attach, 3).next(Want::In, NOW), Next::Send(Attach));
+        assert_eq!(refused(record(Unknown, None, PAST), Attach, 3).next(Want::In, NOW), Next::Send(Detach));
+    }
+
+    #[test]
+    fn wanted_in_and_attached_is_done_unless_a_detach_may_have_come() {
+        assert_eq!(record(Attached, SOON, None).next(Want::In, NOW), Next::Done, "a deadline of the wanted operation holds nothing back");
+        assert_eq!(record(Attached, None, SOON).next(Want::In, NOW), Next::Wait(ServiceTime(10_100)));
+        assert_eq!(record(Attached, None, PAST).next(Want::In, NOW), Next::Send(Attach));
+    }
+
+    #[test]
+    fn wanted_out_and_not_detached_is_detached() {
+        assert_eq!(record(Attached, None, None).next(Want::Out, NOW), Next::Send(Detach));
+        assert_eq!(record(Unknown, SOON, SOON).next(Want::Out, NOW), Next::Send(Detach));
+    }
+
+    #[test]
+    fn wanted_out_and_detached_is_done_unless_an_attach_may_have_come() {
+        assert_eq!(record(Detached, None, SOON).next(Want::Out, NOW), Next::Done);
+        assert_eq!(record(Detached, SOON, None).next(Want::Out, NOW), Next::Wait(ServiceTime(10_100)));
+        assert_eq!(record(Detached, PAST, None).next(Want::Out, NOW), Next::Send(Detach));
+    }
+
+    #[test]
+    fn a_success_sets_the_state_and_drops_the_opposite_doubt_only_if_it_was_over() {
+        let certain = after(refused(record(Unknown, None, PAST), Attach, 2), Attach, Outcome::Done, Want::In);
+        assert_eq!(certain, record(Attached, None, None));
+        let early = after(record(Unknown, None, SOON), Attach, Outcome::Done, Want::In);
+        assert_eq!(early, record(Attached, None, SOON));
+        let own = after(record(Unknown, SOON, None), Attach, Outcome::Done, Want::In);
+        assert_eq!(own, record(Attached, SOON, None), "its own deadline stays until it is over");
+        assert_eq!(after(record(Attached, SOON, None), Detach, Outcome::Done, Want::Out), record(Detached, SOON, None));
+    }
+
+    #[test]
+    fn a_refused_attach_proves_nothing_where_an_earlier_call_is_open() {
+        assert_eq!(after(record(Detached, None, None), Attach, Outcome::Refused, Want::In).state, Detached);
+        assert_eq!(after(record(Detached, SOON, None), Attach, Outcome::Refused, Want::In).state, Unknown);
+        assert_eq!(after(record(Detached, None, PAST), Attach, Outcome::Refused, Want::In).state, Unknown);
+        assert_eq!(after(record(Attached, None, PAST), Attach, Outcome::Refused, Want::In).state, Unknown);
+    }
+
+    #[test]
+    fn a_refused_detach_leaves_the_state_unless_a_detach_may_have_come() {
+        assert_eq!(after(record(Attached, None, None), Detach, Outcome::Refused, Want::Out).state, Attached);
+        assert_eq!(after(record(Attached, None, SOON), Detach, Outcome::Refused, Want::Out).state, Unknown);
+        assert_eq!(after(record(Unknown, None, None), Detach, Outcome::Refused, Want::Out).state, Unknown);
+    }
+
+    #[test]
+    fn only_quiet_refusals_of_the_wanted_operation_count() {
+        let two = refused(record(Unknown, None, None), Attach, 2);
+        assert_eq!(count(&after(two.clone(), Attach, Outcome::Refused, Want::In)), 3);
+        assert_eq!(count(&after(Record { detach_until: SOON, ..two.clone() }, Attach, Outcome::Refused, Want::In)), 2, "not quiet");
+        assert_eq!(count(&after(Record { detach_until: PAST, ..two.clone() }, Attach, Outcome::Refused, Want::In)), 3);
+        assert_eq!(count(&after(two.clone(), Detach, Outcome::Refused, Want::In)), 0, "the detach that finds out starts the count again");
+        assert_eq!(count(&after(two, Attach, Outcome::Refused, Want::Out)), 0, "the spec has turned");
+    }
+
+    #[test]
+    fn an_unclear_answer_leaves_doubt_without_a_deadline_and_counts() {
+        let unclear = after(record(Attached, None, None), Detach, Outcome::Unclear, Want::Out);
+        assert_eq!((unclear.state, unclear.attach_until, unclear.detach_until, count(&unclear)), (Unknown, None, None, 1));
+    }
+
+    #[test]
+    fn an_unanswered_call_may_take_effect_until_its_signature_ends() {
+        let lost = after(record(Detached, None, None), Attach, Outcome::Unanswered, Want::In);
+        assert_eq!((lost.state, lost.attach_until, lost.detach_until), (Unknown, Some(ServiceTime(10_305)), None));
+        let again = after(record(Unknown, Some(ServiceTime(10_400)), None), Attach, Outcome::Unanswered, Want::In);
+        assert_eq!(again.attach_until, Some(ServiceTime(10_400)), "the later of the two");
+    }
+
+    #[test]
+    fn a_call_that_was_never_made_changes_nothing() {
+        let before = refused(record(Unknown, SOON, PAST), Detach, 1);
+        assert_eq!(after(before.clone(), Detach, Outcome::NothingDone, Want::Out), before);
+    }
+
+    #[test]
+    fn an_instance_cannot_leave_after_five_refusals_over_two_validities_and_no_attach_on_its_way() {
+        let since = |record: Record, seconds: i64| Record {
+            refusals: Some(Refusals { operation: Detach, count: 5, since: ServiceTime(NOW.0 - seconds) }),
+            ..record
+        };
+        assert!(since(record(Attached, None, None), 600).cannot_leave(NOW, VALIDITY));
+        assert!(!since(record(Attached, None, None), 599).cannot_leave(NOW, VALIDITY));
+        assert!(!since(record(Attached, SOON, None), 600).cannot_leave(NOW, VALIDITY));
+        assert!(!refused(record(Attached, None, None), Detach, 4).cannot_leave(NOW, VALIDITY));
+        assert!(!refused(record(Attached, None, None), Attach, 9).cannot_leave(NOW, VALIDITY));
+    }
+
+    #[test]
+    fn what_cannot_matter_any_more_is_dropped() {
+        assert_eq!(record(Attached, PAST, None).tidied(Want::In, NOW), Record::attached());
+        assert_eq!(record(Attached, SOON, None).tidied(Want::In, NOW), record(Attached, SOON, None));
+        assert_eq!(record(Unknown, PAST, None).tidied(Want::In, NOW), record(Unknown, PAST, None), "the wanted state is not reached");
+        assert_eq!(record(Attached, None, PAST).tidied(Want::In, NOW), record(Attached, None, PAST), "the opposite doubt needs a call");
+        assert_eq!(refused(record(Attached, None, None), Detach, 4).tidied(Want::In, NOW), Record::attached(), "the spec has turned");
+        assert!(record(Detached, None, PAST).tidied(Want::Out, NOW).is_void(Want::Out));
+    }
+}

@@ -6,9 +6,9 @@ use crate::answer::{Answer, NothingDone, Verdict};
 use crate::plan::{Due, Held};
 
 /// The longest pause between two tries: a person who repairs something waits this long at most.
-pub const RETRY_MAX: Duration = Duration::from_secs(300);
+pub const RETRY_MAX: Duration = Duration::from_mins(5);
 /// The longest pause while credentials are missing or refused: a Secret's rotation takes effect within a minute, without a watch on Secrets.
-pub const CREDENTIALS_RETRY_MAX: Duration = Duration::from_secs(60);
+pub const CREDENTIALS_RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// The backoff of one object. Times are monotonic, since the start of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]

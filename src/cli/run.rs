@@ -68,7 +68,8 @@ impl Run {
     async fn run(self) -> Result<(), String> {
         let config = self.cluster().await?;
         let api_server = config.cluster_url.to_string();
-        let client = kube::Client::try_from(config).map_err(|error| format!("no client for the API server {api_server} can be built: {error}"))?;
+        let client =
+            kube::Client::try_from(config).map_err(|error| format!("no client for the API server {api_server} can be built: {error}"))?;
         let options = Options {
             gs_qps: self.gs_qps,
             gs_timeout: Duration::from_secs(self.gs_timeout),

@@ -20,7 +20,8 @@ impl Digest {
     /// Summarises the object.
     #[must_use]
     pub fn of(object: &StreamSession) -> Self {
-        let converged = object.metadata.deletion_timestamp.is_none() && object.status.as_ref().is_some_and(|status| converged(object, status));
+        let converged =
+            object.metadata.deletion_timestamp.is_none() && object.status.as_ref().is_some_and(|status| converged(object, status));
         Self { version: object.resource_version().unwrap_or_default(), converged }
     }
 }

@@ -63,14 +63,7 @@ impl Controller {
     /// A controller that does nothing yet.
     #[must_use]
     pub fn new(context: Arc<Context>, stopping: CancellationToken) -> Self {
-        Self {
-            context,
-            agenda: Agenda::default(),
-            timers: DelayQueue::new(),
-            timer_of: HashMap::new(),
-            rounds: JoinSet::new(),
-            stopping,
-        }
+        Self { context, agenda: Agenda::default(), timers: DelayQueue::new(), timer_of: HashMap::new(), rounds: JoinSet::new(), stopping }
     }
 
     /// Works until `stopping` is cancelled; then lets the rounds that are under way settle.
@@ -110,13 +103,11 @@ impl Controller {
             }
             Ok(())
         });
-        match settled.await {
-            Ok(ended) => ended,
-            Err(_) => {
-                warn!(open_rounds = self.rounds.len(), "stopped before every round had settled; its journal tells the next process");
-                Ok(())
-            }
+        if let Ok(ended) = settled.await {
+            return ended;
         }
+        warn!(open_rounds = self.rounds.len(), "stopped before every round had settled; its journal tells the next process");
+        Ok(())
     }
 
     fn see(&mut self, event: Seen) {

@@ -81,7 +81,9 @@ impl Object {
             Ok(Ok(copy)) => Outcome::Copy(Box::new(copy)),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Outcome::Gone,
             // 422: the merge patch met another uid, or the object began to terminate.
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 || (status.code == 422 && what.contains("finalizers")) => Outcome::Conflict,
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 || (status.code == 422 && what.contains("finalizers")) => {
+                Outcome::Conflict
+            }
             Ok(Err(error)) => {
                 warn!(object = %self.key, error = %error, "could not {what} the object; trying again");
                 Outcome::Failed

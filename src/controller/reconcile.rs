@@ -21,7 +21,7 @@ use crate::queue::{self, Bucket, WINDOW};
 pub type Permit = queue::Permit<ObjectKey>;
 
 /// An object that can't be read is looked at again after this time, besides at each change.
-const UNREADABLE_RETRY: Duration = Duration::from_secs(300);
+const UNREADABLE_RETRY: Duration = Duration::from_mins(5);
 
 /// What a round hands back.
 pub struct Finished {
@@ -115,14 +115,14 @@ fn name(effect: &Effect) -> &'static str {
     }
 }
 
+fn endpoint(round: &Round<'_>) -> Option<Endpoint> {
+    Endpoint::from_target(round.endpoint()?).ok()
+}
+
 impl Shell {
     fn moment(&self, round: &Round<'_>) -> Moment {
-        let service = self.endpoint(round).and_then(|endpoint| self.context.gs.now(&endpoint)).map(ServiceTime);
+        let service = endpoint(round).and_then(|endpoint| self.context.gs.now(&endpoint)).map(ServiceTime);
         Moment { service, elapsed: self.context.started.elapsed(), nonce: uuid::Uuid::new_v4().as_u128() }
-    }
-
-    fn endpoint(&self, round: &Round<'_>) -> Option<Endpoint> {
-        Endpoint::from_target(round.endpoint()?).ok()
     }
 
     fn bucket(&self, round: &Round<'_>) -> Option<Bucket> {
@@ -268,14 +268,11 @@ impl Shell {
         let ids = journal.instances.len();
         let session = call.target().session.as_str();
         let request_id = &answer.request_id;
-        match &answer.verdict {
-            Verdict::Processed { succeeded, .. } => {
-                info!(operation = ?journal.operation, session, ids, succeeded = succeeded.len(), request_id, "called");
-            }
-            _ => {
-                let (code, message) = (&answer.code, &answer.message);
-                warn!(operation = ?journal.operation, session, ids, code, message, request_id, "called, and it failed");
-            }
+        if let Verdict::Processed { succeeded, .. } = &answer.verdict {
+            info!(operation = ?journal.operation, session, ids, succeeded = succeeded.len(), request_id, "called");
+        } else {
+            let (code, message) = (&answer.code, &answer.message);
+            warn!(operation = ?journal.operation, session, ids, code, message, request_id, "called, and it failed");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, Status};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::mpsc::Sender;
@@ -52,6 +52,7 @@ pub enum Seen {
 }
 
 /// Starts a watch for each scope. They end only when nobody listens any more.
+#[must_use = "dropping the watches ends them"]
 pub fn spawn(context: &Arc<Context>, seen: &Sender<Seen>) -> JoinSet<()> {
     let mut watches = JoinSet::new();
     for scope in context.scopes() {
@@ -123,28 +124,27 @@ fn digest(scope: &Scope, object: Object) -> Option<Seen> {
     }
 }
 
+/// What the API server said, if it is that which failed.
+fn refusal(problem: &watcher::Error) -> Option<&Status> {
+    use watcher::Error::{InitialListFailed, WatchError, WatchStartFailed};
+    match problem {
+        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) | WatchError(status) => Some(status),
+        _ => None,
+    }
+}
+
 fn streaming_is_forbidden(problem: &watcher::Error) -> bool {
-    let status = match problem {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status,
-        watcher::Error::WatchError(status) => status,
-        _ => return false,
-    };
-    status.code == 422 && status.message.contains("sendInitialEvents")
+    refusal(problem).is_some_and(|status| status.code == 422 && status.message.contains("sendInitialEvents"))
 }
 
 fn report(context: &Context, scope: &Scope, problem: &watcher::Error) {
-    let api = match problem {
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
-            Some(status)
-        }
-        _ => None,
-    };
-    let what = match api.map(|status| status.code) {
+    let what = match refusal(problem).map(|status| status.code) {
         Some(404) => {
             "the API server does not know StreamSessions: install the CustomResourceDefinition (`streamsession-operator crd | kubectl apply --server-side -f -`)".to_owned()
         }
         Some(403) => format!("the operator may not list and watch StreamSessions ({problem}): see deploy/base/rbac.yaml"),
         Some(401) => format!("the API server does not accept the operator's credentials ({problem})"),
+        Some(429) => "the API server is not ready for StreamSessions yet".to_owned(),
         // A dropped watch is an everyday thing, and resumed.
         _ if matches!(problem, watcher::Error::WatchFailed(_) | watcher::Error::WatchError(_)) => {
             info!(error = %problem, "the watch was interrupted and is resumed");
@@ -170,4 +170,3 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-

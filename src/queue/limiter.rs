@@ -155,6 +155,7 @@ impl<K: Clone + Eq + Hash> State<K> {
 
 impl<K: Clone + Eq + Hash> Permit<K> {
     /// The quota that it is of.
+    #[must_use]
     pub fn bucket(&self) -> &Bucket {
         &self.bucket
     }

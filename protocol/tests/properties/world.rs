@@ -59,8 +59,7 @@ pub struct World {
 impl World {
     pub fn new(add_present_ok: bool, remove_absent_ok: bool, operators: usize) -> Self {
         let settings: &'static Settings = Box::leak(Box::new(settings()));
-        let operators =
-            (0..operators).map(|_| Operator { memory: Memory::new(settings), round: None, due: Duration::ZERO }).collect();
+        let operators = (0..operators).map(|_| Operator { memory: Memory::new(settings), round: None, due: Duration::ZERO }).collect();
         let desired = Desired {
             session: SessionId::parse("1326515201117065216").unwrap(),
             region: None,
@@ -157,7 +156,7 @@ impl World {
     }
 
     /// The service's work: who succeeded, who was refused.
-    fn serve(&mut self, request: &Request, refuses: &BTreeSet<InstanceId>) -> (BTreeSet<InstanceId>, BTreeSet<InstanceId>) {
+    fn serve(&mut self, request: &Request, spiteful: &BTreeSet<InstanceId>) -> (BTreeSet<InstanceId>, BTreeSet<InstanceId>) {
         assert!(self.clock - request.start_time.0 <= VALIDITY.signature_seconds, "an expired request was served");
         let (mut succeeded, mut refused) = (BTreeSet::new(), BTreeSet::new());
         for id in &request.instances {
@@ -166,7 +165,7 @@ impl World {
                 Operation::Attach => !present || self.add_present_ok,
                 Operation::Detach => present || self.remove_absent_ok,
             };
-            if !ok || refuses.contains(id) {
+            if !ok || spiteful.contains(id) {
                 refused.insert(id.clone());
                 continue;
             }
@@ -278,8 +277,8 @@ impl World {
         if self.clock - request.start_time.0 > VALIDITY.signature_seconds {
             return error(Verdict::NothingDone(NothingDone::Credentials), "AuthFailure.SignatureExpire");
         }
-        let refuses = if fault == 9 { request.instances.iter().take(1).cloned().collect() } else { BTreeSet::new() };
-        let (succeeded, refused) = self.serve(&request, &refuses);
+        let spiteful = if fault == 9 { request.instances.iter().take(1).cloned().collect() } else { BTreeSet::new() };
+        let (succeeded, refused) = self.serve(&request, &spiteful);
         match fault {
             10 => error(Verdict::Unanswered, "ConnectionReset"),
             11 => error(Verdict::Unclear, "FailedOperation"),
@@ -290,7 +289,8 @@ impl World {
 
     /// I1, I3 and no false Ready.
     pub fn check(&self) {
-        let coming = |operation| self.on_the_way.iter().filter(move |request| request.operation == operation).flat_map(|request| &request.instances);
+        let coming =
+            |operation| self.on_the_way.iter().filter(move |request| request.operation == operation).flat_map(|request| &request.instances);
         let ledger = self.ledger();
         let pending: BTreeSet<_> = ledger.journal.iter().flat_map(|journal| &journal.instances).collect();
         for held in self.members.iter().chain(coming(Operation::Attach)) {
@@ -335,7 +335,8 @@ impl World {
             None => self.members.is_empty(),
             Some(object) => {
                 let ledger = self.ledger();
-                let clean = ledger.journal.is_none() && ledger.records.values().all(|record| *record == streamsession_protocol::record::Record::attached());
+                let clean = ledger.journal.is_none()
+                    && ledger.records.values().all(|record| *record == streamsession_protocol::record::Record::attached());
                 !object.desired.deleting && self.members == object.desired.instances && clean
             }
         }
