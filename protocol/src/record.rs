@@ -400,6 +400,7 @@ mod tests {
         assert_eq!(after(record(Detached, SOON, None), Attach, Outcome::Refused, Want::In).state, Unknown);
         assert_eq!(after(record(Detached, None, PAST), Attach, Outcome::Refused, Want::In).state, Unknown);
         assert_eq!(after(record(Attached, None, PAST), Attach, Outcome::Refused, Want::In).state, Unknown);
+        assert_eq!(after(record(Attached, None, None), Attach, Outcome::Refused, Want::In).state, Unknown);
     }
 
     #[test]

@@ -95,7 +95,9 @@ fn found(status: &StreamSessionStatus, uid: &str, finalizer: bool) -> Found {
             Err(error) => Found::Lost(format!("The status was changed by someone else: {error}")),
         },
         Some(owner) => Found::Lost(format!("The status is that of another object (uid {owner}), copied or restored")),
-        None if finalizer => Found::Lost("The object has the operator's finalizer but no record in its status, as after a restore".to_owned()),
+        None if finalizer => {
+            Found::Lost("The object has the operator's finalizer but no record in its status, as after a restore".to_owned())
+        }
         None => Found::New,
     }
 }
@@ -170,9 +172,10 @@ fn stored_record(stored: &api::UnsettledInstance) -> Record {
 /// The protocol's status as it is written, over `stored`: of a lost ledger everything but the conditions stays as it was found.
 #[must_use]
 pub fn status(said: &Status, uid: &str, stored: &StreamSessionStatus, wall_clock: Timestamp) -> StreamSessionStatus {
-    let conditions = said.conditions.as_ref().map_or_else(Vec::new, |conditions| {
-        written(conditions, said.observed_generation, &stored.conditions, wall_clock)
-    });
+    let conditions = said
+        .conditions
+        .as_ref()
+        .map_or_else(Vec::new, |conditions| written(conditions, said.observed_generation, &stored.conditions, wall_clock));
     let Found::Ours(ledger) = &said.found else {
         return StreamSessionStatus { conditions, observed_generation: Some(said.observed_generation), ..stored.clone() };
     };

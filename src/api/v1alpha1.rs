@@ -4,11 +4,13 @@
 //! docs are the descriptions that `kubectl explain` prints: they begin with the field's name and give units and limits.
 
 #![allow(unreachable_pub, reason = "the derive puts the types into a module of its own")]
+#![allow(clippy::duplicated_attributes, reason = "printer columns share values")]
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// The desired slave cloud phones of one multi-stream session of Tencent Cloud GS.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -36,6 +38,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(description = "spec says which slave cloud phones shall be in which multi-stream session of Tencent Cloud GS.")]
 #[x_kube(validation = Rule::new("has(self.region) == has(oldSelf.region) && (!has(self.region) || self.region == oldSelf.region)").message("`region` must not change: delete the StreamSession and create one for the other region"))]
 pub struct StreamSessionSpec {
     /// sessionId is the id of the multi-stream session, as the service gave it: a number of about 19 digits that must be quoted. It must not change.
@@ -85,16 +88,20 @@ pub enum DeletionPolicy {
 /// What the operator knows. It is the only memory of what is attached: the service can't be asked.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("default" = {"observedGeneration": -1}))]
+#[schemars(
+    description = "status is what the operator knows. It is the only memory of what is attached: the service can't be asked.",
+    extend("default" = {"observedGeneration": -1})
+)]
 pub struct StreamSessionStatus {
     /// conditions are Ready (always), Reconciling (only while the operator works or retries) and Stalled (only while a person has to act).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), transform = bound_conditions)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
     /// observedGeneration is the generation of the spec that this status speaks of; -1 before the first look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = -1, max = GENERATION_MAX))]
     pub observed_generation: Option<i64>,
 
     /// desiredInstances is the number of instances that the spec names.
@@ -221,7 +228,7 @@ pub struct Refusals {
     /// operation that was refused.
     pub operation: Operation,
     /// count of refusals.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = i32::MAX))]
     pub count: i32,
     /// sinceTime is the time of the first.
     pub since_time: Time,
@@ -240,7 +247,7 @@ pub struct Failure {
     #[schemars(length(max = 128))]
     pub code: String,
     /// attempts in a row.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = i32::MAX))]
     pub attempts: i32,
     /// time of the last.
     pub time: Time,
@@ -287,23 +294,50 @@ pub struct LastCall {
     pub code: String,
 }
 
+/// The largest generation that a JSON number holds exactly, 2^53 - 1.
+const GENERATION_MAX: i64 = 9_007_199_254_740_991;
+
+/// The bounds that `metav1.Condition` has in Go and that k8s-openapi leaves out.
+fn bound_conditions(conditions: &mut Schema) {
+    let bounds = json!({
+        "message": {"maxLength": 32_768},
+        "observedGeneration": {"minimum": 0, "maximum": GENERATION_MAX},
+        "reason": {"minLength": 1, "maxLength": 1024, "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
+        "status": {"enum": ["True", "False", "Unknown"]},
+        "type": {"minLength": 1, "maxLength": 316, "pattern": "^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$"},
+    });
+    for (field, bounds) in bounds.as_object().into_iter().flatten() {
+        let schema = conditions.pointer_mut(&format!("/items/properties/{field}")).and_then(Value::as_object_mut);
+        if let (Some(schema), Some(bounds)) = (schema, bounds.as_object()) {
+            schema.extend(bounds.clone());
+        }
+    }
+}
+
 /// The CustomResourceDefinition as it stands in `crds/`.
 pub fn crd_yaml() -> Result<String, serde_json::Error> {
     use kube::CustomResourceExt;
     use serde::ser::Error;
     let mut crd = serde_json::to_value(StreamSession::crd())?;
-    strip_nullable(&mut crd);
+    strip_noise(&mut crd);
     serde_saphyr::to_string(&crd).map_err(serde_json::Error::custom)
 }
 
-/// schemars calls every optional field nullable; an absent field is the one way to say nothing.
-fn strip_nullable(value: &mut serde_json::Value) {
+/// schemars calls every optional field nullable, but an absent field is the one way to say nothing; and it writes 1000 as 1000.0.
+fn strip_noise(value: &mut Value) {
     match value {
-        serde_json::Value::Object(fields) => {
+        Value::Object(fields) => {
             fields.remove("nullable");
-            fields.values_mut().for_each(strip_nullable);
+            for bound in ["minimum", "maximum"] {
+                if let Some(number) = fields.get_mut(bound)
+                    && let Some(whole) = number.to_string().strip_suffix(".0").and_then(|whole| whole.parse::<i64>().ok())
+                {
+                    *number = whole.into();
+                }
+            }
+            fields.values_mut().for_each(strip_noise);
         }
-        serde_json::Value::Array(items) => items.iter_mut().for_each(strip_nullable),
+        Value::Array(items) => items.iter_mut().for_each(strip_noise),
         _ => {}
     }
 }
