@@ -73,6 +73,8 @@ pub enum Outcome {
     Refused,
     /// The service answered, and nobody knows what it did.
     Unclear,
+    /// Likewise, of a batch that is being split to find whose fault it is: it counts for nobody yet.
+    Suspect,
     /// Nobody answered: it may happen later.
     Unanswered,
     /// As if never sent.

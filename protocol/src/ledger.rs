@@ -162,9 +162,10 @@ impl Ledger {
         target.session == desired.session && target.region == desired.region && target.endpoint == desired.endpoint
     }
 
-    /// The journal's outcome is known: each of its ids gets it. Without a journal there is nothing to settle.
+    /// The journal's outcome is known: each of its ids gets it. Without a journal there is nothing to settle. `splitting`: the batch is being halved
+    /// to find whose fault an error is, so that it is nobody's yet.
     #[must_use]
-    pub fn settle(mut self, answer: &Answer, credential: &str, desired: &Desired, rules: &Rules) -> Self {
+    pub fn settle(mut self, answer: &Answer, credential: &str, desired: &Desired, rules: &Rules, splitting: bool) -> Self {
         let Some(journal) = self.journal.take() else { return self };
         let believed = self.target.as_ref().is_some_and(|target| target.believes(credential));
         let call = Ended { operation: journal.operation, start_time: journal.start_time, code: &answer.code, validity: rules.validity };
@@ -174,7 +175,10 @@ impl Ledger {
         } else {
             for id in &journal.instances {
                 let record = self.records.remove(id).unwrap_or_default();
-                let outcome = Self::outcome(&journal, &record, id, answer, believed);
+                let outcome = match Self::outcome(&journal, &record, id, answer, believed) {
+                    Outcome::Unclear if splitting => Outcome::Suspect,
+                    outcome => outcome,
+                };
                 succeeded += usize::from(outcome == Outcome::Done);
                 self.records.insert(id.clone(), record.after(call, outcome, desired.want(id)));
             }

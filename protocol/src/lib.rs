@@ -3,7 +3,7 @@
 //! ```text
 //!            ┌────────────────────── step: one round, response in, effect out ─────────────────────┐
 //!            ▼                     ▼                              ▼                                ▼
-//!   plan: what is due      ledger: what is held        conditions: what people are told    retry: when again
+//!   plan: what is due      ledger: what is held        conditions: what people are told    retry, split: when again
 //!            └──────────┬──────────┘
 //!                       ▼
 //!   record: the rule for one id      answer: what the service said      time, ids: the words
@@ -18,5 +18,6 @@ pub mod ledger;
 pub mod plan;
 pub mod record;
 pub mod retry;
+pub mod split;
 pub mod step;
 pub mod time;

@@ -14,7 +14,7 @@
 //! | --- | --- |
 //! | done | Attached / Detached, no refusals; the *opposite* deadline goes if it was over when the journal was written |
 //! | refused | an attach with a deadline open, or of an Attached one: Unknown; a detach of an Attached one that a detach may still hit: Unknown; else as it was |
-//! | unclear | Unknown; counts like a refusal |
+//! | unclear | Unknown; counts like a refusal, but not while its batch is being split |
 //! | unanswered | Unknown; the operation's own deadline: when the journal's signature ends |
 
 use crate::answer::{Operation, Outcome};
@@ -204,6 +204,7 @@ impl Record {
                 self.count_refusal(call, opposite_was_over, want);
                 self.note_failure(call, FailureReason::Unclear, want);
             }
+            Outcome::Suspect => self.state = State::Unknown,
             Outcome::Unanswered => {
                 self.state = State::Unknown;
                 let until = call.validity.end(call.start_time);

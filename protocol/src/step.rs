@@ -12,13 +12,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Operation};
 use crate::conditions::{Counts, Problem, conditions, ledger_lost};
 pub use crate::effect::{Effect, End, Found, Moment, Response, Status, View};
 use crate::ids::JournalId;
 use crate::ledger::{DeletionPolicy, Journal, Ledger, Rules, Target};
 use crate::plan::{Batch, Plan};
 use crate::retry::Retry;
+use crate::split::{Split, may_be_one_ids_fault};
 use crate::time::ServiceTime;
 
 /// Reads in a round, at most: each conflict costs one, and who keeps losing comes back later.
@@ -64,8 +65,8 @@ enum Stage {
     Journalled,
     /// The request may be on its way.
     Sent,
-    /// This is its answer.
-    Answered(Answer),
+    /// This is its answer; whether its batch is being split because of it.
+    Answered(Answer, bool),
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +86,8 @@ pub struct Memory {
     own: Vec<Own>,
     foreign: Option<(JournalId, Duration)>,
     retry: Retry,
+    split: Option<Split>,
+    other_half_first: bool,
     api_failures: u32,
     problem: Option<Problem>,
 }
@@ -99,6 +102,8 @@ impl Memory {
             own: Vec::new(),
             foreign: None,
             retry: Retry::new(settings.retry_base, 0),
+            split: None,
+            other_half_first: false,
             api_failures: 0,
             problem: None,
         }
@@ -213,11 +218,20 @@ impl<'a> Round<'a> {
             && let Some(journal) = &ledger.journal
             && let Some(own) = self.memory.own.iter_mut().find(|own| own.journal == journal.id)
         {
-            let settled = ledger.clone().settle(&answer, &own.credential, &view.desired, &self.settings.rules);
+            let split = Split::after(self.memory.split.take(), journal, &answer, self.memory.other_half_first);
+            let given_up = split.as_ref().is_some_and(Split::is_fruitless);
+            self.memory.other_half_first ^= given_up;
+            self.memory.split = split.filter(|split| !split.is_fruitless());
+            let splitting = self.memory.split.is_some() && may_be_one_ids_fault(&answer, journal.instances.len());
+            let settled = ledger.clone().settle(&answer, &own.credential, &view.desired, &self.settings.rules, splitting);
             let call_failed = settled.last_call.as_ref().is_some_and(|call| call.failed > 0);
             let failing = Counts::of(&view.desired, &settled).failed > 0;
-            self.memory.retry.answered(&answer, call_failed, failing, moment.elapsed);
-            own.stage = Stage::Answered(answer);
+            if given_up {
+                self.memory.retry.failed(moment.elapsed);
+            } else if !splitting {
+                self.memory.retry.answered(&answer, call_failed, failing, moment.elapsed);
+            }
+            own.stage = Stage::Answered(answer, splitting);
         }
     }
 
@@ -291,8 +305,8 @@ impl<'a> Round<'a> {
             };
         };
         match &own.stage {
-            Stage::Answered(answer) => {
-                let settled = stored.settle(answer, &own.credential, desired, rules);
+            Stage::Answered(answer, splitting) => {
+                let settled = stored.settle(answer, &own.credential, desired, rules, *splitting);
                 self.advance(view, settled, moment, true)
             }
             // The round was cut off while it called.
@@ -322,7 +336,14 @@ impl<'a> Round<'a> {
         if desired.deleting && ledger.holds_nothing() && !must_write {
             return self.write(Effect::RemoveFinalizer);
         }
-        let plan = ledger.plan(desired, now, self.memory.retry.due(moment.elapsed), rules);
+        let due = self.memory.retry.due(moment.elapsed);
+        let mut plan = ledger.plan(desired, now, due, rules);
+        if let Some(split) = &self.memory.split
+            && due.fresh
+            && plan.batch.as_ref().is_none_or(|batch| batch.operation == Operation::Attach || split.detaches())
+        {
+            plan.batch = split.next(&ledger, desired, now).or(plan.batch);
+        }
         if let Some(batch) = &plan.batch {
             if self.credential.is_none() {
                 return Effect::Credentials;

@@ -33,11 +33,13 @@ proptest! {
 
     #[test]
     fn nothing_leaks_and_it_converges(
-        add_present_ok: bool, remove_absent_ok: bool, operators in 1_usize..=2, history in prop::collection::vec(any::<(u8, u8)>(), 0..250),
+        add_present_ok: bool, remove_absent_ok: bool, poisoned: bool, operators in 1_usize..=2, history in prop::collection::vec(any::<(u8, u8)>(), 0..250),
     ) {
         let mut world = World::new(add_present_ok, remove_absent_ok, operators);
+        world.poison = poisoned.then(|| id("b"));
 
         play(&mut world, &history);
+        world.edit(0b101); // the poisoned one is taken out again, if there is one
         world.calm();
 
         // A service that refuses to remove what it does not hold can leave an instance that only a person can judge (design 3.3).
@@ -124,4 +126,18 @@ fn a_lost_answer_keeps_a_deleted_object_until_the_signature_expires() {
 
     assert!(world.object.is_none());
     assert!(world.clock - start >= 10, "the object went after {} s", world.clock - start);
+}
+
+#[test]
+fn a_typing_error_holds_back_no_neighbour_and_its_correction_leaves_nothing_behind() {
+    let mut world = World::new(true, true, 1);
+    world.poison = Some(id("b"));
+
+    world.for_a_while(30);
+    assert_eq!(world.members, [id("a")].into(), "the neighbour is in");
+    world.edit(0b101);
+    world.calm();
+
+    assert!(world.converged());
+    assert_eq!(world.members, [id("a"), id("c")].into());
 }

@@ -43,6 +43,8 @@ struct Operator {
 pub struct World {
     settings: &'static Settings,
     pub add_present_ok: bool,
+    /// An id that makes a whole call of it an invalid one.
+    pub poison: Option<InstanceId>,
     pub remove_absent_ok: bool,
     pub object: Option<View>,
     version: u64,
@@ -71,6 +73,7 @@ impl World {
         let status = Status { observed_generation: -1, conditions: None, counts: Counts::default(), found: Found::New };
         Self {
             settings,
+            poison: None,
             add_present_ok,
             remove_absent_ok,
             object: Some(View { uid: "1".into(), generation: 1, finalizer: false, desired, status }),
@@ -149,10 +152,14 @@ impl World {
     pub fn late(&mut self, arrives: bool) {
         if !self.on_the_way.is_empty() {
             let request = self.on_the_way.remove(0);
-            if arrives {
+            if arrives && !self.is_poisoned(&request) {
                 self.serve(&request, &BTreeSet::new());
             }
         }
+    }
+
+    fn is_poisoned(&self, request: &Request) -> bool {
+        self.poison.as_ref().is_some_and(|poison| request.instances.contains(poison))
     }
 
     /// The service's work: who succeeded, who was refused.
@@ -277,6 +284,9 @@ impl World {
         if self.clock - request.start_time.0 > VALIDITY.signature_seconds {
             return error(Verdict::NothingDone(NothingDone::Credentials), "AuthFailure.SignatureExpire");
         }
+        if self.is_poisoned(&request) {
+            return error(Verdict::Invalid, "InvalidParameterValue");
+        }
         let spiteful = if fault == 9 { request.instances.iter().take(1).cloned().collect() } else { BTreeSet::new() };
         let (succeeded, refused) = self.serve(&request, &spiteful);
         match fault {
@@ -310,12 +320,17 @@ impl World {
         }
     }
 
-    /// No more faults: runs until nothing is due, or for two hours.
+    /// No more faults: runs until nothing is due, or for some hours.
     pub fn calm(&mut self) {
         while !self.on_the_way.is_empty() {
             self.late(false);
         }
-        for _ in 0..20_000 {
+        self.for_a_while(20_000);
+    }
+
+    /// Runs without faults until nothing is due, or for so many effects and seconds.
+    pub fn for_a_while(&mut self, steps: usize) {
+        for _ in 0..steps {
             let mut busy = false;
             for which in 0..self.operators.len() {
                 busy |= self.operate(which, 0);

@@ -1,0 +1,147 @@
+//! Halving a batch whose error may be one id's fault (design 3.5): depth first, down to single ids, so that one poisoned id does not hold back its
+//! neighbours. The open parts live in memory; a restart begins anew with the whole batch.
+
+use crate::answer::{Answer, Operation, Verdict};
+use crate::ids::InstanceId;
+use crate::ledger::{Desired, Journal, Ledger};
+use crate::plan::Batch;
+use crate::record::Next;
+use crate::time::ServiceTime;
+
+/// Calls in a row without a success after which it is not one id's fault. A batch of 100 with one poisoned id needs seven to find it.
+pub const FRUITLESS_MAX: u32 = 16;
+
+/// The open parts of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    operation: Operation,
+    /// The next part is the last.
+    open: Vec<Vec<InstanceId>>,
+    fruitless: u32,
+}
+
+/// Whether an answer to a call of `ids` ids may be the fault of one of them.
+#[must_use]
+pub fn may_be_one_ids_fault(answer: &Answer, ids: usize) -> bool {
+    ids > 1 && matches!(answer.verdict, Verdict::Invalid | Verdict::NotFound | Verdict::Unclear)
+}
+
+impl Split {
+    /// What is open after `answer` to the call of `journal`; nothing if it is `None`. `other_half_first` is for a batch whose split was given up before.
+    #[must_use]
+    pub fn after(before: Option<Self>, journal: &Journal, answer: &Answer, other_half_first: bool) -> Option<Self> {
+        let suspect = may_be_one_ids_fault(answer, journal.instances.len());
+        let mut split = match before {
+            Some(split) if split.operation == journal.operation => split,
+            Some(_) if !suspect => return before,
+            _ if suspect => Self { operation: journal.operation, open: Vec::new(), fruitless: 0 },
+            _ => return None,
+        };
+        for part in &mut split.open {
+            part.retain(|id| journal.instances.binary_search(id).is_err());
+        }
+        match &answer.verdict {
+            Verdict::Processed { succeeded, .. } if !succeeded.is_empty() => split.fruitless = 0,
+            // It was not done, or nobody knows: the part is still open.
+            Verdict::NothingDone(_) | Verdict::Unanswered => split.open.push(journal.instances.clone()),
+            _ => split.fruitless += 1,
+        }
+        if suspect {
+            let (first, second) = journal.instances.split_at(journal.instances.len() / 2);
+            let mut halves = [second.to_vec(), first.to_vec()];
+            if other_half_first {
+                halves.reverse();
+            }
+            split.open.extend(halves);
+        }
+        split.open.retain(|part| !part.is_empty());
+        (!split.open.is_empty()).then_some(split)
+    }
+
+    /// Whether it can't be one id's fault any more.
+    #[must_use]
+    pub fn is_fruitless(&self) -> bool {
+        self.fruitless >= FRUITLESS_MAX
+    }
+
+    /// Whether it is a removal that is being split: removals go before additions.
+    #[must_use]
+    pub fn detaches(&self) -> bool {
+        self.operation == Operation::Detach
+    }
+
+    /// The next part, less what an edit has made superfluous.
+    #[must_use]
+    pub fn next(&self, ledger: &Ledger, desired: &Desired, now: ServiceTime) -> Option<Batch> {
+        let due = |id: &InstanceId| match ledger.records.get(id) {
+            Some(record) => record.next(desired.want(id), now) == Next::Send(self.operation),
+            None => desired.want(id).operation() == Operation::Attach && self.operation == Operation::Attach,
+        };
+        self.open.iter().rev().find_map(|part| {
+            let instances: Vec<_> = part.iter().filter(|id| due(id)).cloned().collect();
+            (!instances.is_empty()).then_some(Batch { operation: self.operation, instances })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::JournalId;
+
+    /// Calls that it takes until nothing is open, with a service that refuses a call of any `bad` id; the rest succeeds.
+    fn calls(count: usize, bad: &[usize]) -> (usize, usize) {
+        let ids: Vec<_> = (0..count).map(|n| InstanceId::parse(&format!("{n:03}")).unwrap()).collect();
+        let is_bad = |id: &InstanceId| bad.iter().any(|n| format!("{n:03}") == id.as_str());
+        let (mut split, mut instances, mut calls, mut until_found) = (None, ids, 0, 0);
+        loop {
+            calls += 1;
+            let failed = instances.iter().any(is_bad);
+            if failed && instances.len() == 1 && until_found == 0 {
+                until_found = calls;
+            }
+            let verdict = if failed {
+                Verdict::Invalid
+            } else {
+                Verdict::Processed { succeeded: instances.iter().cloned().collect(), refused: [].into() }
+            };
+            let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
+            let journal = Journal { id: JournalId("j".into()), operation: Operation::Attach, instances, start_time: ServiceTime(0) };
+            split = Split::after(split, &journal, &answer, false);
+            match &split {
+                Some(open) if !open.is_fruitless() => instances = open.open.last().unwrap().clone(),
+                _ => return (calls, until_found),
+            }
+        }
+    }
+
+    #[test]
+    fn a_poisoned_id_of_a_hundred_is_found_in_halvings_and_its_neighbours_go_in() {
+        let worst = (0..100).map(|bad| calls(100, &[bad])).max().unwrap();
+        assert!(worst.0 <= 15, "{worst:?}: one for the batch and two for each of seven halvings");
+        assert_eq!(calls(100, &[0]), (13, 7), "the batch, six halvings of it, and the other halves");
+    }
+
+    #[test]
+    fn an_error_that_is_nobodys_fault_costs_no_more_than_the_bound() {
+        let all: Vec<_> = (0..100).collect();
+        assert_eq!(calls(100, &all).0, 16);
+    }
+
+    #[test]
+    fn a_part_that_was_not_done_stays_open() {
+        let ids: Vec<_> = ["a", "b"].iter().map(|id| InstanceId::parse(id).unwrap()).collect();
+        let answer = |verdict| Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
+        let journal = |instances: &[InstanceId]| Journal {
+            id: JournalId("j".into()),
+            operation: Operation::Attach,
+            instances: instances.to_vec(),
+            start_time: ServiceTime(0),
+        };
+        let split = Split::after(None, &journal(&ids), &answer(Verdict::Unclear), false);
+
+        let split = Split::after(split, &journal(&ids[..1]), &answer(Verdict::Unanswered), false).unwrap();
+
+        assert_eq!(split.open.last().unwrap(), &ids[..1]);
+    }
+}
