@@ -109,15 +109,18 @@ impl Memory {
         }
     }
 
-    fn meet(&mut self, view: &View, settings: &Settings) {
+    /// Takes note of the copy; says whether its spec is another one than before.
+    fn meet(&mut self, view: &View, settings: &Settings) -> bool {
         if self.uid != view.uid {
             let seed = view.uid.bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
             *self = Self { uid: view.uid.clone(), retry: Retry::new(settings.retry_base, seed), ..Self::new(settings) };
         }
-        if self.generation != view.generation {
+        let edited = self.generation != view.generation;
+        if edited {
             self.generation = view.generation;
             self.retry.reset();
         }
+        edited
     }
 }
 
@@ -179,7 +182,10 @@ impl<'a> Round<'a> {
             Response::Object(None) => return Effect::End(End::Gone),
             Response::Object(Some(view)) => {
                 self.memory.api_failures = 0;
-                self.memory.meet(&view, self.settings);
+                if self.memory.meet(&view, self.settings) {
+                    // It may name another Secret now.
+                    self.credential = None;
+                }
                 self.view = Some(view);
             }
             Response::Conflict => self.view = None,
