@@ -2,6 +2,7 @@
 
 mod crd;
 mod run;
+mod switch;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ enum Command {
     Run(Box<run::Run>),
     /// Print the CustomResourceDefinition, to pipe into `kubectl apply --server-side -f -`.
     Crd,
+    Switch(Box<switch::SwitchCommand>),
 }
 
 impl Cli {
@@ -30,6 +32,7 @@ impl Cli {
         let result = match self.command {
             Command::Run(run) => run.execute(),
             Command::Crd => crd::print(),
+            Command::Switch(switch) => switch.execute(),
         };
         match result {
             Ok(()) => ExitCode::SUCCESS,

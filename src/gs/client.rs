@@ -193,18 +193,57 @@ impl EndpointClock {
     }
 }
 
-/// Headers and body of a call; in words what no request can carry.
-fn signed(request: &Switch) -> Result<(HeaderMap, Vec<u8>), String> {
-    let body = wire::body(&request.session, request.operation, &request.instances).map_err(|error| error.to_string())?;
-    let credentials = &request.credentials;
-    let signable = Signable {
+/// A request as it would be sent, and what its signature covers: for people who compare it with another tool's.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The headers that are sent, in the order of their names. The token of temporary keys reads [`HIDDEN`].
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+    /// The request as the service rebuilds it.
+    pub canonical_request: String,
+    /// What the derived key signs.
+    pub string_to_sign: String,
+}
+
+/// Stands where a secret would.
+pub const HIDDEN: &str = "(hidden)";
+
+impl Switch {
+    /// The request as it would be sent; in words what no request can carry.
+    pub fn prepare(&self) -> Result<Prepared, String> {
+        let (headers, body) = signed(self)?;
+        let signable = signable(self, &body);
+        let string_to_sign = signable.string_to_sign().map_err(|error| error.to_string())?;
+        let mut shown: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| {
+                let value = if name == X_TC_TOKEN { HIDDEN.into() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+                (name.to_string(), value)
+            })
+            .collect();
+        shown.sort();
+        let canonical_request = signable.canonical_request();
+        Ok(Prepared { headers: shown, body: String::from_utf8_lossy(&body).into_owned(), canonical_request, string_to_sign })
+    }
+}
+
+fn signable<'a>(request: &'a Switch, body: &'a [u8]) -> Signable<'a> {
+    Signable {
         host: request.endpoint.host_header(),
         service: wire::SERVICE,
         content_type: wire::CONTENT_TYPE,
         extra_headers: &[],
-        body: &body,
+        body,
         timestamp: request.timestamp,
-    };
+    }
+}
+
+/// Headers and body of a call; in words what no request can carry.
+fn signed(request: &Switch) -> Result<(HeaderMap, Vec<u8>), String> {
+    let body = wire::body(&request.session, request.operation, &request.instances).map_err(|error| error.to_string())?;
+    let credentials = &request.credentials;
+    let signable = signable(request, &body);
     let authorization =
         signable.authorization(&credentials.secret_id, credentials.secret_key.expose_secret()).map_err(|error| error.to_string())?;
 

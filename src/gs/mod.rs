@@ -21,7 +21,7 @@ pub mod sign;
 mod test_server;
 pub mod wire;
 
-pub use client::{AskTimeError, Client, Settings, Switch};
+pub use client::{AskTimeError, Client, HIDDEN, Prepared, Settings, Switch};
 pub use credentials::{CredentialStore, Credentials, CredentialsError, Source};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use exchange::HttpUnavailable;
