@@ -126,7 +126,7 @@ impl SwitchCommand {
         })?;
         let done = word(Outcome::Done);
         let failed = rows.iter().filter(|(_, outcome)| *outcome != done).count();
-        if failed == 0 { Ok(()) } else { Err(format!("{failed} of {} instances are not as wanted", rows.len())) }
+        if failed == 0 { Ok(()) } else { Err(format!("not as wanted: {failed} of {}", rows.len())) }
     }
 
     fn dry_run_text(&self, prepared: &Prepared) -> Result<String, String> {
@@ -139,9 +139,9 @@ impl SwitchCommand {
         let curl: Vec<_> = prepared
             .headers
             .iter()
-            .map(|(name, value)| {
-                let value = if value == HIDDEN { "\"$TENCENTCLOUD_SESSION_TOKEN\"".to_owned() } else { quoted(value) };
-                format!("  -H {}{value}", quoted(&format!("{name}: ")))
+            .map(|(name, value)| match value.as_str() {
+                HIDDEN => format!("  -H {}\"$TENCENTCLOUD_SESSION_TOKEN\"", quoted(&format!("{name}: "))),
+                value => format!("  -H {}", quoted(&format!("{name}: {value}"))),
             })
             .collect();
         Ok(format!(
@@ -173,9 +173,9 @@ fn print(text: &str) -> Result<(), String> {
 fn confirm(request: &Switch) -> Result<(), String> {
     let count = request.instances.len();
     if !std::io::stdin().is_terminal() {
-        return Err(format!("{count} instances would be detached: give --yes, since nobody can be asked here"));
+        return Err(format!("detaching needs a confirmation, and nobody can be asked here: give --yes to detach {count}"));
     }
-    eprint!("Detach {count} instances from session {}? [y/N] ", request.session);
+    eprint!("Detach {count} from session {}? [y/N] ", request.session);
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|error| format!("the answer can't be read: {error}"))?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err("nothing was sent".to_owned()) }
