@@ -1,0 +1,36 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# What is built lies outside the tree, so that a second clone starts warm.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/streamsession-operator/target
+
+CRD := crds/streamsessions.gs.tencentcloud.dev.yaml
+
+.PHONY: help demo dev test check crd
+
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## see it work for real, in a minute (the first time builds for some minutes)
+	cargo build --locked --bin streamsession-operator --example demo
+	@cargo run --quiet --locked --example demo
+
+dev: ## the same start, but all is left running, to play with
+	cargo build --locked --bin streamsession-operator --example demo
+	@cargo run --quiet --locked --example demo -- --stay
+
+test: ## everything that CI needs
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	cargo test --locked --workspace
+
+check: ## the part of it that takes seconds
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --lib -- -D warnings
+
+crd: ## generate the CRD anew
+	cargo run --quiet --locked --bin streamsession-operator -- crd > $(CRD).new
+	mv $(CRD).new $(CRD)

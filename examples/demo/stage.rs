@@ -1,0 +1,269 @@
+//! What the story is played on: a Kubernetes API server, the simulated service, the operator, and a folder for logs.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{self, Path, PathBuf},
+    process,
+    time::{Duration, Instant},
+};
+
+use devcluster::Cluster;
+use gs_simulator::{Options, Simulator};
+use tokio::time::sleep;
+
+use crate::{failure::Failure, kubectl::Kubectl, operator::Operator, screen::Screen};
+
+/// On a cluster of the user's, everything happens here; on the demo's own, in the default namespace.
+pub(crate) const NAMESPACE: &str = "streamsession-demo";
+/// The object of `examples/streamsession.yaml`.
+pub(crate) const NAME: &str = "lobby-wall";
+/// Its session.
+pub(crate) const SESSION: &str = "1326515201117065216";
+/// The service's is five minutes. A call whose answer was lost may arrive for that long, and the operator must wait for it: too long for a demo.
+pub(crate) const SIGNATURE_VALIDITY: Duration = Duration::from_secs(10);
+
+const CRD: &str = "crds/streamsessions.gs.tencentcloud.dev.yaml";
+/// The deadline of a call, 10 s by default: for that long after a crash a journal may belong to an operator that still works.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Every wait of the demo ends, and what it waits for takes a second or two, on a busy machine maybe ten.
+const WITHIN: Duration = Duration::from_mins(1);
+/// Short, so that the operator is killed before it can write down that an answer was lost, which takes it some milliseconds.
+const POLL_EVERY: Duration = Duration::from_millis(1);
+/// How soon a process is missed that ended by itself.
+const CHECK_EVERY: Duration = Duration::from_millis(200);
+
+/// Everything that runs. The order of the fields is the order in which it ends.
+pub(crate) struct Stage {
+    pub(crate) screen: Screen,
+    pub(crate) operator: Operator,
+    pub(crate) simulator: Simulator,
+    pub(crate) kubectl: Kubectl,
+    cluster: Option<Cluster>,
+    kubeconfig: PathBuf,
+    folder: PathBuf,
+    traces: Traces,
+}
+
+/// What the demo has left in a cluster of the user's, and has to take away again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Traces {
+    Nothing,
+    Namespace,
+    NamespaceAndResource,
+}
+
+impl Stage {
+    /// Starts the API server, if the user names none, and the simulator. The operator can't run before [`Stage::install`].
+    pub(crate) async fn new(screen: Screen, operator: PathBuf, kubeconfig: Option<PathBuf>) -> Result<Self, Failure> {
+        let folder = env::temp_dir().join(format!("streamsession-demo-{}", process::id()));
+        let mut operator = Operator::new(operator, folder.join("operator.log"))?;
+        let (cluster, kubectl, kubeconfig) = if let Some(named) = kubeconfig {
+            // Relative to where the user is; kubectl runs in the repository.
+            let path = path::absolute(&named).and_then(|path| fs::File::open(&path).map(|_| path));
+            let path = path.map_err(|source| Failure::NoKubeconfig { path: named, source })?;
+            operator.argument("--namespace", NAMESPACE);
+            (None, Kubectl::with(&path, NAMESPACE), path)
+        } else {
+            screen.say("Starting etcd and kube-apiserver. The first time on this machine, Go builds them, which takes some minutes.");
+            let cluster = Cluster::start(devcluster::Options::default())?;
+            let (kubectl, path) = (Kubectl::of(&cluster), cluster.kubeconfig().to_owned());
+            (Some(cluster), kubectl, path)
+        };
+        let options = Options { signature_validity: SIGNATURE_VALIDITY, ..Options::default() };
+        let simulator = Simulator::start(options).await.map_err(Failure::Simulator)?;
+        operator.argument("--kubeconfig", &kubeconfig);
+        operator.argument("--gs-endpoint", simulator.url());
+        operator.argument("--gs-timeout", CALL_TIMEOUT.as_secs().to_string());
+        operator.argument("--signature-validity", SIGNATURE_VALIDITY.as_secs().to_string());
+        fs::create_dir(&folder).map_err(|source| Failure::File { action: "create", path: folder.clone(), source })?;
+        Ok(Self { screen, operator, simulator, kubectl, cluster, kubeconfig, folder, traces: Traces::Nothing })
+    }
+
+    /// Brings the resource into the cluster and starts the operator.
+    pub(crate) async fn install(&mut self) -> Result<(), Failure> {
+        match &self.cluster {
+            Some(cluster) => self.screen.say(format_args!("A real etcd and kube-apiserver run on {}.", cluster.server_url())),
+            None => self.enter_their_cluster().await?,
+        }
+        self.screen.say(format_args!(
+            "gs-simulator plays Tencent Cloud GS on {}; it verifies signatures as the service does.",
+            self.simulator.url()
+        ));
+        let kubectl = self.kubectl.cluster_wide();
+        if self.traces == Traces::Namespace {
+            self.traces = Traces::NamespaceAndResource;
+        }
+        self.show_of(&kubectl, &["apply", "--server-side", "-f", CRD]).await?;
+        kubectl.run(&["wait", "--for=condition=Established", "--timeout=60s", "-f", CRD]).await?;
+        self.start_operator().await?;
+        let seconds = SIGNATURE_VALIDITY.as_secs();
+        self.screen
+            .say(format_args!("Signatures are valid for {seconds} s on both sides, not for 5 minutes, so that this takes a minute."));
+        Ok(())
+    }
+
+    async fn enter_their_cluster(&mut self) -> Result<(), Failure> {
+        self.screen.say(format_args!("DEMO_KUBECONFIG names {}; only the namespace {NAMESPACE} is used.", self.kubeconfig.display()));
+        let kubectl = self.kubectl.cluster_wide();
+        let resources = kubectl.run(&["get", "customresourcedefinitions", "-o", "name"]).await?;
+        if resources.contains("/streamsessions.gs.tencentcloud.dev") {
+            return Err(Failure::Occupied);
+        }
+        self.show_of(&kubectl, &["create", "namespace", NAMESPACE]).await?;
+        self.traces = Traces::Namespace;
+        Ok(())
+    }
+
+    /// Starts the operator and waits until it is ready.
+    pub(crate) async fn start_operator(&mut self) -> Result<(), Failure> {
+        self.screen.command(format_args!("{} &", self.operator.line()));
+        self.operator.start()?;
+        let url = format!("{}/readyz", self.operator.admin_url());
+        // No certificates for loopback, and no proxy.
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(CALL_TIMEOUT).build()?;
+        let deadline = Instant::now() + WITHIN;
+        while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
+            self.check()?;
+            if Instant::now() >= deadline {
+                return Err(self.waited("for the operator's /readyz"));
+            }
+            sleep(CHECK_EVERY).await;
+        }
+        self.screen.ok(format_args!("the operator is ready, as process {}.", self.operator.pid().unwrap_or_default()));
+        Ok(())
+    }
+
+    /// Runs kubectl and shows it, with what it printed.
+    pub(crate) async fn show(&mut self, arguments: &[&str]) -> Result<(), Failure> {
+        let kubectl = self.kubectl.clone();
+        self.show_of(&kubectl, arguments).await
+    }
+
+    async fn show_of(&mut self, kubectl: &Kubectl, arguments: &[&str]) -> Result<(), Failure> {
+        self.screen.command(kubectl.line(arguments));
+        let mut running = Box::pin(kubectl.run(arguments));
+        let printed = loop {
+            tokio::select! {
+                printed = &mut running => break printed?,
+                () = sleep(CHECK_EVERY) => self.check()?,
+            }
+        };
+        self.screen.output(&printed);
+        Ok(())
+    }
+
+    /// Runs kubectl and shows it; meanwhile, kills the operator as soon as the service has attached that phone, a millisecond or two after it
+    /// did. Returns the id that the process had.
+    pub(crate) async fn show_and_kill(&mut self, arguments: &[&str], phone: &str) -> Result<u32, Failure> {
+        let kubectl = self.kubectl.clone();
+        self.screen.command(kubectl.line(arguments));
+        let (printed, pid) = tokio::try_join!(kubectl.run(arguments), self.kill_once_attached(phone))?;
+        self.screen.output(&printed);
+        Ok(pid)
+    }
+
+    async fn kill_once_attached(&mut self, phone: &str) -> Result<u32, Failure> {
+        let deadline = Instant::now() + WITHIN;
+        while !self.simulator.members(SESSION).contains(phone) {
+            self.check()?;
+            if Instant::now() >= deadline {
+                return Err(self.waited("for the service to attach the phone"));
+            }
+            sleep(POLL_EVERY).await;
+        }
+        let pid = self.operator.pid().unwrap_or_default();
+        self.operator.kill();
+        Ok(pid)
+    }
+
+    /// What the API server says that the session should have.
+    pub(crate) async fn spec(&self) -> Result<BTreeSet<String>, Failure> {
+        let arguments = ["get", "streamsession", NAME, "-o", "jsonpath={.spec.slaveInstanceIds}"];
+        let printed = self.kubectl.run(&arguments).await?;
+        serde_json::from_str(&printed)
+            .map_err(|error| Failure::Kubectl { line: self.kubectl.line(&arguments), output: format!("{error} in {printed:?}") })
+    }
+
+    /// The check that counts: what the service itself holds, now.
+    pub(crate) fn check_members(&self, should: &BTreeSet<String>) -> Result<(), Failure> {
+        let holds = self.simulator.members(SESSION);
+        if holds == *should { Ok(()) } else { Err(Failure::WrongMembers { holds: names(&holds), should: names(should) }) }
+    }
+
+    /// Fails if the operator or a server ended by itself.
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
+        self.operator.check()?;
+        Ok(self.cluster.as_mut().map_or(Ok(()), Cluster::check)?)
+    }
+
+    fn waited(&self, what: &'static str) -> Failure {
+        Failure::Waited { what, seconds: WITHIN.as_secs(), holds: names(&self.simulator.members(SESSION)) }
+    }
+
+    /// The kubeconfig of the cluster, whosever it is.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Whether the cluster is the demo's own, and goes with it.
+    pub(crate) fn owns_the_cluster(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// Where the API server listens, if it is the demo's own.
+    pub(crate) fn server_url(&self) -> Option<String> {
+        self.cluster.as_ref().map(Cluster::server_url)
+    }
+
+    /// After a failure: how things stand, if the API server still says it.
+    pub(crate) async fn show_what_is(&self) {
+        let arguments = ["get", "streamsessions", "-o", "wide"];
+        if let Ok(printed) = self.kubectl.run(&arguments).await {
+            self.screen.heading("How things stand");
+            self.screen.command(self.kubectl.line(&arguments));
+            self.screen.output(&printed);
+        }
+    }
+
+    /// Leaves a cluster of the user's as it was. The demo's own simply ends.
+    pub(crate) async fn clear(&mut self) -> Result<(), Failure> {
+        if self.traces == Traces::Nothing {
+            return Ok(());
+        }
+        self.screen.heading("Leaving the cluster as it was");
+        self.operator.kill();
+        let cluster_wide = self.kubectl.cluster_wide();
+        let everywhere = ["get", "streamsessions", "-A", "--ignore-not-found", "-o", "name"];
+        if self.traces == Traces::NamespaceAndResource {
+            // With the simulator all its sessions go, so there is nothing that the finalizers could wait for.
+            for object in self.kubectl.run(&["get", "streamsessions", "--ignore-not-found", "-o", "name"]).await?.lines() {
+                self.kubectl.run(&["patch", object, "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]).await?;
+            }
+        }
+        self.show_of(&cluster_wide, &["delete", "namespace", NAMESPACE, "--timeout=60s"]).await?;
+        if self.traces == Traces::Namespace {
+            return Ok(());
+        }
+        if !cluster_wide.run(&everywhere).await?.is_empty() {
+            self.screen.say("The resource stays, since someone has made StreamSessions in other namespaces; with it they would go.");
+            return Ok(());
+        }
+        self.show_of(&cluster_wide, &["delete", "--timeout=60s", "-f", CRD]).await
+    }
+
+    /// Removes the logs, unless there is something to read in them.
+    pub(crate) fn end(self, keep_logs: bool) {
+        let log = self.operator.log();
+        if keep_logs && fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+            self.screen.say(format_args!("The operator's log is in {}.", log.display()));
+        } else {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// For people.
+pub(crate) fn names(ids: &BTreeSet<String>) -> String {
+    if ids.is_empty() { "nothing".to_owned() } else { ids.iter().map(String::as_str).collect::<Vec<_>>().join(", ") }
+}
