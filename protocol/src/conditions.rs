@@ -339,6 +339,12 @@ impl Open<'_> {
 }
 
 fn work(open: &Open<'_>) -> String {
+    let stuck: Vec<_> = open.stuck_outside.iter().chain(&open.stuck_inside).copied().collect();
+    let refused = if stuck.is_empty() { String::new() } else { format!(" The service refuses {}.", names(&stuck)) };
+    work_at_hand(open) + &refused
+}
+
+fn work_at_hand(open: &Open<'_>) -> String {
     match (open.attach, open.detach) {
         (0, 0) => "Waiting for the answer to the last call.".to_owned(),
         (attach, 0) => format!("{attach} to attach."),
@@ -358,7 +364,7 @@ fn refused(open: &Open<'_>) -> String {
     }
     if !open.stuck_inside.is_empty() {
         let separator = if message.is_empty() { "" } else { " " };
-        let _ = write!(message, "{separator}The service refuses to detach {}.", names(&open.stuck_inside));
+        let _ = write!(message, "{separator}The service refuses to detach {}. Look in the console whether it is still in the session.", names(&open.stuck_inside));
     }
     message.push_str(" It is tried again every few minutes.");
     message

@@ -120,6 +120,10 @@ impl Default for Rules {
     }
 }
 
+fn bounded(text: &str, length_max: usize) -> String {
+    text.chars().take(length_max).collect()
+}
+
 /// Everything that the service may hold because of this object: attached ∪ unsettled ∪ pending (I1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
@@ -136,6 +140,10 @@ pub struct Ledger {
 impl Ledger {
     /// Records in a ledger, at most: what a status can hold. No attach is journalled that would make more.
     pub const RECORDS_MAX: usize = 2000;
+    /// Characters of a code that are kept: a code is a name, and a settle must never fail for size.
+    pub const CODE_LENGTH_MAX: usize = 64;
+    /// Characters of a request id that are kept; the service's are 36.
+    pub const REQUEST_ID_LENGTH_MAX: usize = 128;
 
     /// Whether the service may hold anything because of this object.
     #[must_use]
@@ -168,7 +176,8 @@ impl Ledger {
     pub fn settle(mut self, answer: &Answer, credential: &str, desired: &Desired, rules: &Rules, splitting: bool) -> Self {
         let Some(journal) = self.journal.take() else { return self };
         let believed = self.target.as_ref().is_some_and(|target| target.believes(credential));
-        let call = Ended { operation: journal.operation, start_time: journal.start_time, code: &answer.code, validity: rules.validity };
+        let code = bounded(&answer.code, Self::CODE_LENGTH_MAX);
+        let call = Ended { operation: journal.operation, start_time: journal.start_time, code: &code, validity: rules.validity };
         let mut succeeded = 0;
         if answer.verdict == Verdict::SessionGone && believed {
             self.session_gone(&journal, call, desired);
@@ -191,11 +200,11 @@ impl Ledger {
         }
         self.last_call = Some(LastCall {
             operation: journal.operation,
-            request_id: answer.request_id.clone(),
+            request_id: bounded(&answer.request_id, Self::REQUEST_ID_LENGTH_MAX),
             time: journal.start_time,
             succeeded,
             failed: journal.instances.len() - succeeded,
-            code: answer.code.clone(),
+            code: code.clone(),
         });
         self.tidied(desired, journal.start_time)
     }

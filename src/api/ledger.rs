@@ -205,11 +205,11 @@ pub fn status(said: &Status, uid: &str, stored: &StreamSessionStatus, wall_clock
         }),
         last_call: ledger.last_call.as_ref().map(|call| api::LastCall {
             operation: written_operation(call.operation),
-            request_id: bounded(&call.request_id),
+            request_id: call.request_id.clone(),
             time: time(call.time),
             succeeded: small(call.succeeded),
             failed: small(call.failed),
-            code: bounded(&call.code),
+            code: call.code.clone(),
         }),
     }
 }
@@ -237,16 +237,11 @@ fn written_record(id: &InstanceId, record: &Record) -> api::UnsettledInstance {
                 record::FailureReason::Unanswered => api::FailureReason::Unanswered,
                 record::FailureReason::SessionGone => api::FailureReason::SessionGone,
             },
-            code: bounded(&failure.code),
+            code: failure.code.clone(),
             attempts: failure.attempts.try_into().unwrap_or(i32::MAX),
             time: time(failure.time),
         }),
     }
-}
-
-/// A text of the service's, no longer than the schema takes: a settle must never fail for size.
-fn bounded(text: &str) -> String {
-    text.chars().take(128).collect()
 }
 
 fn small(count: usize) -> i32 {

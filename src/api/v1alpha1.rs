@@ -244,7 +244,7 @@ pub struct Failure {
     pub reason: FailureReason,
     /// code that the service gave for the call as a whole, if any.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 64))]
     pub code: String,
     /// attempts in a row.
     #[schemars(range(min = 0, max = i32::MAX))]
@@ -290,7 +290,7 @@ pub struct LastCall {
     pub failed: i32,
     /// code of the error; absent if the call was processed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 64))]
     pub code: String,
 }
 

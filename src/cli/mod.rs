@@ -18,7 +18,6 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the operator.
     Run(Box<run::Run>),
     /// Print the CustomResourceDefinition, to pipe into `kubectl apply --server-side -f -`.
     Crd,

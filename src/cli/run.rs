@@ -16,10 +16,11 @@ use crate::gs::Endpoint;
 use crate::operator::{Operator, Options, tuned};
 use crate::telemetry::logs;
 
+/// Run the operator.
+///
 /// Credentials of the operator's own come from TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY and, for temporary keys,
 /// TENCENTCLOUD_SESSION_TOKEN; a StreamSession with a credentialsRef brings its own.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
 pub(super) struct Run {
     /// The kubeconfig file. Default: $KUBECONFIG, else ~/.kube/config, else the service account of the pod.
     #[arg(long, value_name = "FILE")]
