@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
-use streamsession_operator::api::v1alpha1::{StreamSession, crd_yaml};
+use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus, crd_yaml};
 use streamsession_operator::gs::Endpoint;
 use streamsession_operator::operator::{Error, Operator, Options, tuned};
 use tokio::net::TcpListener;
@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// The longest that anything may take; a healthy run needs a fraction.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 pub const SESSION: &str = "1326515201117065216";
 
 /// The API server of all tests, with the CRD. It ends with the process.
@@ -27,7 +27,8 @@ pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
         let binaries = Binaries::find_or_build(&report_to_stderr).expect("a control plane");
-        let cluster = Cluster::start(devcluster::Options { binaries: Some(binaries), ..devcluster::Options::default() }).expect("a cluster");
+        let cluster =
+            Cluster::start(devcluster::Options { binaries: Some(binaries), ..devcluster::Options::default() }).expect("a cluster");
         kubectl_on(&cluster, &["apply", "--server-side", "-f", "-"], &crd_yaml().expect("a CRD"));
         kubectl_on(&cluster, &["wait", "--for=condition=Established", "crd/streamsessions.gs.tencentcloud.dev"], "");
         cluster
@@ -121,7 +122,8 @@ impl Lab {
         let validity = simulator.signature_validity;
         let simulator = Simulator::start(simulator).await.expect("a simulator");
         let client = Client::try_from(config().await).expect("a client");
-        let namespace = Namespace { metadata: ObjectMeta { generate_name: Some("it-".into()), ..ObjectMeta::default() }, ..Namespace::default() };
+        let namespace =
+            Namespace { metadata: ObjectMeta { generate_name: Some("it-".into()), ..ObjectMeta::default() }, ..Namespace::default() };
         let namespace = Api::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
         let namespace = namespace.metadata.name.expect("a name");
         let endpoint = Endpoint::parse(&simulator.url()).expect("an endpoint");
@@ -187,13 +189,26 @@ impl Lab {
         secrets.create(&PostParams::default(), &secret.expect("a Secret")).await.expect("a Secret");
     }
 
+    /// Gives an existing Secret other keys.
+    pub async fn change_secret(&self, name: &str, id: &str, key: &str) {
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let patch = Patch::Merge(json!({"stringData": {"secretId": id, "secretKey": key}}));
+        secrets.patch(name, &PatchParams::default(), &patch).await.expect("a Secret");
+    }
+
+    pub async fn delete_secret(&self, name: &str) {
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        secrets.delete(name, &DeleteParams::default()).await.expect("deleted");
+    }
+
     /// A StreamSession of [`SESSION`] with the Secret `tencent`; `extra` is merged into its spec.
     pub async fn create(&self, name: &str, ids: &[&str], extra: Value) -> StreamSession {
         let mut spec = json!({"sessionId": SESSION, "slaveInstanceIds": ids, "credentialsRef": {"name": "tencent"}});
         if let (Some(spec), Some(extra)) = (spec.as_object_mut(), extra.as_object()) {
             spec.extend(extra.clone());
         }
-        let object = json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "metadata": {"name": name}, "spec": spec});
+        let object =
+            json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "metadata": {"name": name}, "spec": spec});
         let object = serde_json::from_value(object).expect("a StreamSession");
         self.sessions.create(&PostParams::default(), &object).await.expect("created")
     }
@@ -201,6 +216,11 @@ impl Lab {
     /// Merges `spec` into the object's spec.
     pub async fn edit(&self, name: &str, spec: Value) {
         self.sessions.patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.expect("edited");
+    }
+
+    /// Merges `metadata` into the object's metadata.
+    pub async fn edit_metadata(&self, name: &str, metadata: Value) {
+        self.sessions.patch(name, &PatchParams::default(), &Patch::Merge(json!({"metadata": metadata}))).await.expect("edited");
     }
 
     pub async fn edit_ids(&self, name: &str, ids: &[&str]) {
@@ -250,6 +270,41 @@ impl Lab {
         .await
     }
 
+    /// Waits until `look` accepts the status.
+    pub async fn until_status(&self, name: &str, what: &str, look: impl Fn(&StreamSessionStatus) -> bool) -> StreamSession {
+        eventually(&format!("{name}: {what}"), async || {
+            let object = self.get(name).await;
+            let status = object.status.clone().unwrap_or_default();
+            if look(&status) { Ok(object) } else { Err(format!("{status:?}")) }
+        })
+        .await
+    }
+
+    /// Waits until at least `count` signed calls have reached the simulator.
+    pub async fn until_calls(&self, count: usize) {
+        eventually(&format!("{count} calls"), async || {
+            let calls = self.history();
+            if calls.len() >= count { Ok(()) } else { Err(format!("{calls:?}")) }
+        })
+        .await;
+    }
+
+    /// The signed calls in short, as `Attach a,b`.
+    pub fn history(&self) -> Vec<String> {
+        let short = |call: gs_simulator::Call| match call.operation {
+            Some(operation) => format!("{operation:?} {}", call.instance_ids.join(",")),
+            None => format!("{:?}", call.outcome),
+        };
+        self.calls().into_iter().map(short).collect()
+    }
+
+    /// Waits until the operator has seen all that happened so far: a new object, of a session of its own, is attached by one call and three
+    /// writes, and the watch tells in order.
+    pub async fn until_marked(&self) {
+        self.create("marker", &["marked"], json!({"sessionId": "marker"})).await;
+        self.until_status("marker", "is attached", |status| status.attached_instance_ids == ["marked"]).await;
+    }
+
     /// Waits until the object is gone.
     pub async fn until_gone(&self, name: &str) {
         eventually(&format!("{name} is gone"), async || match self.sessions.get_opt(name).await.expect("an answer") {
@@ -262,7 +317,9 @@ impl Lab {
     /// The operator's writes to StreamSessions of this namespace so far, as the API server's audit log tells; `verb/subresource`.
     pub fn writes(&self) -> Vec<String> {
         let log = std::fs::read_to_string(cluster().audit_log()).expect("the audit log");
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        // All tests share the log: only this namespace's lines are worth parsing.
+        let lines = log.lines().filter(|line| line.contains(&self.namespace));
+        let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines
             .filter(|event| {
                 event["objectRef"]["namespace"] == self.namespace.as_str()
@@ -284,6 +341,11 @@ impl Lab {
         .await;
         assert_eq!(self.writes().len(), count, "{:?}", self.writes());
     }
+}
+
+/// The service takes effect at once and answers late: time to do something meanwhile, and less than the call's deadline.
+pub fn slow() -> gs_simulator::Faults {
+    gs_simulator::Faults { delay_ms: 1500, ..gs_simulator::Faults::default() }
 }
 
 /// Ready for the newest generation, its reason and its message.

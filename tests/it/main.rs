@@ -1,7 +1,18 @@
 //! The operator against a real API server and the simulator. One binary, one API server, a namespace for each test; nothing sleeps for luck.
 
 #![allow(missing_docs, unreachable_pub, reason = "a test crate")]
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "so a test fails, in its helpers too")]
 
 mod harness;
 
+mod cli;
+mod conditions;
+mod crd;
+mod deploy;
+mod faults;
+mod layers;
+mod lifecycle;
 mod membership;
+mod restart;
+mod schema;
+mod sdk;

@@ -1,0 +1,393 @@
+//! What people are told: every status that the operator can write obeys kstatus and Flux's checker, says the truth, and is read back as written.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use proptest::prelude::*;
+use proptest::{collection, option, sample};
+use serde_json::json;
+use streamsession_operator::api::ledger::{Defaults, status, view};
+use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus};
+use streamsession_protocol::answer::Operation;
+use streamsession_protocol::conditions::{Conditions, Counts, Mode, Problem, Reason, conditions, ledger_lost};
+use streamsession_protocol::ids::{InstanceId, JournalId, SessionId};
+use streamsession_protocol::ledger::{DeletionPolicy, Desired, Journal, LastCall, Ledger, Rules, Target};
+use streamsession_protocol::record::{Failure, FailureReason, Next, Record, Refusals, State};
+use streamsession_protocol::step::{Found, Status};
+use streamsession_protocol::time::ServiceTime;
+
+use crate::harness::SESSION;
+
+const UID: &str = "5d2c0f6a-0000-4000-8000-000000000001";
+const NOW: ServiceTime = ServiceTime(1_767_837_600);
+const IDS_NAMED_MAX: usize = 5;
+
+fn id(text: &str) -> InstanceId {
+    InstanceId::parse(text).expect("an id")
+}
+
+fn desired(ids: &[&str]) -> Desired {
+    Desired {
+        session: SessionId::parse(SESSION).expect("an id"),
+        region: None,
+        endpoint: "gs.tencentcloudapi.com".into(),
+        instances: ids.iter().map(|text| id(text)).collect(),
+        deleting: false,
+        deletion_policy: DeletionPolicy::Delete,
+    }
+}
+
+fn deleting() -> Desired {
+    Desired { deleting: true, ..desired(&[]) }
+}
+
+fn ledger<const N: usize>(records: [(&str, Record); N]) -> Ledger {
+    Ledger { records: records.into_iter().map(|(text, record)| (id(text), record)).collect(), ..Ledger::default() }
+}
+
+fn failed(operation: Operation, reason: FailureReason, attempts: u32) -> Record {
+    let since = ServiceTime(NOW.0 - 3600);
+    Record {
+        state: if operation == Operation::Attach { State::Detached } else { State::Attached },
+        refusals: Some(Refusals { operation, count: attempts, since }),
+        last_failure: Some(Failure { operation, reason, code: String::new(), attempts, time: NOW }),
+        ..Record::default()
+    }
+}
+
+fn after(code: &str, ledger: Ledger) -> Ledger {
+    let call = LastCall {
+        operation: Operation::Attach,
+        request_id: "67f3".into(),
+        time: NOW,
+        succeeded: 0,
+        failed: ledger.records.len(),
+        code: code.into(),
+    };
+    Ledger { last_call: Some(call), ..ledger }
+}
+
+fn pending(mut ledger: Ledger, operation: Operation, ids: &[&str]) -> Ledger {
+    let instances = ids.iter().map(|text| id(text)).collect();
+    ledger.journal = Some(Journal { id: JournalId("7f0c".into()), operation, instances, start_time: NOW });
+    ledger
+}
+
+fn said(desired: &Desired, ledger: Ledger, problem: Option<&Problem>, full: bool, generation: i64) -> Status {
+    Status {
+        observed_generation: generation,
+        conditions: Some(conditions(desired, &ledger, problem, full, NOW, &Rules::default())),
+        counts: Counts::of(desired, &ledger),
+        found: Found::Ours(ledger),
+    }
+}
+
+/// The object as it is stored after the status was written.
+fn object(desired: &Desired, status: &StreamSessionStatus, generation: i64) -> StreamSession {
+    let object = json!({
+        "apiVersion": "gs.tencentcloud.dev/v1alpha1",
+        "kind": "StreamSession",
+        "metadata": {"name": "lobby", "uid": UID, "generation": generation, "finalizers": ["gs.tencentcloud.dev/detach"]},
+        "spec": {"sessionId": SESSION, "slaveInstanceIds": desired.instances.iter().map(ToString::to_string).collect::<Vec<_>>()},
+        "status": status,
+    });
+    serde_json::from_value(object).expect("a StreamSession")
+}
+
+fn read_back(desired: &Desired, status: &StreamSessionStatus, generation: i64) -> Status {
+    let defaults = Defaults { region: None, endpoint: "gs.tencentcloudapi.com".into() };
+    view(&object(desired, status, generation), &defaults).expect("readable").status
+}
+
+fn write(said: &Status) -> StreamSessionStatus {
+    status(said, UID, &StreamSessionStatus::default(), Timestamp::UNIX_EPOCH)
+}
+
+/// The rules of kstatus, of Flux's checker and of `metav1.Condition`.
+fn breach(status: &StreamSessionStatus, generation: i64) -> Option<String> {
+    let of = |kind: &str| status.conditions.iter().filter(|condition| condition.type_ == kind).collect::<Vec<_>>();
+    let ready = of("Ready");
+    let [ready] = ready.as_slice() else { return Some(format!("{} Ready conditions", ready.len())) };
+    let working: Vec<&Condition> = [of("Reconciling"), of("Stalled")].concat();
+    if status.conditions.len() != 1 + working.len() {
+        return Some("a condition that nobody knows".into());
+    }
+    match (ready.status.as_str(), working.as_slice()) {
+        ("True", []) => {}
+        ("False", [one]) if one.status == "True" => {}
+        (ready, others) => return Some(format!("Ready {ready} beside {others:?}")),
+    }
+    for condition in &status.conditions {
+        if condition.observed_generation != Some(generation) || status.observed_generation != Some(generation) {
+            return Some(format!("{condition:?} and the status speak of different generations"));
+        }
+        let camel_case = condition.reason.starts_with(|letter: char| letter.is_ascii_uppercase());
+        if !camel_case || !condition.reason.chars().all(|letter| letter.is_ascii_alphanumeric()) {
+            return Some(format!("{:?} is no reason", condition.reason));
+        }
+        if condition.message.is_empty() || condition.message.len() > 32_768 {
+            return Some(format!("a message of {} bytes", condition.message.len()));
+        }
+        if (&condition.reason, &condition.message) != (&ready.reason, &ready.message) {
+            return Some("two stories".into());
+        }
+    }
+    None
+}
+
+fn assert_told(what: &str, desired: &Desired, ledger: Ledger, problem: Option<&Problem>, mode: Mode, reason: Reason) {
+    let said = said(desired, ledger, problem, false, 3);
+
+    let told = said.conditions.clone().expect("conditions");
+    println!("{what}: {}: {}", told.reason.as_str(), told.message);
+    assert_eq!((told.mode, told.reason), (mode, reason), "{what}: {}", told.message);
+    assert!(told.message.ends_with('.'), "{what}: {}", told.message);
+    assert_eq!(breach(&write(&said), 3), None, "{what}");
+}
+
+#[test]
+fn what_is_at_rest_is_ready() {
+    let attached = || ledger([("a", Record::attached()), ("b", Record::attached())]);
+    let rest = |what, wanted: &[&str], ledger| assert_told(what, &desired(wanted), ledger, None, Mode::Ready, Reason::UpToDate);
+
+    rest("all attached", &["a", "b"], attached());
+    rest("one attached", &["a"], ledger([("a", Record::attached())]));
+    rest("nothing wanted, nothing attached", &[], Ledger::default());
+    rest("an old error does not matter", &["a", "b"], after("FailedOperation", attached()));
+}
+
+#[test]
+fn what_is_under_way_is_reconciling() {
+    let reconciling = |what, wanted: &Desired, ledger, reason| assert_told(what, wanted, ledger, None, Mode::Reconciling, reason);
+    let in_doubt = Record { attach_until: Some(NOW.plus(100)), state: State::Detached, ..Record::default() };
+    let hit = Record { detach_until: Some(NOW.plus(100)), ..Record::attached() };
+
+    reconciling("new", &desired(&["a"]), Ledger::default(), Reason::Progressing);
+    reconciling("one too many", &desired(&[]), ledger([("a", Record::attached())]), Reason::Progressing);
+    reconciling("a swap", &desired(&["b"]), ledger([("a", Record::attached())]), Reason::Progressing);
+    reconciling("the call is out", &desired(&["a"]), pending(Ledger::default(), Operation::Attach, &["a"]), Reason::Progressing);
+    reconciling("an attach in doubt", &desired(&[]), ledger([("a", in_doubt)]), Reason::OutcomeUnknown);
+    reconciling("a detach in doubt", &desired(&["a"]), ledger([("a", hit)]), Reason::OutcomeUnknown);
+    let refused = failed(Operation::Attach, FailureReason::Refused, 1);
+    reconciling("refused once", &desired(&["a"]), ledger([("a", refused)]), Reason::ProgressingWithRetry);
+    reconciling("deletion", &deleting(), ledger([("a", Record::attached())]), Reason::Deleting);
+    reconciling(
+        "a deletion that waits",
+        &deleting(),
+        ledger([("a", Record { detach_until: Some(NOW.plus(9)), ..Record::default() })]),
+        Reason::Deleting,
+    );
+    let unreachable = Problem::Unreachable("The service can't be reached.".into());
+    assert_told("no network", &desired(&["a"]), Ledger::default(), Some(&unreachable), Mode::Reconciling, Reason::ProgressingWithRetry);
+}
+
+#[test]
+fn what_needs_a_person_is_stalled() {
+    let stalled = |what, wanted: &Desired, ledger, reason| assert_told(what, wanted, ledger, None, Mode::Stalled, reason);
+    let stuck = |operation| failed(operation, FailureReason::Refused, 6);
+
+    stalled("an attach that is refused for good", &desired(&["a"]), ledger([("a", stuck(Operation::Attach))]), Reason::InstancesRefused);
+    stalled("a detach that is refused for good", &desired(&[]), ledger([("a", stuck(Operation::Detach))]), Reason::InstancesRefused);
+    stalled("a deletion that is refused", &deleting(), ledger([("a", stuck(Operation::Detach))]), Reason::InstancesRefused);
+    stalled("a wrong key", &desired(&["a"]), after("AuthFailure.SignatureFailure", Ledger::default()), Reason::CredentialsRejected);
+    let gone = "ResourceNotFound.SessionNotFound";
+    stalled("no such session", &desired(&["a"]), after(gone, Ledger::default()), Reason::SessionNotFound);
+    stalled("another account's word", &desired(&["b"]), after(gone, ledger([("a", Record::attached())])), Reason::TargetMismatch);
+    let missing = Problem::Credentials("There is no Secret tencent.".into());
+    assert_told("no key", &desired(&["a"]), Ledger::default(), Some(&missing), Mode::Stalled, Reason::CredentialsNotFound);
+    let full = said(&desired(&["a"]), Ledger::default(), None, true, 3);
+    assert_eq!(full.conditions.as_ref().map(|told| (told.mode, told.reason)), Some((Mode::Stalled, Reason::TooManyInstances)));
+    assert_eq!(breach(&write(&full), 3), None);
+}
+
+#[test]
+fn while_one_is_stuck_and_another_is_worked_on_reconciling_wins() {
+    let stuck = failed(Operation::Attach, FailureReason::Refused, 6);
+
+    assert_told("both", &desired(&["a", "b"]), ledger([("a", stuck)]), None, Mode::Reconciling, Reason::Progressing);
+}
+
+#[test]
+fn a_stalled_deletion_says_how_to_let_go() {
+    let told = |ledger, problem| conditions(&deleting(), &ledger, problem, false, NOW, &Rules::default());
+    let refused = told(ledger([("a", failed(Operation::Detach, FailureReason::Refused, 6))]), None);
+    let no_key = told(ledger([("a", Record::attached())]), Some(&Problem::Credentials("There is no Secret tencent.".into())));
+
+    for Conditions { mode, message, .. } in [refused, no_key, ledger_lost("The status is gone", true)] {
+        assert_eq!(mode, Mode::Stalled);
+        assert!(message.contains("set spec.deletionPolicy to Orphan"), "{message}");
+    }
+}
+
+#[test]
+fn a_lost_ledger_keeps_what_was_found_and_says_so_once() {
+    let foreign = StreamSessionStatus {
+        object_uid: Some("another".into()),
+        attached_instance_ids: vec!["a".into()],
+        observed_generation: Some(2),
+        ..StreamSessionStatus::default()
+    };
+    for found in [foreign, StreamSessionStatus::default()] {
+        let read = read_back(&desired(&["a"]), &found, 3);
+        let Found::Lost(why) = &read.found else { panic!("{read:?}") };
+        let said = Status { observed_generation: 3, conditions: Some(ledger_lost(why, false)), ..read.clone() };
+
+        let written = status(&said, UID, &found, Timestamp::UNIX_EPOCH);
+
+        assert_eq!(breach(&written, 3), None);
+        assert_eq!((&written.object_uid, &written.attached_instance_ids), (&found.object_uid, &found.attached_instance_ids));
+        assert_eq!(read_back(&desired(&["a"]), &written, 3), said);
+    }
+}
+
+#[test]
+fn the_time_of_a_transition_moves_with_the_status_alone() {
+    let at = |second| Timestamp::from_second(second).expect("a time");
+    let wanted = desired(&["a"]);
+    let working = said(&wanted, Ledger::default(), None, false, 1);
+    let retrying = said(&wanted, ledger([("a", failed(Operation::Attach, FailureReason::Refused, 1))]), None, false, 2);
+    let done = said(&wanted, ledger([("a", Record::attached())]), None, false, 2);
+
+    let first = status(&working, UID, &StreamSessionStatus::default(), at(1));
+    let second = status(&retrying, UID, &first, at(2));
+    let third = status(&done, UID, &second, at(3));
+
+    let ready = |status: &StreamSessionStatus| status.conditions[0].last_transition_time.0;
+    assert_eq!([ready(&first), ready(&second), ready(&third)], [at(1), at(1), at(3)]);
+}
+
+fn any_operation() -> impl Strategy<Value = Operation> {
+    sample::select(vec![Operation::Attach, Operation::Detach])
+}
+
+fn any_time() -> impl Strategy<Value = ServiceTime> {
+    (-1000_i64..1000).prop_map(|seconds| NOW.plus(seconds))
+}
+
+fn any_id() -> impl Strategy<Value = InstanceId> {
+    // Few, so that spec, ledger and journal meet; one as long as an id can be.
+    prop_oneof![9 => "[a-h]".prop_map(|text| id(&text)), 1 => Just(id(&"~".repeat(InstanceId::LENGTH_MAX)))]
+}
+
+fn any_code() -> impl Strategy<Value = String> {
+    let codes = [
+        "",
+        "FailedOperation",
+        "AuthFailure.SignatureFailure",
+        "ResourceNotFound.SessionNotFound",
+        "RequestLimitExceeded",
+        "InternalError",
+    ];
+    sample::select(codes.map(str::to_owned).to_vec())
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let state = sample::select(vec![State::Attached, State::Detached, State::Unknown]);
+    let refusals = (any_operation(), 0_u32..9, any_time()).prop_map(|(operation, count, since)| Refusals { operation, count, since });
+    let reasons = vec![FailureReason::Refused, FailureReason::Unclear, FailureReason::Unanswered, FailureReason::SessionGone];
+    let failure = (any_operation(), sample::select(reasons), any_code(), 0_u32..9, any_time())
+        .prop_map(|(operation, reason, code, attempts, time)| Failure { operation, reason, code, attempts, time });
+    let until = || option::of(any_time());
+    let open = (state, until(), until(), option::of(refusals), option::of(failure)).prop_map(
+        |(state, attach_until, detach_until, refusals, last_failure)| Record { state, attach_until, detach_until, refusals, last_failure },
+    );
+    prop_oneof![Just(Record::attached()), open]
+}
+
+fn any_ledger() -> impl Strategy<Value = Ledger> {
+    let target =
+        (option::of("[a-z-]{1,12}"), "[A-Za-z0-9]{0,20}", any::<bool>()).prop_map(|(region, credential, credential_proven)| Target {
+            session: SessionId::parse(SESSION).expect("an id"),
+            region,
+            endpoint: "gs.tencentcloudapi.com".into(),
+            credential,
+            credential_proven,
+        });
+    let journal = ("[0-9a-f]{32}", any_operation(), collection::btree_set(any_id(), 1..5), any_time()).prop_map(
+        |(id, operation, instances, start_time)| Journal {
+            id: JournalId(id.into()),
+            operation,
+            instances: instances.into_iter().collect(),
+            start_time,
+        },
+    );
+    let call = (any_operation(), "[0-9a-f-]{0,36}", any_time(), 0_usize..100, 0_usize..100, any_code()).prop_map(
+        |(operation, request_id, time, succeeded, failed, code)| LastCall { operation, request_id, time, succeeded, failed, code },
+    );
+    let records = collection::btree_map(any_id(), any_record(), 0..9);
+    (option::of(target), records, option::of(journal), option::of(call)).prop_map(|(target, records, journal, last_call)| Ledger {
+        target,
+        records,
+        journal,
+        last_call,
+    })
+}
+
+fn any_desired() -> impl Strategy<Value = Desired> {
+    (collection::btree_set(any_id(), 0..9), any::<bool>(), any::<bool>()).prop_map(|(instances, gone, orphan)| Desired {
+        instances,
+        deleting: gone,
+        deletion_policy: if orphan { DeletionPolicy::Orphan } else { DeletionPolicy::Delete },
+        ..desired(&[])
+    })
+}
+
+fn any_problem() -> impl Strategy<Value = Option<Problem>> {
+    let text = || "[A-Za-z ]{1,30}\\.";
+    option::weighted(0.3, prop_oneof![text().prop_map(Problem::Credentials), text().prop_map(Problem::Unreachable)])
+}
+
+/// The ids that a message names.
+fn named(message: &str) -> usize {
+    let words: BTreeSet<&str> = message.split([' ', ',', '.', ':']).filter(|word| word.len() == 1 || word.starts_with('~')).collect();
+    words.into_iter().filter(|word| ("a".."i").contains(word) || word.starts_with('~')).count()
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_ledger_the_conditions_obey_the_rules(
+        wanted in any_desired(), ledger in any_ledger(), problem in any_problem(), full: bool, generation in 1_i64..1000,
+    ) {
+        let said = said(&wanted, ledger, problem.as_ref(), full, generation);
+
+        prop_assert_eq!(breach(&write(&said), generation), None);
+    }
+
+    #[test]
+    fn whatever_the_ledger_ready_is_true_only_if_all_is_as_wanted(wanted in any_desired(), ledger in any_ledger(), problem in any_problem()) {
+        let told = conditions(&wanted, &ledger, problem.as_ref(), false, NOW, &Rules::default());
+
+        let all_in = wanted.instances.iter().all(|id| ledger.records.get(id).is_some_and(|record| record.state == State::Attached));
+        let nothing_due = ledger.records.iter().all(|(id, record)| record.next(wanted.want(id), NOW) == Next::Done);
+        let as_wanted = !wanted.deleting && all_in && nothing_due && ledger.journal.is_none();
+        prop_assert_eq!(told.mode == Mode::Ready, as_wanted, "{:?}", told);
+    }
+
+    #[test]
+    fn whatever_is_written_is_read_back(
+        wanted in any_desired(), ledger in any_ledger(), problem in any_problem(), full: bool, generation in 1_i64..1000,
+    ) {
+        // A deletion is in the metadata, and no part of the status.
+        let said = said(&wanted, ledger, problem.as_ref(), full, generation);
+
+        prop_assert_eq!(read_back(&wanted, &write(&said), generation), said);
+    }
+
+    #[test]
+    fn a_message_names_few_ids_and_does_not_change_with_every_try(wanted in any_desired(), mut ledger in any_ledger()) {
+        let before = conditions(&wanted, &ledger, None, false, NOW, &Rules::default());
+        if let Some(call) = &mut ledger.last_call {
+            call.request_id = "another".into();
+            call.time = call.time.plus(60);
+        }
+        for failure in ledger.records.values_mut().filter_map(|record| record.last_failure.as_mut()) {
+            failure.time = failure.time.plus(60);
+        }
+
+        let after = conditions(&wanted, &ledger, None, false, NOW, &Rules::default());
+
+        prop_assert!(named(&before.message) <= 2 * IDS_NAMED_MAX, "{}", before.message);
+        prop_assert_eq!(before, after);
+    }
+}

@@ -1,0 +1,204 @@
+//! From the first look to the deletion: finalizers, credentials, and edits at awkward moments.
+
+use kube::ResourceExt;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use serde_json::{Value, json};
+use streamsession_operator::api::FINALIZER;
+use streamsession_operator::api::v1alpha1::StreamSession;
+
+use crate::harness::{Lab, eventually, kubectl, slow};
+
+/// A lab whose session `lobby` holds `a` and `b`.
+async fn lab_with_a_and_b() -> Lab {
+    let lab = Lab::start().await;
+    lab.create("lobby", &["a", "b"], json!({})).await;
+    lab.until_ready("lobby", &["a", "b"]).await;
+    lab
+}
+
+async fn create_with_finalizer(lab: &Lab, name: &str, finalizer: &str) {
+    let object = json!({
+        "apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession",
+        "metadata": {"name": name, "finalizers": [finalizer]},
+        "spec": {"sessionId": "guarded", "slaveInstanceIds": ["g"], "credentialsRef": {"name": "tencent"}},
+    });
+    let object: StreamSession = serde_json::from_value(object).expect("a StreamSession");
+    lab.sessions.create(&PostParams::default(), &object).await.expect("created");
+}
+
+fn stalled(object: &StreamSession) -> bool {
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|condition| condition.type_ == "Stalled" && condition.status == "True")
+}
+
+#[tokio::test]
+async fn a_deletion_detaches_all_and_then_the_object_goes() {
+    let lab = lab_with_a_and_b().await;
+
+    lab.delete("lobby").await;
+
+    lab.until_gone("lobby").await;
+    assert!(lab.members().is_empty());
+    assert_eq!(lab.history(), ["Attach a,b", "Detach a,b"]);
+}
+
+#[tokio::test]
+async fn a_deletion_with_orphan_lets_go_at_once_and_the_members_stay() {
+    let lab = lab_with_a_and_b().await;
+    lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
+
+    lab.delete("lobby").await;
+
+    lab.until_gone("lobby").await;
+    assert_eq!(lab.members().len(), 2);
+    assert_eq!(lab.history(), ["Attach a,b"]);
+}
+
+#[tokio::test]
+async fn an_object_that_was_deleted_before_the_first_look_is_left_alone() {
+    let mut lab = Lab::without_operator().await;
+    create_with_finalizer(&lab, "lobby", "example.com/hold").await;
+    lab.delete("lobby").await;
+
+    lab.start_operator().await;
+    lab.until_marked().await;
+
+    lab.until_writes(3).await;
+    assert_eq!(lab.history(), ["Attach marked"]);
+    lab.edit_metadata("lobby", json!({"finalizers": null})).await;
+    lab.until_gone("lobby").await;
+}
+
+#[tokio::test]
+async fn a_blocked_deletion_lets_go_when_the_policy_becomes_orphan() {
+    let mut lab = lab_with_a_and_b().await;
+    // A restart, so that the operator does not remember the right key.
+    lab.stop_operator().await;
+    lab.change_secret("tencent", "AKIDEXAMPLE", "WRONG").await;
+    lab.delete("lobby").await;
+    lab.start_operator().await;
+    let message = lab.until_reason("lobby", "CredentialsRejected").await;
+    assert!(message.contains("set spec.deletionPolicy to Orphan"), "{message}");
+
+    lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
+
+    lab.until_gone("lobby").await;
+    assert_eq!(lab.members().len(), 2);
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_named_and_used_once_it_is_there() {
+    let lab = Lab::start().await;
+    lab.create("lobby", &["a"], json!({"credentialsRef": {"name": "later"}})).await;
+    let message = lab.until_reason("lobby", "CredentialsNotFound").await;
+    assert!(message.starts_with(&format!("Secret {}/later does not exist", lab.namespace)), "{message}");
+    assert!(stalled(&lab.get("lobby").await) && lab.calls().is_empty());
+
+    lab.create_secret("later", "AKIDEXAMPLE", "SECRETEXAMPLE").await;
+
+    lab.until_ready("lobby", &["a"]).await;
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_reported_and_the_corrected_one_is_used() {
+    let lab = Lab::start().await;
+    lab.create_secret("mine", "AKIDEXAMPLE", "WRONG").await;
+    lab.create("lobby", &["a"], json!({"credentialsRef": {"name": "mine"}})).await;
+    let message = lab.until_reason("lobby", "CredentialsRejected").await;
+    assert!(message.contains("AuthFailure.SignatureFailure"), "{message}");
+    assert!(stalled(&lab.get("lobby").await));
+
+    lab.change_secret("mine", "AKIDEXAMPLE", "SECRETEXAMPLE").await;
+
+    lab.until_ready("lobby", &["a"]).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_went_before_its_session_still_detaches() {
+    let lab = lab_with_a_and_b().await;
+    lab.delete_secret("tencent").await;
+
+    lab.delete("lobby").await;
+
+    lab.until_gone("lobby").await;
+    assert!(lab.members().is_empty());
+}
+
+#[tokio::test]
+async fn a_finalizer_that_was_replaced_away_comes_back() {
+    let lab = lab_with_a_and_b().await;
+    let text = kubectl(&["-n", &lab.namespace, "get", "streamsession", "lobby", "-o", "json"], "");
+    let mut object: Value = serde_json::from_str(&text).expect("JSON");
+    object["metadata"]["finalizers"] = json!([]);
+
+    kubectl(&["replace", "-f", "-"], &object.to_string());
+
+    eventually("the finalizer is back", async || match lab.get("lobby").await.finalizers() {
+        [finalizer] if finalizer == FINALIZER => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert_eq!(lab.history(), ["Attach a,b"]);
+}
+
+#[tokio::test]
+async fn a_finalizer_without_a_ledger_stalls_the_object_and_touches_nothing() {
+    let lab = Lab::start().await;
+
+    create_with_finalizer(&lab, "lobby", FINALIZER).await;
+
+    let message = lab.until_reason("lobby", "LedgerLost").await;
+    assert!(message.contains("nothing is attached or detached"), "{message}");
+    assert!(stalled(&lab.get("lobby").await));
+    lab.until_marked().await;
+    assert_eq!(lab.history(), ["Attach marked"]);
+}
+
+#[tokio::test]
+async fn an_answer_for_an_object_that_is_gone_does_not_touch_the_next_one_of_its_name() {
+    let lab = Lab::start().await;
+    lab.simulator.set_faults(slow());
+    let old = lab.create("lobby", &["a", "b"], json!({})).await;
+    lab.until_calls(1).await;
+
+    let exactly = Preconditions { uid: old.uid(), ..Preconditions::default() };
+    lab.sessions.delete("lobby", &DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() }).await.expect("deleted");
+    lab.edit_metadata("lobby", json!({"finalizers": null})).await;
+    let new = lab.create("lobby", &["c"], json!({"sessionId": "next"})).await;
+
+    let object = lab.until_status("lobby", "holds c", |status| status.attached_instance_ids == ["c"]).await;
+    let status = object.status.clone().unwrap();
+    assert_ne!(old.uid(), new.uid());
+    assert_eq!((object.uid(), status.object_uid), (new.uid(), new.uid()));
+    assert_eq!(status.target.expect("a target").session_id, "next");
+    assert_eq!((status.unsettled_instances, status.pending_call), (Vec::new(), None));
+    assert_eq!(lab.history(), ["Attach a,b", "Attach c"]);
+}
+
+#[tokio::test]
+async fn an_edit_between_journal_and_settle_keeps_the_answer() {
+    let lab = Lab::start().await;
+    lab.simulator.set_faults(slow());
+    lab.create("lobby", &["a"], json!({})).await;
+    lab.until_calls(1).await;
+    assert!(lab.get("lobby").await.status.unwrap().pending_call.is_some());
+
+    lab.edit_ids("lobby", &["a", "b"]).await;
+
+    lab.until_ready("lobby", &["a", "b"]).await;
+    assert_eq!(lab.history(), ["Attach a", "Attach b"]);
+}
+
+#[tokio::test]
+async fn a_deletion_between_journal_and_settle_detaches_what_the_call_attached() {
+    let lab = Lab::start().await;
+    lab.simulator.set_faults(slow());
+    lab.create("lobby", &["a"], json!({})).await;
+    lab.until_calls(1).await;
+
+    lab.delete("lobby").await;
+
+    lab.until_gone("lobby").await;
+    assert!(lab.members().is_empty());
+    assert_eq!(lab.history(), ["Attach a", "Detach a"]);
+}
