@@ -364,7 +364,11 @@ fn refused(open: &Open<'_>) -> String {
     }
     if !open.stuck_inside.is_empty() {
         let separator = if message.is_empty() { "" } else { " " };
-        let _ = write!(message, "{separator}The service refuses to detach {}. Look in the console whether it is still in the session.", names(&open.stuck_inside));
+        let _ = write!(
+            message,
+            "{separator}The service refuses to detach {}. Look in the console whether it is still in the session.",
+            names(&open.stuck_inside)
+        );
     }
     message.push_str(" It is tried again every few minutes.");
     message
