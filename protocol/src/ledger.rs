@@ -264,3 +264,135 @@ impl Ledger {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::NothingDone;
+    use Operation::{Attach, Detach};
+
+    fn id(text: &str) -> InstanceId {
+        InstanceId::parse(text).unwrap()
+    }
+
+    fn desired(ids: &[&str]) -> Desired {
+        Desired {
+            session: SessionId::parse("132").unwrap(),
+            region: None,
+            endpoint: "gs.tencentcloudapi.com".into(),
+            instances: ids.iter().map(|text| id(text)).collect(),
+            deleting: false,
+            deletion_policy: DeletionPolicy::Delete,
+        }
+    }
+
+    /// A ledger of the proven credential `AKID` with these records and an open call.
+    fn ledger(records: &[(&str, State)], operation: Operation, called: &[&str]) -> Ledger {
+        Ledger {
+            target: Some(Target { credential_proven: true, ..Ledger::default().target_for(&desired(&[]), "AKID") }),
+            records: records.iter().map(|(text, state)| (id(text), Record { state: *state, ..Record::default() })).collect(),
+            journal: Some(Journal {
+                id: JournalId("j".into()),
+                operation,
+                instances: called.iter().map(|text| id(text)).collect(),
+                start_time: ServiceTime(1_000),
+            }),
+            last_call: None,
+        }
+    }
+
+    fn settle(ledger: Ledger, verdict: Verdict, credential: &str, wanted: &[&str]) -> Ledger {
+        let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
+        ledger.settle(&answer, credential, &desired(wanted), &Rules::default(), false)
+    }
+
+    fn state(ledger: &Ledger, text: &str) -> Option<State> {
+        ledger.records.get(text).map(|record| record.state)
+    }
+
+    #[test]
+    fn a_session_that_is_gone_empties_the_whole_ledger_if_it_is_believed() {
+        let held = [("a", State::Attached), ("b", State::Unknown)];
+
+        let gone = settle(ledger(&held, Attach, &["c"]), Verdict::SessionGone, "AKID", &["a", "b", "c"]);
+
+        assert!(gone.holds_nothing());
+        assert!(gone.records.values().all(|record| record.last_failure.as_ref().unwrap().reason == FailureReason::SessionGone));
+        let deleting = settle(ledger(&held, Detach, &["a"]), Verdict::SessionGone, "AKID", &[]);
+        assert_eq!(deleting.records, BTreeMap::new());
+    }
+
+    #[test]
+    fn a_session_that_another_credential_does_not_see_empties_nothing() {
+        let held = [("a", State::Attached), ("b", State::Unknown)];
+
+        let kept = settle(ledger(&held, Attach, &["c"]), Verdict::SessionGone, "OTHER", &["a", "b", "c"]);
+
+        assert_eq!(state(&kept, "a"), Some(State::Attached));
+        assert_eq!(state(&kept, "b"), Some(State::Unknown));
+        assert_eq!(state(&kept, "c"), Some(State::Unknown));
+    }
+
+    #[test]
+    fn an_invalid_lone_detach_of_what_is_not_attached_proves_that_it_is_out_if_it_is_believed() {
+        let unknown = [("a", State::Unknown)];
+        assert_eq!(state(&settle(ledger(&unknown, Detach, &["a"]), Verdict::Invalid, "AKID", &[]), "a"), None);
+        assert_eq!(state(&settle(ledger(&unknown, Detach, &["a"]), Verdict::Invalid, "OTHER", &[]), "a"), Some(State::Unknown));
+        assert_eq!(
+            state(&settle(ledger(&[("a", State::Attached)], Detach, &["a"]), Verdict::Invalid, "AKID", &[]), "a"),
+            Some(State::Attached)
+        );
+        let two = [("a", State::Unknown), ("b", State::Unknown)];
+        assert_eq!(state(&settle(ledger(&two, Detach, &["a", "b"]), Verdict::Invalid, "AKID", &[]), "a"), Some(State::Unknown));
+    }
+
+    #[test]
+    fn a_call_that_did_nothing_leaves_no_record_of_a_new_instance() {
+        let settled = settle(ledger(&[], Attach, &["a"]), Verdict::NothingDone(NothingDone::Throttled), "AKID", &["a"]);
+
+        assert_eq!(settled.records, BTreeMap::new());
+        assert_eq!(settled.last_call.unwrap().failed, 1);
+    }
+
+    #[test]
+    fn a_success_proves_the_credential_and_an_unproven_one_gives_way_to_nobody() {
+        let unproven = Ledger::default().target_for(&desired(&[]), "AKID");
+        assert!(unproven.believes("AKID"), "a mistyped session can be deleted again");
+        let contested = unproven.journalled_by("OTHER");
+        assert!(!contested.believes("AKID") && !contested.believes("OTHER"));
+        let open = Ledger { target: Some(contested), ..ledger(&[], Attach, &["a"]) };
+
+        let proven = settle(open, Verdict::Processed { succeeded: [id("a")].into(), refused: [].into() }, "OTHER", &["a"]);
+
+        let target = proven.target.unwrap();
+        assert!(target.credential_proven && target.believes("OTHER"));
+        assert!(target.journalled_by("AKID").believes("OTHER"), "a proven name stays");
+    }
+
+    #[test]
+    fn removals_go_before_additions_and_fresh_ids_before_failed_ones() {
+        let failed =
+            settle(ledger(&[], Attach, &["b"]), Verdict::Processed { succeeded: [].into(), refused: [id("b")].into() }, "AKID", &["b"]);
+        let plan =
+            |ledger: &Ledger, wanted| ledger.plan(&desired(wanted), ServiceTime(1_000), crate::plan::Due::ALL, &Rules::default()).batch;
+        assert_eq!(plan(&failed, &["b", "c"]).unwrap().instances, [id("c")]);
+        let mut attached = failed;
+        attached.records.insert(id("a"), Record::attached());
+
+        let batch = plan(&attached, &["b", "c"]).unwrap();
+
+        assert_eq!((batch.operation, batch.instances), (Detach, vec![id("a")]));
+    }
+
+    #[test]
+    fn no_attach_is_planned_that_would_outgrow_the_ledger() {
+        let mut full = Ledger::default();
+        for n in 0..Ledger::RECORDS_MAX {
+            full.records.insert(id(&format!("old-{n}")), Record { detach_until: Some(ServiceTime(2_000)), ..Record::default() });
+        }
+
+        let plan = full.plan(&desired(&["new"]), ServiceTime(1_000), crate::plan::Due::ALL, &Rules::default());
+
+        assert_eq!((plan.batch, plan.full), (None, true));
+    }
+}
