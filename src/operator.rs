@@ -1,5 +1,6 @@
 //! The composition: settings become clients, permits, the controller and the admin server. The tests start it in process.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +44,10 @@ pub struct Options {
     pub signature_validity: Duration,
     /// The region of sessions that name none.
     pub region: Option<String>,
+    /// Namespaces whose sessions may spend the operator's own credentials; none: all.
+    pub default_credentials_namespaces: Option<BTreeSet<String>>,
+    /// Where the operator's own credentials may come from.
+    pub credential_endpoints: gs::Endpoints,
     /// Namespaces to watch; empty: all.
     pub namespaces: Vec<String>,
     /// Rounds at a time.
@@ -62,6 +67,8 @@ impl Options {
             kube_timeout: Duration::from_secs(5),
             signature_validity: SIGNATURE_VALIDITY,
             region: None,
+            default_credentials_namespaces: None,
+            credential_endpoints: gs::Endpoints::default(),
             namespaces: Vec::new(),
             concurrency: 16,
             retry_base: Duration::from_secs(1),
@@ -131,7 +138,7 @@ impl Operator {
             client,
             api_server,
             gs,
-            credentials: gs::CredentialStore::default(),
+            credentials: gs::CredentialStore::new(gs::Own::new(options.credential_endpoints), options.default_credentials_namespaces),
             limiter: Limiter::new(options.gs_qps, started),
             settings,
             defaults: Defaults { region: options.region, endpoint: options.gs_endpoint.to_string() },

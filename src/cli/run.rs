@@ -1,5 +1,6 @@
 //! `run`: the operator itself.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -18,8 +19,9 @@ use crate::telemetry::logs;
 
 /// Run the operator.
 ///
-/// Credentials of the operator's own come from TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY and, for temporary keys,
-/// TENCENTCLOUD_SESSION_TOKEN; a StreamSession with a credentialsRef brings its own.
+/// The operator's own credentials come from the first of: TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY (with TENCENTCLOUD_SESSION_TOKEN for
+/// temporary keys); a profile (TENCENTCLOUD_CREDENTIALS_FILE, ~/.tencentcloud/credentials, /etc/tencentcloud/credentials); the pod's identity on TKE; the
+/// node's role on CVM. A StreamSession with a credentialsRef brings its own.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The kubeconfig file. Default: $KUBECONFIG, else ~/.kube/config, else the service account of the pod.
@@ -40,6 +42,9 @@ pub(super) struct Run {
     /// The region of sessions that name none. Default: no region is sent.
     #[arg(long, env = "REGION", value_name = "REGION")]
     region: Option<String>,
+    /// A namespace whose sessions may spend the operator's own credentials; repeatable. Default: all.
+    #[arg(long, env = "DEFAULT_CREDENTIALS_NAMESPACES", value_name = "NAME", value_delimiter = ',')]
+    default_credentials_namespaces: Vec<String>,
     /// A namespace to watch; repeatable. Default: all.
     #[arg(long = "namespace", env = "NAMESPACE", value_name = "NAME", value_delimiter = ',')]
     namespaces: Vec<String>,
@@ -76,6 +81,8 @@ impl Run {
             gs_timeout: Duration::from_secs(self.gs_timeout),
             signature_validity: Duration::from_secs(self.signature_validity),
             region: self.region.clone(),
+            default_credentials_namespaces: Some(self.default_credentials_namespaces.iter().cloned().collect())
+                .filter(|namespaces: &BTreeSet<_>| !namespaces.is_empty()),
             namespaces: self.namespaces.clone(),
             concurrency: self.concurrency.into(),
             ..Options::new(self.gs_endpoint.clone())

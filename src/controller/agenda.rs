@@ -1,6 +1,6 @@
 //! Which objects there are, and which are due: digests, not objects. Pure; the timers and the permits are the controller's.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ struct Entry {
     /// The resource versions that the last round itself wrote: their echo is no news.
     own_versions: Vec<String>,
     listed: bool,
+    /// The round that is under way: one of an object that was here before under this name has no say.
+    round: u64,
 }
 
 /// The objects that the operator knows of.
@@ -52,7 +54,7 @@ struct Entry {
 pub struct Agenda {
     entries: BTreeMap<ObjectKey, Entry>,
     ready: VecDeque<ObjectKey>,
-    listing: HashSet<Scope>,
+    rounds: u64,
 }
 
 impl Agenda {
@@ -70,7 +72,6 @@ impl Agenda {
 
     /// A list of `scope` begins: what it does not name is gone.
     pub fn list_began(&mut self, scope: &Scope) {
-        self.listing.insert(scope.clone());
         for (key, entry) in &mut self.entries {
             if scope.holds(key) {
                 entry.listed = false;
@@ -80,7 +81,6 @@ impl Agenda {
 
     /// The list has ended; answers the objects that are gone.
     pub fn list_ended(&mut self, scope: &Scope) -> Vec<ObjectKey> {
-        self.listing.remove(scope);
         let gone: Vec<_> =
             self.entries.iter().filter(|(key, entry)| scope.holds(key) && !entry.listed).map(|(key, _)| key.clone()).collect();
         for key in &gone {
@@ -90,10 +90,10 @@ impl Agenda {
     }
 
     /// The watch saw the object as `digest` says. Answers whether it is due now because of that.
-    pub fn saw(&mut self, _scope: &Scope, key: &ObjectKey, digest: Digest) -> bool {
+    pub fn saw(&mut self, key: &ObjectKey, digest: Digest) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             let due = !digest.converged;
-            let entry = Entry { digest, doing: Doing::Idle, memory: None, own_versions: Vec::new(), listed: true };
+            let entry = Entry { digest, doing: Doing::Idle, memory: None, own_versions: Vec::new(), listed: true, round: 0 };
             self.entries.insert(key.clone(), entry);
             if due {
                 self.due(key);
@@ -139,22 +139,27 @@ impl Agenda {
         None
     }
 
-    /// Takes an object out of turn; false if it is gone or a round of it is under way.
-    pub fn take(&mut self, key: &ObjectKey) -> bool {
+    /// Whether a round of the object may start out of turn: it is there, and none is under way.
+    #[must_use]
+    pub fn may_start(&self, key: &ObjectKey) -> bool {
         self.entries.get(key).is_some_and(|entry| matches!(entry.doing, Doing::Idle | Doing::Ready))
     }
 
-    /// A round of the object starts; answers what to remember.
-    pub fn started(&mut self, key: &ObjectKey) -> Option<Box<Memory>> {
-        let entry = self.entries.get_mut(key)?;
-        entry.doing = Doing::Running;
-        entry.memory.take()
+    /// A round of the object starts; answers its number and what to remember.
+    pub fn started(&mut self, key: &ObjectKey) -> (u64, Option<Box<Memory>>) {
+        self.rounds += 1;
+        let memory = self.entries.get_mut(key).and_then(|entry| {
+            entry.doing = Doing::Running;
+            entry.round = self.rounds;
+            entry.memory.take()
+        });
+        (self.rounds, memory)
     }
 
-    /// The round has ended and wrote `versions`. Answers whether its own word on when the object is due again counts: it doesn't if the
-    /// object is gone, or due at once because something else changed.
-    pub fn finished(&mut self, key: &ObjectKey, memory: Option<Box<Memory>>, versions: Vec<String>) -> bool {
-        let Some(entry) = self.entries.get_mut(key) else { return false };
+    /// The round of that number has ended and wrote `versions`. Answers whether its own word on when the object is due again counts: it doesn't if the
+    /// object is gone or another one, or due at once because something else changed.
+    pub fn finished(&mut self, key: &ObjectKey, round: u64, memory: Option<Box<Memory>>, versions: Vec<String>) -> bool {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.round == round) else { return false };
         entry.memory = memory;
         let changed = entry.doing == Doing::RunningAgain && !versions.contains(&entry.digest.version) && !entry.digest.converged;
         entry.own_versions = versions;
@@ -179,7 +184,7 @@ mod tests {
     }
 
     fn saw(agenda: &mut Agenda, version: &str, converged: bool) -> bool {
-        agenda.saw(&Scope::All, &key(), digest(version, converged))
+        agenda.saw(&key(), digest(version, converged))
     }
 
     #[test]
@@ -195,10 +200,10 @@ mod tests {
     fn the_echo_of_a_round_starts_no_other_round() {
         let mut agenda = Agenda::default();
         saw(&mut agenda, "1", false);
-        agenda.started(&agenda.ready[0].clone());
+        let (round, _) = agenda.started(&agenda.ready[0].clone());
 
         saw(&mut agenda, "2", false); // before the round ends
-        assert!(agenda.finished(&key(), None, vec!["2".into(), "3".into()]));
+        assert!(agenda.finished(&key(), round, None, vec!["2".into(), "3".into()]));
         saw(&mut agenda, "3", false); // and after it
 
         assert!(!agenda.ready.iter().any(|ready| *ready == key() && agenda.entries[ready].doing == Doing::Ready));
@@ -209,11 +214,11 @@ mod tests {
         let mut agenda = Agenda::default();
         saw(&mut agenda, "1", false);
         let due = agenda.pop().unwrap();
-        agenda.started(&due);
+        let (round, _) = agenda.started(&due);
 
         saw(&mut agenda, "7", false);
 
-        assert!(!agenda.finished(&key(), None, vec!["2".into()]));
+        assert!(!agenda.finished(&key(), round, None, vec!["2".into()]));
         assert_eq!(agenda.pop(), Some(key()));
     }
 
@@ -222,12 +227,28 @@ mod tests {
         let mut agenda = Agenda::default();
         saw(&mut agenda, "1", false);
         let due = agenda.pop().unwrap();
-        agenda.started(&due);
+        let (round, _) = agenda.started(&due);
 
         saw(&mut agenda, "7", true);
 
-        assert!(agenda.finished(&key(), None, vec!["2".into()]), "what the watch shows last needs nothing");
+        assert!(agenda.finished(&key(), round, None, vec!["2".into()]), "what the watch shows last needs nothing");
         assert_eq!(agenda.pop(), None);
+    }
+
+    #[test]
+    fn the_round_of_an_object_that_is_gone_has_no_say_in_the_next_one_of_its_name() {
+        let mut agenda = Agenda::default();
+        saw(&mut agenda, "1", false);
+        let due = agenda.pop().unwrap();
+        let (old, _) = agenda.started(&due);
+        agenda.gone(&key());
+        saw(&mut agenda, "5", false);
+        let due = agenda.pop().unwrap();
+        let (new, _) = agenda.started(&due);
+
+        assert!(!agenda.finished(&key(), old, None, Vec::new()));
+        assert!(!agenda.may_start(&key()), "the new object's round is still under way");
+        assert!(agenda.finished(&key(), new, None, Vec::new()));
     }
 
     #[test]

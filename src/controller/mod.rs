@@ -55,7 +55,7 @@ pub struct Controller {
     agenda: Agenda,
     timers: DelayQueue<ObjectKey>,
     timer_of: HashMap<ObjectKey, delay_queue::Key>,
-    rounds: JoinSet<(ObjectKey, Finished)>,
+    rounds: JoinSet<(ObjectKey, u64, Finished)>,
     stopping: CancellationToken,
 }
 
@@ -84,8 +84,8 @@ impl Controller {
                 }
                 (key, permit) = self.context.limiter.granted() => self.granted(key, permit),
                 Some(joined) = self.rounds.join_next(), if !self.rounds.is_empty() => {
-                    let (key, finished) = joined?;
-                    self.finish(&key, finished);
+                    let (key, number, finished) = joined?;
+                    self.finish(&key, number, finished);
                 }
                 Some(watch) = watches.join_next() => watch?,
             }
@@ -120,9 +120,9 @@ impl Controller {
                 }
                 self.context.readiness.listed(&scope);
             }
-            Seen::Object(scope, key, digest) => {
+            Seen::Object(key, digest) => {
                 let converged = digest.converged;
-                if self.agenda.saw(&scope, &key, digest) {
+                if self.agenda.saw(&key, digest) {
                     self.cancel_timer(&key);
                 } else if converged {
                     // Nothing is due any more, whatever it waited for.
@@ -158,23 +158,23 @@ impl Controller {
 
     /// A permit is there: its round starts at once, above the usual concurrency if need be; there are never more permits than the quota.
     fn granted(&mut self, key: ObjectKey, permit: Permit) {
-        if self.agenda.take(&key) {
+        if self.agenda.may_start(&key) {
             self.cancel_timer(&key);
             self.start(key, Some(permit));
         }
     }
 
     fn start(&mut self, key: ObjectKey, permit: Option<Permit>) {
-        let memory = self.agenda.started(&key);
+        let (number, memory) = self.agenda.started(&key);
         self.cancel_timer(&key);
         let round = reconcile::round(Arc::clone(&self.context), key.clone(), memory, permit, self.stopping.clone());
-        self.rounds.spawn(async move { (key, round.await) });
+        self.rounds.spawn(async move { (key, number, round.await) });
     }
 
-    fn finish(&mut self, key: &ObjectKey, finished: Finished) {
+    fn finish(&mut self, key: &ObjectKey, number: u64, finished: Finished) {
         let Finished { end, memory, versions, bucket } = finished;
         let keep = if end == End::OnChange || end == End::Gone { None } else { Some(memory) };
-        if !self.agenda.finished(key, keep, versions) {
+        if !self.agenda.finished(key, number, keep, versions) {
             return;
         }
         match (end, bucket) {

@@ -126,7 +126,7 @@ impl Shell {
     }
 
     fn bucket(&self, round: &Round<'_>) -> Option<Bucket> {
-        Some(Bucket { account: self.credentials.as_ref()?.secret_id.clone(), endpoint: round.endpoint()?.to_owned() })
+        Some(Bucket { account: self.credentials.as_ref()?.account().to_owned(), endpoint: round.endpoint()?.to_owned() })
     }
 
     async fn read(&mut self) -> Result<Response, ledger::Unreadable> {
@@ -194,7 +194,7 @@ impl Shell {
         };
         match found {
             Ok(credentials) => {
-                let account = credentials.secret_id.clone();
+                let account = credentials.account().to_owned();
                 self.credentials = Some(credentials);
                 if let Some(permit) = &self.permit
                     && Some(permit.bucket()) != self.bucket(round).as_ref()
@@ -253,18 +253,24 @@ impl Shell {
             permit.spent_until(Instant::now() + WINDOW);
         }
         drop(permit);
+        if answer.verdict == Verdict::NothingDone(NothingDone::Credentials) {
+            self.refused().await;
+        }
         self.report(call, &answer);
         answer
+    }
+
+    /// What was refused is read again the next time: a rotated key takes effect at once.
+    async fn refused(&self) {
+        match self.copy.as_ref().and_then(|copy| copy.spec.credentials_ref.as_ref()) {
+            Some(reference) => self.context.credentials.invalidate(&self.key.namespace, &reference.name),
+            None => self.context.credentials.invalidate_own().await,
+        }
     }
 
     fn report(&self, call: &Journalled, answer: &Answer) {
         let journal = call.journal();
         self.context.metrics.call(journal, answer);
-        if answer.verdict == Verdict::NothingDone(NothingDone::Credentials)
-            && let Some(reference) = self.copy.as_ref().and_then(|copy| copy.spec.credentials_ref.as_ref())
-        {
-            self.context.credentials.invalidate(&self.key.namespace, &reference.name);
-        }
         let ids = journal.instances.len();
         let session = call.target().session.as_str();
         let request_id = &answer.request_id;

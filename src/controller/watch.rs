@@ -46,7 +46,7 @@ pub enum Seen {
     /// It has ended.
     Listed(Scope),
     /// An object, new or changed.
-    Object(Scope, ObjectKey, Digest),
+    Object(ObjectKey, Digest),
     /// An object is gone.
     Gone(ObjectKey),
 }
@@ -97,7 +97,7 @@ async fn follow(context: &Context, scope: &Scope, api: Api<Object>, config: watc
         let seeing = match event {
             watcher::Event::Init => Some(Seen::Began(scope.clone())),
             watcher::Event::InitDone => Some(Seen::Listed(scope.clone())),
-            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => digest(scope, object),
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => digest(object),
             watcher::Event::Delete(object) => key(&object).map(Seen::Gone),
         };
         if let Some(seeing) = seeing
@@ -113,10 +113,10 @@ fn key(object: &Object) -> Option<ObjectKey> {
     Some(ObjectKey { namespace: object.namespace()?.into(), name: object.name_any().into() })
 }
 
-fn digest(scope: &Scope, object: Object) -> Option<Seen> {
+fn digest(object: Object) -> Option<Seen> {
     let key = key(&object)?;
     match object.0 {
-        Ok(object) => Some(Seen::Object(scope.clone(), key, Digest::of(&object))),
+        Ok(object) => Some(Seen::Object(key, Digest::of(&object))),
         Err(invalid) => {
             error!(object = %key, error = %invalid.error, "this StreamSession can't be decoded and is left alone; compare the CRD with the operator's version");
             None

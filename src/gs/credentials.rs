@@ -5,14 +5,20 @@ use std::fmt;
 use k8s_openapi::api::core::v1::Secret;
 use secrecy::SecretString;
 
+mod own;
+mod profile;
 mod store;
+mod temporary;
 
+pub use own::{Endpoints, Own};
 pub use store::CredentialStore;
 
 /// Key of the Secret, and environment variable, of each part.
 const SECRET_ID: (&str, &str) = ("secretId", "TENCENTCLOUD_SECRET_ID");
 const SECRET_KEY: (&str, &str) = ("secretKey", "TENCENTCLOUD_SECRET_KEY");
 const TOKEN: (&str, &str) = ("token", "TENCENTCLOUD_SESSION_TOKEN");
+/// Other names of the token's variable: `tccli`'s and Terraform's (reference, section 4).
+const TOKEN_ALIASES: [&str; 2] = ["TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"];
 
 /// A key pair, and the token of a temporary one: one snapshot, read together. It can be printed; the key and the token can't.
 #[derive(Clone, Debug)]
@@ -39,6 +45,21 @@ pub enum Source {
         /// `spec.credentialsRef.name`.
         name: String,
     },
+    /// A profile file of the operator's.
+    Profile {
+        /// Where it is, or the places where none is.
+        path: String,
+    },
+    /// The identity of the operator's pod, on TKE.
+    PodIdentity {
+        /// `TKE_ROLE_ARN`; empty if it is not set.
+        role: String,
+    },
+    /// The role of the operator's node, on CVM.
+    NodeRole {
+        /// Its name; empty if it is not known.
+        role: String,
+    },
 }
 
 impl fmt::Display for Source {
@@ -46,6 +67,11 @@ impl fmt::Display for Source {
         match self {
             Self::Environment => f.write_str("the operator's environment"),
             Self::Secret { namespace, name } => write!(f, "Secret {namespace}/{name}"),
+            Self::Profile { path } => write!(f, "the profile {path}"),
+            Self::PodIdentity { role } if role.is_empty() => f.write_str("the pod's identity"),
+            Self::PodIdentity { role } => write!(f, "the pod's identity {role}"),
+            Self::NodeRole { role } if role.is_empty() => f.write_str("the node's role"),
+            Self::NodeRole { role } => write!(f, "the node's role {role}"),
         }
     }
 }
@@ -74,6 +100,16 @@ pub enum CredentialsError {
         /// What the API server or the way to it said.
         reason: String,
     },
+    /// The operator's own are not for objects of this namespace.
+    NotForNamespace {
+        /// The object's.
+        namespace: String,
+    },
+    /// None of the operator's own sources has any.
+    NoneServes {
+        /// Each source, in order, with its reason.
+        tried: Vec<CredentialsError>,
+    },
 }
 
 impl CredentialsError {
@@ -81,7 +117,8 @@ impl CredentialsError {
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
-            Self::NotFound { .. } => "credentials_not_found",
+            Self::NotFound { .. } | Self::NoneServes { .. } => "credentials_not_found",
+            Self::NotForNamespace { .. } => "credentials_not_allowed",
             Self::Incomplete { .. } => "credentials_incomplete",
             Self::Unreachable { .. } => "credentials_unreachable",
         }
@@ -92,26 +129,35 @@ impl fmt::Display for CredentialsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let create = "--from-literal=secretId=AKID... --from-literal=secretKey=...";
         match self {
-            Self::NotFound { wanted: Source::Environment } => write!(
-                f,
-                "no credentials: the object has no spec.credentialsRef, and {} and {} are not set in the operator's environment; name a Secret \
-                 in spec.credentialsRef, or set both",
-                SECRET_ID.1, SECRET_KEY.1
-            ),
+            Self::NotFound { wanted: Source::Environment } => {
+                write!(f, "{} and {} are not set in the operator's environment", SECRET_ID.1, SECRET_KEY.1)
+            }
             Self::NotFound { wanted: Source::Secret { namespace, name } } => {
                 write!(
                     f,
                     "Secret {namespace}/{name} does not exist; create it: kubectl -n {namespace} create secret generic {name} {create}"
                 )
             }
-            Self::Incomplete { wanted: Source::Environment, part, problem } => {
-                write!(f, "{part} in the operator's environment {problem}; set {} and {}", SECRET_ID.1, SECRET_KEY.1)
+            Self::NotFound { wanted: Source::Profile { path } } => write!(f, "there is no profile ({path})"),
+            Self::NotFound { wanted } => write!(f, "{wanted} has none"),
+            Self::NotForNamespace { namespace } => write!(
+                f,
+                "the object has no spec.credentialsRef, and the operator's own credentials are not for namespace {namespace} \
+                 (--default-credentials-namespaces); name a Secret in spec.credentialsRef"
+            ),
+            Self::NoneServes { tried } => {
+                f.write_str("no credentials: the object has no spec.credentialsRef, and the operator has none of its own")?;
+                for (number, error) in tried.iter().enumerate() {
+                    write!(f, "{} {error}", if number == 0 { ":" } else { ";" })?;
+                }
+                f.write_str("; name a Secret in spec.credentialsRef, or give the operator a key")
             }
             Self::Incomplete { wanted: Source::Secret { namespace, name }, part, problem } => write!(
                 f,
                 "key {part} in Secret {namespace}/{name} {problem}; write it anew: kubectl -n {namespace} create secret generic {name} {create} \
                  --dry-run=client -o yaml | kubectl apply -f -"
             ),
+            Self::Incomplete { wanted, part, problem } => write!(f, "{part} in {wanted} {problem}"),
             Self::Unreachable { wanted, reason } => write!(f, "{wanted} could not be read: {reason}; it is tried again"),
         }
     }
@@ -128,7 +174,12 @@ impl Credentials {
     fn from_variables(variable: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Self, CredentialsError> {
         // An empty variable is how many tools unset one.
         let set = |(_, name): (&'static str, &'static str)| (name, variable(name).filter(|value| !value.is_empty()));
-        let (id, key, token) = (set(SECRET_ID), set(SECRET_KEY), set(TOKEN));
+        let (id, key, mut token) = (set(SECRET_ID), set(SECRET_KEY), set(TOKEN));
+        for alias in TOKEN_ALIASES {
+            if token.1.is_none() {
+                token = set(("token", alias));
+            }
+        }
         if id.1.is_none() && key.1.is_none() {
             return Err(CredentialsError::NotFound { wanted: Source::Environment });
         }
@@ -147,6 +198,19 @@ impl Credentials {
         let (token_name, token) = key(TOKEN);
         let token = token.filter(|value| !value.trim_ascii_end().is_empty());
         Self::from_parts(source, key(SECRET_ID), key(SECRET_KEY), (token_name, token))
+    }
+
+    /// Who these are, as `status.target.credential` names it: the role for temporary keys of one, since their own ids come and go.
+    #[must_use]
+    pub fn account(&self) -> &str {
+        match &self.source {
+            Source::PodIdentity { role } | Source::NodeRole { role } => role,
+            Source::Environment | Source::Secret { .. } | Source::Profile { .. } => &self.secret_id,
+        }
+    }
+
+    fn temporary(source: Source, id: &str, key: &str, token: &str) -> Result<Self, CredentialsError> {
+        Self::from_parts(source, ("TmpSecretId", Some(id)), ("TmpSecretKey", Some(key)), ("Token", Some(token)))
     }
 
     fn from_parts<V: AsRef<[u8]>>(
@@ -268,12 +332,12 @@ mod tests {
     }
 
     #[test]
-    fn an_environment_without_credentials_says_both_ways_out() {
+    fn an_environment_without_credentials_names_its_variables() {
         for variables in [&[][..], &[("TENCENTCLOUD_SECRET_ID", ""), ("TENCENTCLOUD_SECRET_KEY", "")]] {
             let error = environment(variables).unwrap_err();
 
             assert_eq!(error, CredentialsError::NotFound { wanted: Source::Environment });
-            assert!(error.to_string().contains("spec.credentialsRef") && error.to_string().contains("TENCENTCLOUD_SECRET_ID"));
+            assert!(error.to_string().contains("TENCENTCLOUD_SECRET_ID"));
         }
     }
 
@@ -281,7 +345,7 @@ mod tests {
     fn half_an_environment_is_incomplete() {
         let error = environment(&[("TENCENTCLOUD_SECRET_ID", "AKID1")]).unwrap_err();
 
-        assert!(error.to_string().starts_with("TENCENTCLOUD_SECRET_KEY in the operator's environment is missing;"), "{error}");
+        assert!(error.to_string().starts_with("TENCENTCLOUD_SECRET_KEY in the operator's environment is missing"), "{error}");
         assert_eq!(error.category(), "credentials_incomplete");
     }
 }

@@ -77,6 +77,24 @@ impl Http {
     }
 }
 
+/// Clients for the sources of credentials, of the same make.
+pub(super) struct HttpClients {
+    https: reqwest::Client,
+    plain: reqwest::Client,
+}
+
+impl HttpClients {
+    /// The client for a URL.
+    pub(super) fn for_url(&self, url: &str) -> &reqwest::Client {
+        if url.starts_with("https://") { &self.https } else { &self.plain }
+    }
+}
+
+pub(super) fn http_clients(call_deadline: Duration) -> Result<HttpClients, HttpUnavailable> {
+    let Http { https, plain, .. } = Http::new(call_deadline)?;
+    Ok(HttpClients { https, plain })
+}
+
 fn https_client(call_deadline: Duration) -> Result<(reqwest::Client, Roots), HttpUnavailable> {
     let https_builder = || builder(call_deadline).https_only(true);
     if let Ok(client) = https_builder().build() {
@@ -141,7 +159,7 @@ fn failure(endpoint: &Endpoint, error: &reqwest::Error) -> Answer {
 }
 
 /// An error and its causes on one line. The outermost says only that a request was sent to a URL.
-fn chain(error: &reqwest::Error) -> String {
+pub(super) fn chain(error: &reqwest::Error) -> String {
     let mut causes = Vec::new();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -22,6 +22,6 @@ mod test_server;
 pub mod wire;
 
 pub use client::{AskTimeError, Client, HIDDEN, Prepared, Settings, Switch};
-pub use credentials::{CredentialStore, Credentials, CredentialsError, Source};
+pub use credentials::{CredentialStore, Credentials, CredentialsError, Endpoints, Own, Source};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use exchange::HttpUnavailable;

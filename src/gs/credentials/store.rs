@@ -2,13 +2,13 @@
 //!
 //! With `get` alone: to watch Secrets an operator needs the right to read all of them (design, section 4).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Secret;
 
-use super::{Credentials, CredentialsError, Source};
+use super::{Credentials, CredentialsError, Own, Source};
 
 /// A rotated Secret takes effect within this time, and at once when the old one is refused.
 const FRESH: Duration = Duration::from_mins(1);
@@ -21,6 +21,9 @@ const SECRETS_MAX: usize = 4_096;
 #[derive(Clone, Debug, Default)]
 pub struct CredentialStore {
     secrets: Arc<Mutex<HashMap<Key, Remembered>>>,
+    own: Own,
+    /// Namespaces whose objects may spend the operator's own credentials; none: all.
+    own_for: Option<Arc<BTreeSet<String>>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,9 +41,27 @@ struct Remembered {
 }
 
 impl CredentialStore {
+    /// A store whose objects without a Secret spend `own`, if they are in one of the namespaces; without any: all may.
+    #[must_use]
+    pub fn new(own: Own, own_for: Option<BTreeSet<String>>) -> Self {
+        Self { own, own_for: own_for.map(Arc::new), ..Self::default() }
+    }
+
+    /// Forgets the operator's own temporary keys, because the service refused them.
+    pub async fn invalidate_own(&self) {
+        self.own.invalidate().await;
+    }
+
     /// Credentials of the Secret, or of the environment for an object that names none.
     pub async fn get(&self, client: &kube::Client, namespace: &str, secret_name: Option<&str>) -> Result<Credentials, CredentialsError> {
-        let Some(name) = secret_name else { return Credentials::from_env() };
+        let Some(name) = secret_name else {
+            return match &self.own_for {
+                Some(namespaces) if !namespaces.contains(namespace) => {
+                    Err(CredentialsError::NotForNamespace { namespace: namespace.into() })
+                }
+                _ => self.own.get().await,
+            };
+        };
         let key = Key { namespace: namespace.into(), name: name.into() };
         if let Some(fresh) = self.fresh(&key, Instant::now()) {
             return Ok(fresh);
