@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::hash::Hash;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -10,6 +9,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 use tokio::time::{Instant as TokioInstant, sleep_until};
 
+use super::fair::{Key, Priority};
 use super::permits::{self, Permits};
 
 /// What the service counts separately (reference, section 3): an account, and where its calls enter.
@@ -35,21 +35,21 @@ struct Shared<K> {
 }
 
 struct State<K> {
-    buckets: BTreeMap<Bucket, Permits<K>>,
+    buckets: BTreeMap<Arc<Bucket>, Permits<K>>,
     /// Where each waiting key waits.
-    waiting: HashMap<K, Bucket>,
+    waiting: HashMap<K, Arc<Bucket>>,
 }
 
 /// The right to make one call. It goes back unspent when it is dropped, unless [`spent_until`](Self::spent_until) was called.
 #[must_use = "a permit that is dropped goes back unspent"]
-pub struct Permit<K: Clone + Eq + Hash> {
+pub struct Permit<K: Key> {
     shared: Arc<Shared<K>>,
-    bucket: Bucket,
+    bucket: Arc<Bucket>,
     inner: Option<permits::Permit>,
     comes_back_at: Option<Instant>,
 }
 
-impl<K: Clone + Eq + Hash> Limiter<K> {
+impl<K: Key> Limiter<K> {
     /// A quota of `per_second` calls for each bucket, of a process that began at `started`.
     #[must_use]
     pub fn new(per_second: NonZeroU32, started: Instant) -> Self {
@@ -61,19 +61,24 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
     #[must_use = "a permit that is dropped goes back unspent"]
     pub fn try_take(&self, bucket: &Bucket) -> Option<Permit<K>> {
         let now = now();
-        let inner = self.shared.lock().bucket(bucket, &self.shared, now).try_take(now)?;
-        Some(self.permit(bucket.clone(), inner))
+        let mut state = self.shared.lock();
+        let bucket = state.known(bucket, &self.shared, now);
+        let inner = state.buckets.get_mut(&bucket)?.try_take(now)?;
+        Some(self.permit(bucket, inner))
     }
 
-    /// Puts `key` at the end of the bucket's queue; [`granted`](Self::granted) will name it. One that waits there already keeps
-    /// its place; one that waits in another bucket leaves that.
-    pub fn enqueue(&self, bucket: &Bucket, key: K) {
+    /// Lets `key` wait in the bucket; [`granted`](Self::granted) will name it. One that waits there already moves up if it comes
+    /// with a higher priority, and keeps its place if not; one that waits in another bucket leaves that.
+    pub fn enqueue(&self, bucket: &Bucket, key: K, priority: Priority) {
         let mut state = self.shared.lock();
-        if state.waiting.get(&key).is_some_and(|elsewhere| elsewhere != bucket) {
+        if state.waiting.get(&key).is_some_and(|elsewhere| **elsewhere != *bucket) {
             state.cancel(&key);
         }
-        state.waiting.insert(key.clone(), bucket.clone());
-        state.bucket(bucket, &self.shared, now()).enqueue(key);
+        let bucket = state.known(bucket, &self.shared, now());
+        if let Some(permits) = state.buckets.get_mut(&bucket) {
+            permits.enqueue(key.clone(), priority);
+            state.waiting.insert(key, bucket);
+        }
         drop(state);
         self.shared.changed.notify_one();
     }
@@ -118,14 +123,14 @@ impl<K: Clone + Eq + Hash> Limiter<K> {
         if next > now {
             return Err(Some(next));
         }
-        let bucket = bucket.clone();
+        let bucket = Arc::clone(bucket);
         // `next` said that a permit is there; if it were not, a look at `next` again would be the right thing to do.
         let (key, inner) = state.buckets.get_mut(&bucket).and_then(|permits| permits.grant(now)).ok_or(Some(next))?;
         state.waiting.remove(&key);
         Ok((key, self.permit(bucket, inner)))
     }
 
-    fn permit(&self, bucket: Bucket, inner: permits::Permit) -> Permit<K> {
+    fn permit(&self, bucket: Arc<Bucket>, inner: permits::Permit) -> Permit<K> {
         Permit { shared: Arc::clone(&self.shared), bucket, inner: Some(inner), comes_back_at: None }
     }
 }
@@ -136,15 +141,18 @@ impl<K> Shared<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> State<K> {
-    /// The bucket's schedule. A new one pushes out those that are idle, so that there are no more than are in use: the accounts of
-    /// temporary keys come and go.
-    fn bucket(&mut self, bucket: &Bucket, shared: &Shared<K>, now: Instant) -> &mut Permits<K> {
-        if !self.buckets.contains_key(bucket) {
-            self.buckets.retain(|_, permits| !permits.is_idle(now));
+impl<K: Key> State<K> {
+    /// Makes sure that the bucket has a schedule. A new one pushes out those that are idle, so that there are no more than are in
+    /// use: the accounts of temporary keys come and go.
+    fn known(&mut self, bucket: &Bucket, shared: &Shared<K>, now: Instant) -> Arc<Bucket> {
+        if let Some((known, _)) = self.buckets.get_key_value(bucket) {
+            return Arc::clone(known);
         }
+        self.buckets.retain(|_, permits| !permits.is_idle(now));
+        let bucket = Arc::new(bucket.clone());
         // Nothing was called in a bucket that is not known, but in the last second of the process before this.
-        self.buckets.entry(bucket.clone()).or_insert_with(|| Permits::new(shared.per_second, shared.started))
+        self.buckets.insert(Arc::clone(&bucket), Permits::new(shared.per_second, shared.started));
+        bucket
     }
 
     fn cancel(&mut self, key: &K) -> bool {
@@ -153,7 +161,7 @@ impl<K: Clone + Eq + Hash> State<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> Permit<K> {
+impl<K: Key> Permit<K> {
     /// The quota that it is of.
     #[must_use]
     pub fn bucket(&self) -> &Bucket {
@@ -167,9 +175,19 @@ impl<K: Clone + Eq + Hash> Permit<K> {
     pub fn spent_until(&mut self, comes_back_at: Instant) {
         self.comes_back_at = Some(comes_back_at);
     }
+
+    /// Says that the service refused the call for its rate: others draw on the same quota. Ours is halved, to no less than one a
+    /// second, and recovers by one each second. Answers what it is from now on; `None` if other calls of the same burst had said
+    /// so already.
+    ///
+    /// The call arrived all the same: this does not replace [`spent_until`](Self::spent_until).
+    pub fn throttled(&mut self) -> Option<NonZeroU32> {
+        let mut state = self.shared.lock();
+        state.buckets.get_mut(&self.bucket)?.throttled(self.inner.as_ref()?, now())
+    }
 }
 
-impl<K: Clone + Eq + Hash> Drop for Permit<K> {
+impl<K: Key> Drop for Permit<K> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         if let (Some(inner), Some(permits)) = (self.inner.take(), state.buckets.get_mut(&self.bucket)) {
@@ -189,13 +207,13 @@ impl<K> Clone for Limiter<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> fmt::Debug for Limiter<K> {
+impl<K: Key> fmt::Debug for Limiter<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limiter").field("per_second", &self.shared.per_second).field("waiting", &self.waiting()).finish_non_exhaustive()
     }
 }
 
-impl<K: Clone + Eq + Hash> fmt::Debug for Permit<K> {
+impl<K: Key> fmt::Debug for Permit<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit").field("bucket", &self.bucket).field("comes_back_at", &self.comes_back_at).finish_non_exhaustive()
     }
@@ -208,6 +226,7 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use super::Priority::{Attach, Detach, Retry};
     use super::*;
     use std::time::Duration;
 
@@ -239,7 +258,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
 
-        limiter.enqueue(&bucket("a"), "late");
+        limiter.enqueue(&bucket("a"), "late", Attach);
 
         assert_eq!(waiting.await.unwrap(), "late");
     }
@@ -248,7 +267,7 @@ mod tests {
     async fn a_permit_that_is_dropped_goes_to_the_next_at_once() {
         let limiter = limiter(1);
         let permit = limiter.try_take(&bucket("a")).unwrap();
-        limiter.enqueue(&bucket("a"), "next");
+        limiter.enqueue(&bucket("a"), "next", Attach);
         assert!(granted_now(&limiter).is_none());
 
         drop(permit);
@@ -262,7 +281,7 @@ mod tests {
         let mut permit = limiter.try_take(&bucket("a")).unwrap();
         permit.spent_until(now() + MINUTE);
         permit.spent_until(now() + Duration::from_millis(20));
-        limiter.enqueue(&bucket("a"), "next");
+        limiter.enqueue(&bucket("a"), "next", Attach);
         let dropped = now();
         drop(permit);
 
@@ -293,9 +312,9 @@ mod tests {
     #[tokio::test]
     async fn a_cancelled_key_is_not_granted_and_one_that_moves_waits_once() {
         let limiter = limiter(1_000);
-        limiter.enqueue(&bucket("a"), "cancelled");
-        limiter.enqueue(&bucket("a"), "moved");
-        limiter.enqueue(&bucket("b"), "moved");
+        limiter.enqueue(&bucket("a"), "cancelled", Attach);
+        limiter.enqueue(&bucket("a"), "moved", Attach);
+        limiter.enqueue(&bucket("b"), "moved", Attach);
 
         assert!(limiter.cancel(&"cancelled"));
         assert!(!limiter.cancel(&"cancelled"));
@@ -310,7 +329,7 @@ mod tests {
     async fn a_wait_that_is_dropped_takes_nobodys_turn() {
         let limiter = limiter(1);
         let held = limiter.try_take(&bucket("a")).unwrap();
-        limiter.enqueue(&bucket("a"), "patient");
+        limiter.enqueue(&bucket("a"), "patient", Attach);
 
         tokio::select! {
             biased;
@@ -333,5 +352,28 @@ mod tests {
         let known: Vec<_> = limiter.shared.lock().buckets.keys().map(|bucket| bucket.account.clone()).collect();
 
         assert_eq!(known, ["d", "held"]);
+    }
+
+    #[tokio::test]
+    async fn a_key_moves_up_in_its_bucket() {
+        let limiter = limiter(1_000);
+        limiter.enqueue(&bucket("a"), "first", Attach);
+        limiter.enqueue(&bucket("a"), "deleted", Retry);
+
+        limiter.enqueue(&bucket("a"), "deleted", Detach);
+
+        assert_eq!(limiter.waiting(), 2);
+        assert_eq!(limiter.granted().await.0, "deleted");
+    }
+
+    #[tokio::test]
+    async fn a_refused_call_halves_the_quota_of_its_bucket_alone_and_once() {
+        let limiter = limiter(2);
+        let mut permit = limiter.try_take(&bucket("a")).unwrap();
+        let mut other = limiter.try_take(&bucket("b")).unwrap();
+
+        assert_eq!(permit.throttled(), NonZeroU32::new(1));
+        assert_eq!(permit.throttled(), None);
+        assert_eq!(other.throttled(), NonZeroU32::new(1));
     }
 }

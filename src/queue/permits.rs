@@ -3,12 +3,17 @@
 //! The service counts arrivals in any one second, and we only know that a call arrived between its permit and its answer. So a
 //! permit comes back one second after the answer: two calls of one permit arrive at least a second apart, and no window of a
 //! second sees more of them than there are permits, whatever the scheduler does (design, section 4).
+//!
+//! While the quota is halved, permits beyond it are withheld: a grant is made only if fewer than the present quota are held or on
+//! their way back. Whatever arrived in the same second as the call of this grant is among those, so that no second sees more calls
+//! than the quota was at the last grant among them.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::hash::Hash;
+use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
+
+use super::fair::{Fair, Key, Priority};
+use super::quota::Quota;
 
 /// The service's own window (reference, section 3).
 pub const WINDOW: Duration = Duration::from_secs(1);
@@ -27,38 +32,30 @@ pub struct Permit {
     spaced_after: Instant,
 }
 
-/// The permits of one quota, and the keys that wait for one in the order in which they came.
-///
-/// A key waits once, so that the queue is bounded by the number of keys (objects) there are.
+/// The permits of one quota, and the keys that wait for one.
 #[derive(Debug)]
 pub struct Permits<K> {
+    quota: Quota,
     capacity: usize,
-    spacing: Duration,
-    /// When each permit that nobody holds is back, or was.
-    back_at: BinaryHeap<Reverse<Instant>>,
+    /// When each permit that nobody holds is back, or was; in order.
+    back_at: VecDeque<Instant>,
     /// No grant before this.
     spaced_until: Instant,
-    /// A ticket for each waiting key; priorities will stand in front of its number.
-    waiting: BTreeMap<u64, K>,
-    tickets: HashMap<K, u64>,
-    next_ticket: u64,
+    waiting: Fair<K>,
 }
 
-impl<K: Clone + Eq + Hash> Permits<K> {
+impl<K: Key> Permits<K> {
     /// A quota of `per_second` calls, of a process that began at `started`. Every permit counts as spent just then: nobody knows
     /// what the process before it did in its last second.
     #[must_use]
     pub fn new(per_second: NonZeroU32, started: Instant) -> Self {
-        // A quota that doesn't fit into memory would not be one.
-        let capacity = usize::try_from(per_second.get()).unwrap_or(usize::MAX);
+        let capacity = count(per_second.get());
         Self {
+            quota: Quota::new(per_second),
             capacity,
-            spacing: WINDOW / per_second.get(),
-            back_at: std::iter::repeat_n(Reverse(started + WINDOW), capacity).collect(),
+            back_at: std::iter::repeat_n(started + WINDOW, capacity).collect(),
             spaced_until: started + WINDOW,
-            waiting: BTreeMap::new(),
-            tickets: HashMap::new(),
-            next_ticket: 0,
+            waiting: Fair::new(),
         }
     }
 
@@ -67,31 +64,24 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         if self.waiting.is_empty() { self.take(now) } else { None }
     }
 
-    /// Puts `key` at the end of the queue. One that waits already keeps its place; then the answer is false.
-    pub fn enqueue(&mut self, key: K) -> bool {
-        if self.tickets.contains_key(&key) {
-            return false;
-        }
-        self.tickets.insert(key.clone(), self.next_ticket);
-        self.waiting.insert(self.next_ticket, key);
-        self.next_ticket = self.next_ticket.saturating_add(1);
-        true
+    /// Puts `key` at the end of its group's line. One that waits already moves there if it comes with a higher priority, and
+    /// keeps its place if not; then the answer is false.
+    pub fn enqueue(&mut self, key: K, priority: Priority) -> bool {
+        self.waiting.enqueue(key, priority)
     }
 
     /// Gives the place of `key` back; false if it had none.
     pub fn cancel(&mut self, key: &K) -> bool {
-        self.tickets.remove(key).is_some_and(|ticket| self.waiting.remove(&ticket).is_some())
+        self.waiting.cancel(key)
     }
 
-    /// A permit for whoever has waited longest.
+    /// A permit for whoever's turn it is.
     pub fn grant(&mut self, now: Instant) -> Option<(K, Permit)> {
         if self.waiting.is_empty() {
             return None;
         }
         let permit = self.take(now)?;
-        let (_, key) = self.waiting.pop_first()?;
-        self.tickets.remove(&key);
-        Some((key, permit))
+        Some((self.waiting.pop()?, permit))
     }
 
     /// When [`grant`](Self::grant) can answer next: `now` at the earliest. `None` if nobody waits, or if nothing can be said
@@ -101,8 +91,16 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         if self.waiting.is_empty() {
             return None;
         }
-        let Reverse(back_at) = self.back_at.peek()?;
-        Some(now.max(*back_at).max(self.spaced_until))
+        // The quota recovers meanwhile, and then needs fewer permits to be back.
+        let quotas = self.quota.at(now).get()..=self.quota.setting().get();
+        let grantable = quotas.filter_map(|quota| Some(self.quota.reached_at(quota, now).max(*self.last_needed(quota)?)));
+        Some(grantable.min()?.max(self.spaced_until))
+    }
+
+    /// The service refused the call of `permit` for its rate: the quota is halved, unless calls of the same burst have said so
+    /// already, and recovers by one a second. Answers what it is from now on if this was news.
+    pub fn throttled(&mut self, permit: &Permit, now: Instant) -> Option<NonZeroU32> {
+        self.quota.throttled(permit.granted_at, now).then(|| self.quota.at(now))
     }
 
     /// Gives back a permit whose call was made. Let `comes_back_at` be a [`WINDOW`] after the answer, or after the deadline of a
@@ -122,40 +120,61 @@ impl<K: Clone + Eq + Hash> Permits<K> {
         self.back(permit.granted_at);
     }
 
+    /// How many calls a second there are permits for at `now`: the setting, or less since the service has refused one.
+    #[must_use]
+    pub fn quota(&self, now: Instant) -> NonZeroU32 {
+        self.quota.at(now)
+    }
+
     /// How many keys wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// True if nobody waits and every permit is back: forgetting such a quota and making it anew changes nothing.
+    /// True if nobody waits, every permit is back and none is withheld: forgetting such a quota and making it anew changes nothing.
     #[must_use]
     pub fn is_idle(&self, now: Instant) -> bool {
-        self.waiting.is_empty() && self.back_at.len() == self.capacity && self.back_at.iter().all(|Reverse(at)| *at <= now)
+        self.waiting.is_empty()
+            && self.back_at.len() == self.capacity
+            && self.back_at.back().is_none_or(|at| *at <= now)
+            && self.quota.at(now) == self.quota.setting()
     }
 
     fn take(&mut self, now: Instant) -> Option<Permit> {
         if now < self.spaced_until {
             return None;
         }
-        self.back_at.peek().filter(|Reverse(at)| *at <= now)?;
-        self.back_at.pop();
+        let quota = self.quota.at(now);
+        self.last_needed(quota.get()).filter(|at| **at <= now)?;
+        self.back_at.pop_front();
         let spaced_before = self.spaced_until;
         let on_time = now.checked_sub(TIMER_SLACK).unwrap_or(now);
-        self.spaced_until = spaced_before.max(on_time) + self.spacing;
+        self.spaced_until = spaced_before.max(on_time) + WINDOW / quota.get();
         Some(Permit { granted_at: now, spaced_before, spaced_after: self.spaced_until })
+    }
+
+    /// When so many permits are back that fewer than `quota` are not: the first of those that are not withheld.
+    fn last_needed(&self, quota: u32) -> Option<&Instant> {
+        self.back_at.get(self.capacity.saturating_sub(count(quota)))
     }
 
     fn back(&mut self, at: Instant) {
         debug_assert!(self.back_at.len() < self.capacity, "a permit of another quota was given back");
-        self.back_at.push(Reverse(at));
+        let place = self.back_at.partition_point(|other| *other <= at);
+        self.back_at.insert(place, at);
     }
+}
+
+/// A quota that doesn't fit into memory would not be one.
+fn count(per_second: u32) -> usize {
+    usize::try_from(per_second).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Priority::{Attach, Detach, Retry};
     use super::*;
-    use proptest::prelude::*;
 
     const fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
@@ -175,8 +194,8 @@ mod tests {
     fn a_new_process_starts_with_every_permit_spent_and_then_spaces_them() {
         let started = Instant::now();
         let mut permits = Permits::new(per_second(20), started);
-        for key in 0..3 {
-            permits.enqueue(key);
+        for key in 0_u32..3 {
+            permits.enqueue(key, Attach);
         }
 
         assert!(permits.grant(started + ms(999)).is_none());
@@ -203,8 +222,8 @@ mod tests {
     fn a_late_timer_does_not_delay_the_grants_that_follow() {
         let started = Instant::now();
         let mut permits = Permits::new(per_second(20), started);
-        for key in 0..20 {
-            permits.enqueue(key);
+        for key in 0_u32..20 {
+            permits.enqueue(key, Attach);
         }
 
         let mut now = started;
@@ -220,13 +239,13 @@ mod tests {
     fn waiting_keys_are_served_in_their_order_and_wait_once() {
         let (mut permits, now) = permits();
 
-        assert!(permits.enqueue("a"));
-        assert!(permits.enqueue("b"));
-        assert!(!permits.enqueue("a"));
+        assert!(permits.enqueue("a", Attach));
+        assert!(permits.enqueue("b", Attach));
+        assert!(!permits.enqueue("a", Attach));
 
         assert_eq!(permits.waiting(), 2);
         assert_eq!(permits.grant(now).unwrap().0, "a");
-        assert!(permits.enqueue("a"), "it has been served");
+        assert!(permits.enqueue("a", Attach), "it has been served");
         assert_eq!(permits.grant(now + ms(50)).unwrap().0, "b");
         assert_eq!(permits.grant(now + ms(100)).unwrap().0, "a");
         assert!(permits.grant(now + ms(150)).is_none());
@@ -235,7 +254,7 @@ mod tests {
     #[test]
     fn nobody_overtakes_who_waits() {
         let (mut permits, now) = permits();
-        permits.enqueue("a");
+        permits.enqueue("a", Attach);
 
         assert!(permits.try_take(now).is_none());
     }
@@ -243,8 +262,8 @@ mod tests {
     #[test]
     fn a_cancelled_wait_gives_its_place_back() {
         let (mut permits, now) = permits();
-        permits.enqueue("a");
-        permits.enqueue("b");
+        permits.enqueue("a", Attach);
+        permits.enqueue("b", Attach);
 
         assert!(permits.cancel(&"a"));
         assert!(!permits.cancel(&"a"));
@@ -258,7 +277,7 @@ mod tests {
         let started = Instant::now();
         let mut permits = Permits::new(per_second(1), started);
         let permit = permits.try_take(started + ms(1_000)).unwrap();
-        permits.enqueue("next");
+        permits.enqueue("next", Attach);
         assert_eq!(permits.next(started + ms(1_000)), None, "nothing is known before the call is answered");
 
         permits.spent(permit, started + ms(2_300));
@@ -307,66 +326,51 @@ mod tests {
         assert!(permits.is_idle(now + ms(1_000)));
     }
 
-    /// Plays a backlog of calls and answers when each was granted and when it arrived at the service.
-    fn arrivals(qps: u32, calls: &[(u64, u64, bool)], timer_late: Duration) -> Vec<(Instant, Instant)> {
+    #[test]
+    fn a_quota_that_recovers_is_not_idle() {
         let started = Instant::now();
-        let mut permits = Permits::new(per_second(qps), started);
-        for key in 0..calls.len() {
-            permits.enqueue(key);
-        }
-        let mut running: BinaryHeap<Reverse<(Instant, usize)>> = BinaryHeap::new();
-        let mut held: HashMap<usize, Permit> = HashMap::new();
-        let (mut now, mut arrived) = (started, Vec::new());
-        while permits.waiting() > 0 {
-            let answered = running.peek().map(|Reverse((at, _))| *at);
-            let grant = permits.next(now).map(|at| at + timer_late);
-            now = answered.into_iter().chain(grant).min().expect("somebody waits and nothing will happen");
-            while let Some(Reverse((at, key))) = running.peek().copied().filter(|Reverse((at, _))| *at <= now) {
-                running.pop();
-                let permit = held.remove(&key).unwrap();
-                if calls[key].2 { permits.spent(permit, at + WINDOW) } else { permits.unspent(permit) }
-            }
-            if let Some((key, permit)) = permits.grant(now) {
-                let (outward, homeward, sent) = calls[key];
-                if sent {
-                    arrived.push((now, now + ms(outward)));
-                }
-                held.insert(key, permit);
-                running.push(Reverse((now + ms(outward + homeward), key)));
-            }
-        }
-        arrived
-    }
+        let mut permits = Permits::<&str>::new(per_second(2), started);
+        let now = started + ms(1_000);
+        let permit = permits.try_take(now).unwrap();
+        assert_eq!(permits.throttled(&permit, now), Some(NonZeroU32::MIN));
+        permits.unspent(permit);
 
-    fn most_in_a_second(mut arrivals: Vec<Instant>) -> usize {
-        arrivals.sort_unstable();
-        let in_window = |first: &Instant| arrivals.iter().filter(|at| *at >= first && **at < *first + WINDOW).count();
-        arrivals.iter().map(in_window).max().unwrap_or(0)
-    }
-
-    proptest! {
-        #[test]
-        fn no_second_sees_more_calls_than_the_quota(
-            qps in 1_u32..40,
-            calls in proptest::collection::vec((0_u64..700, 0_u64..700, proptest::bool::weighted(0.8)), 1..200),
-            timer_late in 0_u64..20,
-        ) {
-            let arrived = arrivals(qps, &calls, ms(timer_late));
-
-            let most = most_in_a_second(arrived.iter().map(|(_, arrival)| *arrival).collect());
-            prop_assert!(most <= usize::try_from(qps).unwrap(), "{most} arrivals in a second at {qps}/s");
-        }
+        assert!(!permits.is_idle(now + ms(999)));
+        assert!(permits.is_idle(now + ms(1_000)));
     }
 
     #[test]
-    fn a_backlog_uses_the_quota_but_for_one_round_trip_a_second() {
-        let calls = vec![(10, 10, true); 2_000];
+    fn a_halved_quota_withholds_permits_until_as_many_are_back_and_recovers_while_they_wait() {
+        let started = Instant::now();
+        let mut permits = Permits::new(per_second(4), started);
+        let now = started + ms(2_000);
+        for key in ["a", "b"] {
+            permits.enqueue(key, Attach);
+        }
+        let held: Vec<_> = (0..2).filter_map(|turn| permits.grant(now + ms(250) * turn)).collect();
+        permits.enqueue("next", Retry);
 
-        let arrived = arrivals(20, &calls, ms(1));
+        assert_eq!(permits.throttled(&held[0].1, now + ms(250)), Some(per_second(2)));
+        assert!(permits.throttled(&held[1].1, now + ms(250)).is_none(), "the same burst");
 
-        let (first, last) = (arrived[0].0, arrived[1_999].0);
-        let ideal = Duration::from_secs(100).mul_f64(1.02);
-        assert!(last - first <= ideal.mul_f64(1.002), "{:?} instead of {ideal:?}", last - first);
-        assert_eq!(most_in_a_second(arrived.iter().map(|(_, arrival)| *arrival).collect()), 20);
+        // Two are under way and are not answered; after a second there may be three.
+        assert_eq!(permits.next(now + ms(250)), Some(now + ms(1_250)));
+        assert!(permits.grant(now + ms(1_249)).is_none());
+        assert!(permits.grant(now + ms(1_250)).is_some());
+    }
+
+    #[test]
+    fn a_halved_quota_spaces_its_permits_wider() {
+        let (mut permits, now) = permits();
+        let permit = permits.try_take(now).unwrap();
+        permits.throttled(&permit, now);
+        permits.unspent(permit);
+        for key in ["a", "b"] {
+            permits.enqueue(key, Detach);
+        }
+
+        let _a = permits.grant(now).unwrap();
+
+        assert_eq!(permits.next(now), Some(now + ms(100 - 10)), "the slack of a timer less");
     }
 }
