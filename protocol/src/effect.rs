@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::answer::Answer;
 use crate::conditions::{Conditions, Counts};
 use crate::ledger::{Desired, Ledger};
+use crate::plan::Urgency;
 use crate::step::Journalled;
 use crate::time::ServiceTime;
 
@@ -81,7 +82,7 @@ pub enum End {
     /// After that time, or when it changes.
     After(Duration),
     /// When a permit is granted.
-    AwaitPermit,
+    AwaitPermit(Urgency),
 }
 
 /// What came of an effect.

@@ -6,6 +6,17 @@ use crate::ledger::{Desired, Ledger, Rules};
 use crate::record::Next;
 use crate::time::ServiceTime;
 
+/// How much a call matters against those of other objects; the order is that of their turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// A removal: somebody may wait for the phone.
+    Detach,
+    /// A first attempt to attach: somebody watches.
+    Attach,
+    /// Another attempt.
+    Retry,
+}
+
 /// A call to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -13,6 +24,8 @@ pub struct Batch {
     pub operation: Operation,
     /// To whom; sorted.
     pub instances: Vec<InstanceId>,
+    /// How urgent it is.
+    pub urgency: Urgency,
 }
 
 /// What may be called now; the backoff of the object decides.
@@ -57,6 +70,7 @@ impl Ledger {
     pub fn plan(&self, desired: &Desired, now: ServiceTime, due: Due, rules: &Rules) -> Plan {
         let mut plan = Plan { wake: self.records.values().filter_map(|record| record.next_deadline(now)).min(), ..Plan::default() };
         let mut detach = Vec::new();
+        let mut only_again = true;
         let mut attach = Vec::new();
         let mut attach_again = Vec::new();
         let mut room = Self::RECORDS_MAX.saturating_sub(self.records.len());
@@ -80,21 +94,25 @@ impl Ledger {
                 room -= 1;
             }
             match operation {
-                Operation::Detach => detach.push(id),
+                Operation::Detach => {
+                    only_again &= failed;
+                    detach.push(id);
+                }
                 Operation::Attach if failed => attach_again.push(id),
                 Operation::Attach => attach.push(id),
             }
         }
 
-        let (operation, ids) = match (detach.is_empty(), attach.is_empty()) {
-            (false, _) => (Operation::Detach, detach),
-            (true, false) => (Operation::Attach, attach),
-            (true, true) => (Operation::Attach, attach_again),
+        let (operation, urgency, ids) = match (detach.is_empty(), attach.is_empty()) {
+            (false, _) if only_again => (Operation::Detach, Urgency::Retry, detach),
+            (false, _) => (Operation::Detach, Urgency::Detach, detach),
+            (true, false) => (Operation::Attach, Urgency::Attach, attach),
+            (true, true) => (Operation::Attach, Urgency::Retry, attach_again),
         };
         if !ids.is_empty() {
             let mut instances: Vec<_> = ids.into_iter().take(rules.batch_size_max.max(1)).cloned().collect();
             instances.sort();
-            plan.batch = Some(Batch { operation, instances });
+            plan.batch = Some(Batch { operation, instances, urgency });
         }
         plan
     }

@@ -4,7 +4,7 @@
 use crate::answer::{Answer, Operation, Verdict};
 use crate::ids::InstanceId;
 use crate::ledger::{Desired, Journal, Ledger};
-use crate::plan::Batch;
+use crate::plan::{Batch, Urgency};
 use crate::record::Next;
 use crate::time::ServiceTime;
 
@@ -77,9 +77,10 @@ impl Split {
             Some(record) => record.next(desired.want(id), now) == Next::Send(self.operation),
             None => desired.want(id).operation() == Operation::Attach && self.operation == Operation::Attach,
         };
+        let urgency = if self.detaches() { Urgency::Detach } else { Urgency::Attach };
         self.open.iter().rev().find_map(|part| {
             let instances: Vec<_> = part.iter().filter(|id| due(id)).cloned().collect();
-            (!instances.is_empty()).then_some(Batch { operation: self.operation, instances })
+            (!instances.is_empty()).then_some(Batch { operation: self.operation, instances, urgency })
         })
     }
 }

@@ -359,7 +359,7 @@ impl<'a> Round<'a> {
             }
             match self.permit {
                 Permit::Unknown => return Effect::Permit,
-                Permit::Denied if !must_write => return Effect::End(End::AwaitPermit),
+                Permit::Denied if !must_write => return Effect::End(End::AwaitPermit(batch.urgency)),
                 Permit::Denied => {}
                 Permit::Held => return self.journal(view, ledger, batch, now, moment),
             }

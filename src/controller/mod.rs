@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use streamsession_protocol::plan::Urgency;
 use streamsession_protocol::step::End;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -35,6 +36,8 @@ use agenda::{Agenda, ObjectKey};
 use context::Context;
 use reconcile::{Finished, Permit};
 use watch::Seen;
+
+use crate::queue::{self, Priority};
 
 /// Watch events on their way to the agenda: a bound, not a buffer to fill.
 const SEEN_MAX: usize = 256;
@@ -184,10 +187,24 @@ impl Controller {
                     self.timers.try_remove(&old);
                 }
             }
-            (End::AwaitPermit, Some(bucket)) => self.context.limiter.enqueue(&bucket, key.clone()),
-            (End::AwaitPermit, None) => self.agenda.due(key),
+            (End::AwaitPermit(urgency), Some(bucket)) => self.context.limiter.enqueue(&bucket, key.clone(), priority(urgency)),
+            (End::AwaitPermit(_), None) => self.agenda.due(key),
             (End::OnChange | End::Gone, _) => {}
         }
         self.context.metrics.waiting.set(self.context.limiter.waiting().try_into().unwrap_or(i64::MAX));
+    }
+}
+
+fn priority(urgency: Urgency) -> Priority {
+    match urgency {
+        Urgency::Detach => Priority::Detach,
+        Urgency::Attach => Priority::Attach,
+        Urgency::Retry => Priority::Retry,
+    }
+}
+
+impl queue::Key for ObjectKey {
+    fn group(&self) -> &str {
+        &self.namespace
     }
 }

@@ -252,6 +252,11 @@ impl Shell {
         if answer.verdict != Verdict::Unanswered {
             permit.spent_until(Instant::now() + WINDOW);
         }
+        if answer.verdict == Verdict::NothingDone(NothingDone::Throttled)
+            && let Some(quota) = permit.throttled()
+        {
+            warn!(calls_per_second = quota, "the service limits the rate: others draw on the same quota; slowing down");
+        }
         drop(permit);
         if answer.verdict == Verdict::NothingDone(NothingDone::Credentials) {
             self.refused().await;

@@ -94,7 +94,7 @@ impl Metrics {
             End::Gone => "gone",
             End::OnChange => "at_rest",
             End::After(_) => "later",
-            End::AwaitPermit => "await_permit",
+            End::AwaitPermit(_) => "await_permit",
         };
         self.rounds.get_or_create(&Ended { outcome }).inc();
     }

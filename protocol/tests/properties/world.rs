@@ -210,7 +210,7 @@ impl World {
                     _ if self.seen[which] != Some(self.version) && self.object.is_some() => moment.elapsed,
                     End::Gone | End::OnChange => Duration::MAX,
                     End::After(pause) => moment.elapsed + pause.max(Duration::from_secs(1)),
-                    End::AwaitPermit => moment.elapsed,
+                    End::AwaitPermit(_) => moment.elapsed,
                 };
                 self.operators[which].memory = round.into_memory();
                 return true;
