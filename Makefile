@@ -25,7 +25,7 @@ test: ## everything that CI needs
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
-	cargo test --locked --workspace
+	RUST_TEST_THREADS=16 cargo test --locked --workspace # the integration tests mostly wait
 
 check: ## the part of it that takes seconds
 	cargo fmt --all --check

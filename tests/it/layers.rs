@@ -11,7 +11,9 @@ const PURE: [&str; 8] = [
     "src/gs/wire.rs",
     "src/gs/answer.rs",
     "src/gs/endpoint.rs",
+    "src/queue/fair.rs",
     "src/queue/permits.rs",
+    "src/queue/quota.rs",
     "src/controller/agenda.rs",
     "src/controller/digest.rs",
 ];
