@@ -1,7 +1,8 @@
 //! The composition: settings become clients, permits, the controller and the admin server. The tests start it in process.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,14 @@ pub struct Options {
     pub gs_endpoint: Endpoint,
     /// Calls a second, for each account and endpoint.
     pub gs_qps: NonZeroU32,
+    /// Plain HTTP is taken for any host.
+    pub allow_insecure_endpoint: bool,
+    /// A PEM file of CA certificates that are believed besides the platform's.
+    pub gs_ca_file: Option<PathBuf>,
+    /// Ids in a call, at most.
+    pub batch_size: NonZeroU16,
+    /// Codes that mean that the session is gone, besides the documented one.
+    pub session_gone_codes: Vec<String>,
     /// For each call.
     pub gs_timeout: Duration,
     /// For each request to the API server.
@@ -63,6 +72,10 @@ impl Options {
         Self {
             gs_endpoint,
             gs_qps: NonZeroU32::MIN.saturating_add(19),
+            allow_insecure_endpoint: false,
+            gs_ca_file: None,
+            batch_size: NonZeroU16::MIN.saturating_add(99),
+            session_gone_codes: Vec::new(),
             gs_timeout: Duration::from_secs(10),
             kube_timeout: Duration::from_secs(5),
             signature_validity: SIGNATURE_VALIDITY,
@@ -80,7 +93,8 @@ impl Options {
         Settings {
             rules: Rules {
                 validity: Validity { signature_seconds: seconds(self.signature_validity), margin_seconds: MARGIN_SECONDS },
-                ..Rules::default()
+                batch_size_max: self.batch_size.get().into(),
+                session_gone_codes: self.session_gone_codes.clone(),
             },
             journal_age_max_seconds: seconds(JOURNAL_AGE_MAX),
             // The longest time that another writer may still be at work on its journal.
@@ -132,7 +146,11 @@ impl Operator {
         }
         let settings = options.protocol();
         let started = Instant::now();
-        let gs = gs::Client::new(gs::Settings { call_deadline: options.gs_timeout, ..gs::Settings::default() })?;
+        let gs = gs::Client::new(gs::Settings {
+            call_deadline: options.gs_timeout,
+            session_gone_codes: options.session_gone_codes,
+            ca_file: options.gs_ca_file,
+        })?;
         let context = Context {
             events: Events::new(client.clone()),
             client,
@@ -143,6 +161,7 @@ impl Operator {
             settings,
             defaults: Defaults { region: options.region, endpoint: options.gs_endpoint.to_string() },
             readiness: Readiness::of(&options.namespaces),
+            allow_insecure_endpoint: options.allow_insecure_endpoint,
             namespaces: options.namespaces,
             concurrency: options.concurrency.max(1),
             kube_deadline: options.kube_timeout,

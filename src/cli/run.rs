@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,7 +29,19 @@ pub(super) struct Run {
     kubeconfig: Option<PathBuf>,
     /// The service. http:// is taken for loopback only.
     #[arg(long, env = "GS_ENDPOINT", value_name = "URL", default_value = "https://gs.tencentcloudapi.com")]
-    gs_endpoint: Endpoint,
+    gs_endpoint: String,
+    /// Take http:// for any host: for a proxy on a network that you trust. Signatures protect the request, nothing hides it.
+    #[arg(long, env = "ALLOW_INSECURE_ENDPOINT")]
+    allow_insecure_endpoint: bool,
+    /// A PEM file of CA certificates that are believed besides the platform's.
+    #[arg(long, env = "GS_CA_FILE", value_name = "FILE")]
+    gs_ca_file: Option<PathBuf>,
+    /// Ids in one call. The service's own limit is published nowhere; 100 is that of its sibling actions.
+    #[arg(long, env = "BATCH_SIZE", value_name = "N", default_value = "100", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    batch_size: u16,
+    /// An error code that means that the session is gone, besides ResourceNotFound.SessionNotFound; repeatable.
+    #[arg(long, env = "SESSION_GONE_CODES", value_name = "CODE", value_delimiter = ',')]
+    session_gone_codes: Vec<String>,
     /// Calls a second, for each account: the service's own limit is 20, shared with everything else that uses the account.
     #[arg(long, env = "GS_QPS", value_name = "N", default_value = "20")]
     gs_qps: NonZeroU32,
@@ -76,8 +88,13 @@ impl Run {
         let api_server = config.cluster_url.to_string();
         let client =
             kube::Client::try_from(config).map_err(|error| format!("no client for the API server {api_server} can be built: {error}"))?;
+        let gs_endpoint = Endpoint::parse_with(&self.gs_endpoint, self.allow_insecure_endpoint).map_err(|error| error.to_string())?;
         let options = Options {
             gs_qps: self.gs_qps,
+            allow_insecure_endpoint: self.allow_insecure_endpoint,
+            gs_ca_file: self.gs_ca_file.clone(),
+            batch_size: NonZeroU16::new(self.batch_size).unwrap_or(NonZeroU16::MIN),
+            session_gone_codes: self.session_gone_codes.clone(),
             gs_timeout: Duration::from_secs(self.gs_timeout),
             signature_validity: Duration::from_secs(self.signature_validity),
             region: self.region.clone(),
@@ -85,7 +102,7 @@ impl Run {
                 .filter(|namespaces: &BTreeSet<_>| !namespaces.is_empty()),
             namespaces: self.namespaces.clone(),
             concurrency: self.concurrency.into(),
-            ..Options::new(self.gs_endpoint.clone())
+            ..Options::new(gs_endpoint)
         };
         let operator = Operator::new(options, client, api_server).map_err(|error| error.to_string())?;
         let listener = TcpListener::bind(self.admin_address)

@@ -31,6 +31,8 @@ pub struct Context {
     pub settings: Settings,
     /// What a silent spec means.
     pub defaults: Defaults,
+    /// Plain HTTP is taken for any host.
+    pub allow_insecure_endpoint: bool,
     /// Namespaces to watch; empty: all.
     pub namespaces: Vec<String>,
     /// Rounds at a time, besides those that hold a permit.

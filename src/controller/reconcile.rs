@@ -14,7 +14,7 @@ use super::context::Context;
 use super::object::{Object, Outcome};
 use crate::api::ledger;
 use crate::api::v1alpha1::StreamSession;
-use crate::gs::{Credentials, Endpoint, Switch};
+use crate::gs::{Credentials, Endpoint, InvalidEndpoint, Switch};
 use crate::queue::{self, Bucket, WINDOW};
 
 /// The right to make one call.
@@ -115,14 +115,15 @@ fn name(effect: &Effect) -> &'static str {
     }
 }
 
-fn endpoint(round: &Round<'_>) -> Option<Endpoint> {
-    Endpoint::from_target(round.endpoint()?).ok()
-}
-
 impl Shell {
     fn moment(&self, round: &Round<'_>) -> Moment {
-        let service = endpoint(round).and_then(|endpoint| self.context.gs.now(&endpoint)).map(ServiceTime);
+        let endpoint = round.endpoint().and_then(|text| self.endpoint(text).ok());
+        let service = endpoint.and_then(|endpoint| self.context.gs.now(&endpoint)).map(ServiceTime);
         Moment { service, elapsed: self.context.started.elapsed(), nonce: uuid::Uuid::new_v4().as_u128() }
+    }
+
+    fn endpoint(&self, text: &str) -> Result<Endpoint, InvalidEndpoint> {
+        Endpoint::from_target(text, self.context.allow_insecure_endpoint)
     }
 
     fn bucket(&self, round: &Round<'_>) -> Option<Bucket> {
@@ -210,7 +211,7 @@ impl Shell {
     }
 
     async fn ask_time(&self, round: &Round<'_>) -> Response {
-        let answer = match round.endpoint().map(Endpoint::from_target) {
+        let answer = match round.endpoint().map(|text| self.endpoint(text)) {
             Some(Ok(endpoint)) => self.context.gs.ask_time(&endpoint).await.map(|_| ()).map_err(|error| error.to_string()),
             Some(Err(error)) => Err(error.to_string()),
             None => Err("the endpoint is not known".to_owned()),
@@ -234,7 +235,7 @@ impl Shell {
         let (Some(credentials), Some(mut permit)) = (self.credentials.clone(), self.permit.take()) else {
             return Answer::not_sent("NotReady", "the call lost its permit or its credentials");
         };
-        let endpoint = match Endpoint::from_target(&target.endpoint) {
+        let endpoint = match self.endpoint(&target.endpoint) {
             Ok(endpoint) => endpoint,
             Err(error) => return Answer::not_sent("InvalidEndpoint", &error.to_string()),
         };

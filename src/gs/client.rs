@@ -1,6 +1,7 @@
 //! The one place that talks to the service. Whatever happens on the way is an [`Answer`]: nothing here fails or retries.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,11 +36,13 @@ pub struct Settings {
     pub call_deadline: Duration,
     /// Codes beside `ResourceNotFound.SessionNotFound` that say that the session is gone.
     pub session_gone_codes: Vec<String>,
+    /// A PEM file of CA certificates that are believed besides the platform's: of a proxy that looks into TLS, or of a simulator.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { call_deadline: Duration::from_secs(10), session_gone_codes: Vec::new() }
+        Self { call_deadline: Duration::from_secs(10), session_gone_codes: Vec::new(), ca_file: None }
     }
 }
 
@@ -110,10 +113,10 @@ struct EndpointClock {
 }
 
 impl Client {
-    /// Fails only if no TLS roots can be loaded at all.
+    /// Fails if no TLS roots can be loaded at all, or not those of the CA file.
     pub fn new(settings: Settings) -> Result<Self, HttpUnavailable> {
-        let Settings { call_deadline, session_gone_codes } = settings;
-        let http = Http::new(call_deadline)?;
+        let Settings { call_deadline, session_gone_codes, ca_file } = settings;
+        let http = Http::new(call_deadline, ca_file.as_deref())?;
         Ok(Self { inner: Arc::new(Inner { http, session_gone_codes, clocks: Mutex::default() }) })
     }
 

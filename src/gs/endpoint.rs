@@ -23,7 +23,7 @@ pub struct Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Scheme {
     Https,
-    LoopbackHttp,
+    PlainHttp,
 }
 
 /// Why a text is no endpoint.
@@ -49,7 +49,9 @@ impl fmt::Display for InvalidEndpoint {
         match &self.problem {
             Problem::NoUrl(why) => write!(f, "it is no URL ({why})"),
             Problem::Scheme => f.write_str("it begins neither with https:// nor with http://"),
-            Problem::PlainHttp => f.write_str("plain http:// is for loopback only (localhost, 127.0.0.1, [::1]); use https://"),
+            Problem::PlainHttp => f.write_str(
+                "plain http:// is for loopback only (localhost, 127.0.0.1, [::1]); use https://, or --allow-insecure-endpoint for a proxy on a network that you trust",
+            ),
             Problem::NoHost => f.write_str("it names no host"),
             Problem::User => f.write_str("it holds a user or a password, which belong into a Secret"),
             Problem::Path => f.write_str("it has a path, a query or a fragment; the service is called at `/`"),
@@ -71,6 +73,11 @@ impl Endpoint {
     /// # Ok::<(), streamsession_operator::gs::InvalidEndpoint>(())
     /// ```
     pub fn parse(text: &str) -> Result<Self, InvalidEndpoint> {
+        Self::parse_with(text, false)
+    }
+
+    /// Likewise; `insecure`: plain HTTP to any host.
+    pub fn parse_with(text: &str, insecure: bool) -> Result<Self, InvalidEndpoint> {
         let invalid = |problem| InvalidEndpoint { given: shown(text), problem };
         if !text.contains("://") {
             return Err(invalid(Problem::Scheme));
@@ -83,7 +90,7 @@ impl Endpoint {
         let loopback = is_loopback(&host);
         let scheme = match url.scheme() {
             "https" => Scheme::Https,
-            _ if loopback => Scheme::LoopbackHttp,
+            _ if loopback || insecure => Scheme::PlainHttp,
             _ => return Err(invalid(Problem::PlainHttp)),
         };
         if !url.username().is_empty() || url.password().is_some() {
@@ -97,8 +104,8 @@ impl Endpoint {
     }
 
     /// Takes what [`Display`](fmt::Display) wrote into `status.target.endpoint`.
-    pub fn from_target(text: &str) -> Result<Self, InvalidEndpoint> {
-        if text.contains("://") { Self::parse(text) } else { Self::parse(&format!("https://{text}")) }
+    pub fn from_target(text: &str, insecure: bool) -> Result<Self, InvalidEndpoint> {
+        if text.contains("://") { Self::parse_with(text, insecure) } else { Self::parse(&format!("https://{text}")) }
     }
 
     /// The `Host` header, with the port when there is one: it is signed exactly as sent (reference, section 2).
@@ -112,7 +119,7 @@ impl Endpoint {
     pub fn url(&self) -> String {
         match self.scheme {
             Scheme::Https => format!("https://{}/", self.authority),
-            Scheme::LoopbackHttp => format!("http://{}/", self.authority),
+            Scheme::PlainHttp => format!("http://{}/", self.authority),
         }
     }
 
@@ -125,7 +132,7 @@ impl Endpoint {
     /// True if nothing is encrypted.
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        self.scheme == Scheme::LoopbackHttp
+        self.scheme == Scheme::PlainHttp
     }
 }
 
@@ -133,7 +140,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.scheme {
             Scheme::Https => f.write_str(&self.authority),
-            Scheme::LoopbackHttp => write!(f, "http://{}", self.authority),
+            Scheme::PlainHttp => write!(f, "http://{}", self.authority),
         }
     }
 }
@@ -192,7 +199,7 @@ mod tests {
         for (text, shown) in table {
             let endpoint = Endpoint::parse(text).unwrap();
             assert_eq!(endpoint.to_string(), shown);
-            assert_eq!(Endpoint::from_target(shown), Ok(endpoint), "{shown}");
+            assert_eq!(Endpoint::from_target(shown, false), Ok(endpoint), "{shown}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! stands, nothing was done; after it, nobody knows (design 3.2).
 
 use std::error::Error;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{DATE, HeaderMap};
@@ -24,11 +25,22 @@ const BODY_LENGTH_MAX: usize = 50_000_000;
 
 /// No HTTP client could be made.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "no HTTPS client could be made, neither with the platform's CA certificates nor with those in the binary; check SSL_CERT_FILE and \
-     SSL_CERT_DIR"
-)]
-pub struct HttpUnavailable(#[source] reqwest::Error);
+pub enum HttpUnavailable {
+    /// No roots.
+    #[error(
+        "no HTTPS client could be made, neither with the platform's CA certificates nor with those in the binary; check SSL_CERT_FILE and \
+         SSL_CERT_DIR"
+    )]
+    Client(#[source] reqwest::Error),
+    /// The extra CA file is of no use.
+    #[error("the CA file {file} can't be used: {why}; give a PEM file with one or more certificates, or leave --gs-ca-file out")]
+    CaFile {
+        /// Its path.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
 
 /// What came back.
 #[derive(Debug)]
@@ -57,10 +69,11 @@ enum Roots {
 }
 
 impl Http {
-    pub(super) fn new(call_deadline: Duration) -> Result<Self, HttpUnavailable> {
-        let (https, roots) = https_client(call_deadline)?;
+    pub(super) fn new(call_deadline: Duration, ca_file: Option<&Path>) -> Result<Self, HttpUnavailable> {
+        let extra = ca_file.map_or(Ok(Vec::new()), certificates)?;
+        let (https, roots) = https_client(call_deadline, &extra)?;
         tracing::debug!(?roots, "TLS roots for the service");
-        let plain = builder(call_deadline).no_proxy().tls_certs_only([]).build().map_err(HttpUnavailable)?;
+        let plain = builder(call_deadline).no_proxy().tls_certs_only([]).build().map_err(HttpUnavailable::Client)?;
         Ok(Self { https, plain, call_deadline })
     }
 
@@ -91,17 +104,28 @@ impl HttpClients {
 }
 
 pub(super) fn http_clients(call_deadline: Duration) -> Result<HttpClients, HttpUnavailable> {
-    let Http { https, plain, .. } = Http::new(call_deadline)?;
+    let Http { https, plain, .. } = Http::new(call_deadline, None)?;
     Ok(HttpClients { https, plain })
 }
 
-fn https_client(call_deadline: Duration) -> Result<(reqwest::Client, Roots), HttpUnavailable> {
-    let https_builder = || builder(call_deadline).https_only(true);
+fn certificates(file: &Path) -> Result<Vec<Certificate>, HttpUnavailable> {
+    let unusable = |why: String| HttpUnavailable::CaFile { file: file.display().to_string(), why };
+    let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+    if certificates.is_empty() { Err(unusable("it holds no certificate".to_owned())) } else { Ok(certificates) }
+}
+
+fn https_client(call_deadline: Duration, extra: &[Certificate]) -> Result<(reqwest::Client, Roots), HttpUnavailable> {
+    let https_builder = || builder(call_deadline).https_only(true).tls_certs_merge(extra.iter().cloned());
     if let Ok(client) = https_builder().build() {
         return Ok((client, Roots::Platform));
     }
     let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok());
-    let client = https_builder().tls_certs_only(roots).build().map_err(HttpUnavailable)?;
+    let client = builder(call_deadline)
+        .https_only(true)
+        .tls_certs_only(roots.chain(extra.iter().cloned()))
+        .build()
+        .map_err(HttpUnavailable::Client)?;
     Ok((client, Roots::BuiltIn))
 }
 
@@ -179,7 +203,7 @@ mod tests {
         let name = concat!(module_path!(), "::a_machine_without_certificates_uses_those_in_the_binary");
 
         if std::env::var_os(CHILD).is_some() {
-            assert_eq!(https_client(CONNECT_TIMEOUT_MAX).unwrap().1, Roots::BuiltIn);
+            assert_eq!(https_client(CONNECT_TIMEOUT_MAX, &[]).unwrap().1, Roots::BuiltIn);
             return;
         }
         let (_, name) = name.split_once("::").unwrap();
