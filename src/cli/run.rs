@@ -84,11 +84,12 @@ impl Run {
     }
 
     async fn run(self) -> Result<(), String> {
+        let gs_endpoint =
+            Endpoint::parse_with(&self.gs_endpoint, self.allow_insecure_endpoint).map_err(|error| format!("--gs-endpoint: {error}"))?;
         let config = self.cluster().await?;
         let api_server = config.cluster_url.to_string();
         let client =
             kube::Client::try_from(config).map_err(|error| format!("no client for the API server {api_server} can be built: {error}"))?;
-        let gs_endpoint = Endpoint::parse_with(&self.gs_endpoint, self.allow_insecure_endpoint).map_err(|error| error.to_string())?;
         let options = Options {
             gs_qps: self.gs_qps,
             allow_insecure_endpoint: self.allow_insecure_endpoint,
