@@ -14,6 +14,7 @@ use crate::calls::{Call, Stats};
 use crate::faults::Faults;
 use crate::host::Host;
 use crate::service::Service;
+use crate::world::World;
 
 type Shared = State<Arc<Host>>;
 type BadBody = (StatusCode, String);
@@ -24,6 +25,7 @@ pub(crate) fn routes() -> Router<Arc<Host>> {
         .route("/admin/sessions/{id}", put(set_members).delete(end_session))
         .route("/admin/calls", get(calls))
         .route("/admin/stats", get(stats))
+        .route("/admin/world", get(world).put(set_world))
         .route("/admin/faults", get(faults).put(set_faults).delete(clear_faults))
         .route("/admin/reset", post(reset))
 }
@@ -49,6 +51,16 @@ async fn calls(State(host): Shared) -> Json<Vec<Call>> {
 
 async fn stats(State(host): Shared) -> Json<Stats> {
     Json(host.with(|service| service.stats()))
+}
+
+async fn world(State(host): Shared) -> Json<World> {
+    Json(host.with(|service| service.world.clone()))
+}
+
+async fn set_world(State(host): Shared, body: Bytes) -> Result<Json<World>, BadBody> {
+    let world: World = from_json(&body)?;
+    host.with(|service| service.world = world.clone());
+    Ok(Json(world))
 }
 
 async fn faults(State(host): Shared) -> Json<Faults> {

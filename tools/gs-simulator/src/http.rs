@@ -31,7 +31,7 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const HELP: &str = "This is gs-simulator. It has POST / (the API) and, for you: GET /admin/sessions, PUT|DELETE /admin/sessions/{id}, \
-                    GET /admin/calls, GET /admin/stats, GET|PUT|DELETE /admin/faults, POST /admin/reset.\n";
+                    GET /admin/calls, GET /admin/stats, GET|PUT /admin/world, GET|PUT|DELETE /admin/faults, POST /admin/reset.\n";
 
 /// Serves until the task is aborted; its connections end with it.
 pub(crate) async fn serve(listener: TcpListener, host: Arc<Host>) {

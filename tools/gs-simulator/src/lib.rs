@@ -21,7 +21,8 @@
 //! main ──> Simulator (here) ──> host: a lock and clocks ──> service: the order of judgement ──> tc3       signatures
 //!                  └─> http: connections ──────┘                                            ├─> wire      JSON in and out
 //!                        └─> admin: JSON for people                                         ├─> rate      the quota
-//!                                                                                           ├─> sessions  members, worlds
+//!                                                                                           ├─> sessions  members
+//!                                                                                           ├─> world     what is published nowhere
 //!                                                                                           ├─> faults    what goes wrong
 //!                                                                                           └─> calls     the history
 //! ```
@@ -38,6 +39,7 @@ mod service;
 mod sessions;
 mod tc3;
 mod wire;
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -52,9 +54,9 @@ use tokio::task::JoinHandle;
 
 pub use calls::{Call, Outcome, Stats};
 pub use faults::{ErrorFault, Faults};
-pub use sessions::{Repeated, World};
 pub use tc3::{Key, Keys};
 pub use wire::Operation;
+pub use world::{NotRepeated, Repeated, World};
 
 use host::Host;
 use service::{Rules, Service};
@@ -81,7 +83,7 @@ pub struct Options {
     pub qps: u32,
     /// If there are any, no other session exists. If not, a session exists from its first use on.
     pub known_sessions: BTreeSet<String>,
-    /// What the service answers to an operation that has nothing to do.
+    /// What the service answers where its documentation is silent.
     pub world: World,
     /// What goes wrong from the start.
     pub faults: Faults,
@@ -127,10 +129,10 @@ impl Simulator {
         }
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
-        let rules = Rules { keys: options.keys, signature_validity: options.signature_validity, qps: options.qps, world: options.world };
+        let rules = Rules { keys: options.keys, signature_validity: options.signature_validity, qps: options.qps };
         // Request ids of two simulators must differ, as those of the service do.
         let seed = RandomState::new().hash_one(address);
-        let service = Service::new(rules, options.known_sessions, options.faults, seed);
+        let service = Service::new(rules, options.world, options.known_sessions, options.faults, seed);
         let host = Arc::new(Host::new(service, options.clock_offset_seconds));
         let server = tokio::spawn(http::serve(listener, Arc::clone(&host)));
         Ok(Self { address, host, server })
@@ -189,6 +191,17 @@ impl Simulator {
         self.host.with(|service| service.stats())
     }
 
+    /// Which of the possible services this is.
+    #[must_use]
+    pub fn world(&self) -> World {
+        self.host.with(|service| service.world.clone())
+    }
+
+    /// From the next call on, it is this one. Sessions stay as they are.
+    pub fn set_world(&self, world: World) {
+        self.host.with(|service| service.world = world);
+    }
+
     /// The faults that are left.
     #[must_use]
     pub fn faults(&self) -> Faults {
@@ -200,7 +213,7 @@ impl Simulator {
         self.host.with(|service| service.faults = faults);
     }
 
-    /// Forgets sessions, calls and counts, the current second's quota included. Faults stay.
+    /// Forgets sessions, calls and counts, the current second's quota included. The world and the faults stay.
     pub fn reset(&self) {
         self.host.with(Service::reset);
     }

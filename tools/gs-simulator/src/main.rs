@@ -17,6 +17,8 @@ Point a client at the printed address (plain HTTP, POST /). People look at it wi
   curl -X PUT $URL/admin/sessions/S -d '[\"a\"]'     session S has exactly these phones
   curl -X DELETE $URL/admin/sessions/S             session S ends: later calls don't find it
   curl -X POST $URL/admin/reset                    forget sessions and calls
+  curl $URL/admin/world                            what the service answers where nothing is published
+  curl -X PUT $URL/admin/world -d '{\"addPresent\":\"failure\"}'   this world, its other fields by default
   curl $URL/admin/faults                           the faults that are left
   curl -X DELETE $URL/admin/faults                 no more faults
   curl -X PUT $URL/admin/faults -d '{\"dropAnswers\":1}'   these faults and no others; each field is optional:
@@ -64,13 +66,8 @@ struct Arguments {
     #[arg(long = "known-session", env = "SIM_KNOWN_SESSION", value_name = "ID", value_delimiter = ',')]
     known_sessions: Vec<String>,
 
-    /// What adding a phone answers that is already in the session. Tencent publishes it nowhere.
-    #[arg(long, env = "SIM_ADD_PRESENT", value_name = "ANSWER", value_enum, default_value_t)]
-    add_present: Repeated,
-
-    /// What removing a phone answers that is not in the session. Tencent publishes it nowhere.
-    #[arg(long, env = "SIM_REMOVE_ABSENT", value_name = "ANSWER", value_enum, default_value_t)]
-    remove_absent: Repeated,
+    #[command(flatten)]
+    world: WorldArguments,
 
     /// A phone that fails to attach (repeatable): it is listed in `FailureInstanceIds`.
     #[arg(long = "fail-instance", env = "SIM_FAIL_INSTANCE", value_name = "ID", value_delimiter = ',')]
@@ -95,7 +92,7 @@ impl From<Arguments> for Options {
             signature_validity: Duration::from_secs(arguments.signature_validity),
             qps: arguments.qps,
             known_sessions: without_empty(arguments.known_sessions),
-            world: World { add_present: arguments.add_present, remove_absent: arguments.remove_absent },
+            world: arguments.world.into(),
             faults: Faults {
                 fail_instances: without_empty(arguments.fail_instances),
                 drop_answers: arguments.drop_answers,
@@ -103,6 +100,60 @@ impl From<Arguments> for Options {
             },
         }
     }
+}
+
+/// Tencent publishes none of these.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What is published nowhere")]
+struct WorldArguments {
+    /// What adding a phone answers that is already in the session: success, failure, or error:CODE for the whole call.
+    #[arg(long, env = "SIM_ADD_PRESENT", value_name = "ANSWER", default_value_t)]
+    add_present: Repeated,
+
+    /// What removing a phone answers that is not in the session: success, failure, or error:CODE for the whole call.
+    #[arg(long, env = "SIM_REMOVE_ABSENT", value_name = "ANSWER", default_value_t)]
+    remove_absent: Repeated,
+
+    /// The code for a session that does not exist.
+    #[arg(long, env = "SIM_GONE_CODE", value_name = "CODE", default_value = "ResourceNotFound.SessionNotFound")]
+    gone_code: String,
+
+    /// A call with more phones is refused, with InvalidParameterValue unless a code follows: 100 or 100:LimitExceeded.
+    #[arg(long, env = "SIM_MAX_BATCH", value_name = "N[:CODE]", value_parser = max_batch)]
+    max_batch: Option<(usize, Option<String>)>,
+
+    /// A phone that is not valid (repeatable): a call that names it answers InvalidParameterValue as a whole.
+    #[arg(long = "invalid-instance", env = "SIM_INVALID_INSTANCE", value_name = "ID", value_delimiter = ',')]
+    invalid_instances: Vec<String>,
+
+    /// Leave empty lists of successes and failures out of the answer. False: an empty list stands there.
+    #[arg(long, env = "SIM_OMIT_EMPTY_FAILURES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    omit_empty_failures: bool,
+
+    /// Answer with an empty session id, as the only published sample does. False: with the request's.
+    #[arg(long, env = "SIM_EMPTY_SESSION_ECHO", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    empty_session_echo: bool,
+}
+
+impl From<WorldArguments> for World {
+    fn from(arguments: WorldArguments) -> Self {
+        let (max_batch, max_batch_code) = arguments.max_batch.unzip();
+        Self {
+            add_present: arguments.add_present,
+            remove_absent: arguments.remove_absent,
+            gone_code: arguments.gone_code,
+            max_batch,
+            max_batch_code: max_batch_code.flatten().unwrap_or_else(|| Self::default().max_batch_code),
+            invalid_instances: without_empty(arguments.invalid_instances),
+            omit_empty_failures: arguments.omit_empty_failures,
+            empty_session_echo: arguments.empty_session_echo,
+        }
+    }
+}
+
+fn max_batch(argument: &str) -> Result<(usize, Option<String>), &'static str> {
+    let (most, code) = argument.split_once(':').map_or((argument, None), |(most, code)| (most, Some(code.to_owned())));
+    most.parse().map(|most| (most, code)).map_err(|_| "a limit is written N or N:CODE")
 }
 
 /// An environment variable that is set to nothing means none, not one that is called "".
@@ -165,6 +216,14 @@ mod tests {
         let options: Options = Arguments::parse_from(["gs-simulator", "--known-session=", "--fail-instance=a,"]).into();
         assert!(options.known_sessions.is_empty());
         assert_eq!(options.faults.fail_instances.into_iter().collect::<Vec<_>>(), ["a"]);
+    }
+
+    #[test]
+    fn a_batch_limit_may_have_a_code() {
+        let world = |limit: &str| Options::from(Arguments::parse_from(["gs-simulator", "--max-batch", limit])).world;
+        assert_eq!(world("100"), World { max_batch: Some(100), ..World::default() });
+        let other = World { max_batch: Some(7), max_batch_code: "LimitExceeded".to_owned(), ..World::default() };
+        assert_eq!(world("7:LimitExceeded"), other);
     }
 
     #[test]

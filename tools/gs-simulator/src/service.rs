@@ -13,9 +13,10 @@ use jiff::Timestamp;
 use crate::calls::{Call, History, Outcome, Stats};
 use crate::faults::{Faults, Way};
 use crate::rate::Window;
-use crate::sessions::{NotFound, Sessions, Switched, World};
+use crate::sessions::{Sessions, Switched, Unchanged};
 use crate::tc3::{self, AuthError, Keys};
-use crate::wire::{self, Refusal, Request, RequestIds, Switch};
+use crate::wire::{self, Operation, Refusal, Request, RequestIds, Switch};
+use crate::world::World;
 
 /// What does not change while the service runs.
 #[derive(Clone, Debug)]
@@ -23,7 +24,6 @@ pub(crate) struct Rules {
     pub(crate) keys: Keys,
     pub(crate) signature_validity: Duration,
     pub(crate) qps: u32,
-    pub(crate) world: World,
 }
 
 /// The moment at which a request arrives.
@@ -49,6 +49,7 @@ pub(crate) enum Reaction {
 #[derive(Debug)]
 pub(crate) struct Service {
     rules: Rules,
+    pub(crate) world: World,
     pub(crate) sessions: Sessions,
     pub(crate) faults: Faults,
     /// By `SecretId`. Known keys only, so that strangers can't fill the memory.
@@ -59,9 +60,10 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(rules: Rules, known_sessions: BTreeSet<String>, faults: Faults, seed: u64) -> Self {
+    pub(crate) fn new(rules: Rules, world: World, known_sessions: BTreeSet<String>, faults: Faults, seed: u64) -> Self {
         Self {
             rules,
+            world,
             sessions: Sessions::new(known_sessions),
             faults,
             windows: BTreeMap::new(),
@@ -79,9 +81,9 @@ impl Service {
             Way::Lost => (Outcome::Dropped, Switched::default(), Reaction::HangUp),
             Way::Late(delay) => (Outcome::Held, Switched::default(), Reaction::Hold { request_id: request_id.clone(), delay }),
             Way::Clear => match self.carry_out(request, at) {
-                Ok(switched) if self.faults.take_lost_answer() => (Outcome::AppliedUnanswered, switched, Reaction::HangUp),
-                Ok(switched) => {
-                    let body = wire::success(&switched, &request_id);
+                Ok((_, switched)) if self.faults.take_lost_answer() => (Outcome::AppliedUnanswered, switched, Reaction::HangUp),
+                Ok((switch, switched)) => {
+                    let body = wire::success(&switch.session_id, &switched, &self.world, &request_id);
                     (Outcome::Applied, switched, Reaction::Answer { body, delay: self.faults.delay() })
                 }
                 Err(refusal) => {
@@ -99,7 +101,7 @@ impl Service {
     /// A held request arrives after all. Nobody waits for the answer.
     pub(crate) fn receive_late(&mut self, request: &Request, request_id: String, at: Arrival) {
         let (outcome, switched) = match self.carry_out(request, at) {
-            Ok(switched) => (Outcome::LateApplied, switched),
+            Ok((_, switched)) => (Outcome::LateApplied, switched),
             Err(refusal) => (Outcome::LateRefused(refusal.code), Switched::default()),
         };
         self.history.add(call(request, at, request_id, outcome, switched));
@@ -119,7 +121,7 @@ impl Service {
         }
     }
 
-    /// Forgets sessions, calls and counts, the current second's quota included. Faults stay.
+    /// Forgets sessions, calls and counts, the current second's quota included. The world and the faults stay.
     pub(crate) fn reset(&mut self) {
         self.sessions.forget();
         self.windows.clear();
@@ -127,7 +129,7 @@ impl Service {
         self.throttled = 0;
     }
 
-    fn carry_out(&mut self, request: &Request, at: Arrival) -> Result<Switched, Refusal> {
+    fn carry_out(&mut self, request: &Request, at: Arrival) -> Result<(Switch, Switched), Refusal> {
         let parameters = request.parameters()?;
         self.count(request, at)?;
         request.check_action()?;
@@ -135,7 +137,10 @@ impl Service {
         if let Some(code) = self.faults.take_error() {
             return Err(Refusal::new(code, "The simulator was told to answer this."));
         }
-        self.apply(&parameters.switch()?)
+        let switch = parameters.switch()?;
+        self.world.check(&switch)?;
+        let switched = self.apply(&switch)?;
+        Ok((switch, switched))
     }
 
     /// The quota. A request without a known key counts for nobody: its refusal comes with the signature.
@@ -163,8 +168,10 @@ impl Service {
     }
 
     fn apply(&mut self, switch: &Switch) -> Result<Switched, Refusal> {
-        self.sessions.switch(switch, self.rules.world, &self.faults.fail_instances).map_err(|NotFound| {
-            Refusal::new("ResourceNotFound.SessionNotFound", format!("The session {} does not exist.", switch.session_id))
+        let refuses = |id: &str| switch.operation == Operation::Attach && self.faults.fail_instances.contains(id);
+        self.sessions.switch(switch, &self.world, refuses).map_err(|unchanged| match unchanged {
+            Unchanged::NotFound => Refusal::new(&self.world.gone_code, format!("The session {} does not exist.", switch.session_id)),
+            Unchanged::Repeated { code, id } => Refusal::new(code, format!("The instance {id} has nothing to change.")),
         })
     }
 }
@@ -203,8 +210,8 @@ mod tests {
 
     fn service(faults: Faults) -> Service {
         let keys = Keys::from([("ID".to_owned(), Key::long_term("SECRET"))]);
-        let rules = Rules { keys, signature_validity: Duration::from_mins(5), qps: 20, world: World::default() };
-        Service::new(rules, BTreeSet::new(), faults, 1)
+        let rules = Rules { keys, signature_validity: Duration::from_mins(5), qps: 20 };
+        Service::new(rules, World::default(), BTreeSet::new(), faults, 1)
     }
 
     fn after(ms: u64) -> Arrival {
@@ -362,7 +369,19 @@ mod tests {
         let mut service = service(Faults::default());
         service.sessions.end("s");
         service.receive(&signed(ATTACH), after(0));
-        assert_eq!(outcomes(&service), ["refused:ResourceNotFound.SessionNotFound"]);
+        service.world.gone_code = "ResourceNotFound".to_owned();
+        service.receive(&signed(ATTACH), after(0));
+        assert_eq!(outcomes(&service), ["refused:ResourceNotFound.SessionNotFound", "refused:ResourceNotFound"]);
+    }
+
+    #[test]
+    fn the_worlds_limits_hold_before_anything_is_looked_up() {
+        let mut service = service(Faults::default());
+        service.world.max_batch = Some(1);
+        service.sessions.end("s");
+        service.receive(&signed(ATTACH), after(0));
+        service.receive(&signed(DETACH), after(0));
+        assert_eq!(outcomes(&service), ["refused:InvalidParameterValue", "refused:ResourceNotFound.SessionNotFound"]);
     }
 
     #[test]

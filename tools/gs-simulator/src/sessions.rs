@@ -1,27 +1,9 @@
-//! The sessions and their slave phones, and what the service answers where its documentation is silent. Pure.
+//! The sessions and their slave phones. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::wire::{Operation, Switch};
-
-/// What the service answers to an operation that has nothing to do. Published nowhere, so a client must live with both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Repeated {
-    /// The id is listed as a success.
-    #[default]
-    Success,
-    /// The id is listed as a failure.
-    Failure,
-}
-
-/// Which of the possible services this is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct World {
-    /// Adding a phone that is in the session.
-    pub add_present: Repeated,
-    /// Removing a phone that is not in the session.
-    pub remove_absent: Repeated,
-}
+use crate::world::{Repeated, World};
 
 /// The ids of a call, sorted by what became of them. Every id is in exactly one list, once.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,9 +12,14 @@ pub(crate) struct Switched {
     pub(crate) failed: Vec<String>,
 }
 
-/// No such session.
+/// Why nothing was changed.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NotFound;
+pub(crate) enum Unchanged {
+    /// No such session.
+    NotFound,
+    /// The world answers this code for the whole call, because of this id.
+    Repeated { code: String, id: String },
+}
 
 /// Every session with its members.
 #[derive(Debug)]
@@ -72,23 +59,34 @@ impl Sessions {
         *self = Self::new(std::mem::take(&mut self.known));
     }
 
-    /// Carries out a call. Ids in `refusing` fail to attach.
-    pub(crate) fn switch(&mut self, switch: &Switch, world: World, refusing: &BTreeSet<String>) -> Result<Switched, NotFound> {
+    /// Carries out a call. Ids for which `refuses` is true fail.
+    pub(crate) fn switch(&mut self, switch: &Switch, world: &World, mut refuses: impl FnMut(&str) -> bool) -> Result<Switched, Unchanged> {
         let comes_to_life = self.known.is_empty() && !self.ended.contains(&switch.session_id);
         if comes_to_life {
             self.members.entry(switch.session_id.clone()).or_default();
         }
-        let members = self.members.get_mut(&switch.session_id).ok_or(NotFound)?;
+        let members = self.members.get_mut(&switch.session_id).ok_or(Unchanged::NotFound)?;
+        let repeated = match switch.operation {
+            Operation::Attach => &world.add_present,
+            Operation::Detach => &world.remove_absent,
+        };
+        let idle = |id: &&String| members.contains(*id) == (switch.operation == Operation::Attach);
+        if let Repeated::Error(code) = repeated
+            && let Some(id) = switch.instance_ids.iter().find(idle)
+        {
+            return Err(Unchanged::Repeated { code: code.clone(), id: id.clone() });
+        }
         let mut switched = Switched::default();
         let mut seen = BTreeSet::new();
         for id in &switch.instance_ids {
             if !seen.insert(id) {
                 continue;
             }
-            let succeeds = match switch.operation {
-                Operation::Attach => !refusing.contains(id) && (members.insert(id.clone()) || world.add_present == Repeated::Success),
-                Operation::Detach => members.remove(id) || world.remove_absent == Repeated::Success,
+            let mut change = || match switch.operation {
+                Operation::Attach => members.insert(id.clone()),
+                Operation::Detach => members.remove(id),
             };
+            let succeeds = !refuses(id) && (change() || *repeated == Repeated::Success);
             if succeeds { &mut switched.succeeded } else { &mut switched.failed }.push(id.clone());
         }
         Ok(switched)
@@ -110,7 +108,7 @@ mod tests {
     #[test]
     fn a_session_exists_from_its_first_use() {
         let mut sessions = Sessions::new(BTreeSet::new());
-        let switched = sessions.switch(&call(Operation::Attach, &["b", "a", "b"]), World::default(), &BTreeSet::new()).unwrap();
+        let switched = sessions.switch(&call(Operation::Attach, &["b", "a", "b"]), &World::default(), |_| false).unwrap();
         assert_eq!(switched, Switched { succeeded: vec!["b".to_owned(), "a".to_owned()], failed: vec![] });
         assert_eq!(sessions.all()["s"], set(&["a", "b"]));
     }
@@ -118,7 +116,7 @@ mod tests {
     #[test]
     fn with_known_sessions_no_other_comes_to_life() {
         let mut sessions = Sessions::new(set(&["other"]));
-        assert_eq!(sessions.switch(&call(Operation::Attach, &["a"]), World::default(), &BTreeSet::new()), Err(NotFound));
+        assert_eq!(sessions.switch(&call(Operation::Attach, &["a"]), &World::default(), |_| false), Err(Unchanged::NotFound));
         assert_eq!(sessions.all().keys().collect::<Vec<_>>(), ["other"]);
     }
 
@@ -127,26 +125,26 @@ mod tests {
         let mut sessions = Sessions::new(BTreeSet::new());
         let attach = call(Operation::Attach, &["a"]);
         sessions.end("s");
-        assert_eq!(sessions.switch(&attach, World::default(), &BTreeSet::new()), Err(NotFound));
+        assert_eq!(sessions.switch(&attach, &World::default(), |_| false), Err(Unchanged::NotFound));
 
         sessions.set("s", set(&["z"]));
-        assert!(sessions.switch(&attach, World::default(), &BTreeSet::new()).is_ok());
+        assert!(sessions.switch(&attach, &World::default(), |_| false).is_ok());
         assert_eq!(sessions.all()["s"], set(&["a", "z"]));
 
         sessions.end("s");
         sessions.forget();
-        assert!(sessions.switch(&attach, World::default(), &BTreeSet::new()).is_ok());
+        assert!(sessions.switch(&attach, &World::default(), |_| false).is_ok());
     }
 
     #[test]
     fn the_world_decides_what_an_operation_without_work_answers() {
         for (repeated, attached, detached) in [(Repeated::Success, 1, 1), (Repeated::Failure, 0, 0)] {
-            let world = World { add_present: repeated, remove_absent: repeated };
+            let world = World { add_present: repeated.clone(), remove_absent: repeated.clone(), ..World::default() };
             let mut sessions = Sessions::new(BTreeSet::new());
             sessions.set("s", set(&["in"]));
 
-            let attach = sessions.switch(&call(Operation::Attach, &["in"]), world, &BTreeSet::new()).unwrap();
-            let detach = sessions.switch(&call(Operation::Detach, &["out"]), world, &BTreeSet::new()).unwrap();
+            let attach = sessions.switch(&call(Operation::Attach, &["in"]), &world, |_| false).unwrap();
+            let detach = sessions.switch(&call(Operation::Detach, &["out"]), &world, |_| false).unwrap();
 
             assert_eq!((attach.succeeded.len(), detach.succeeded.len()), (attached, detached), "{repeated:?}");
             assert_eq!(sessions.all()["s"], set(&["in"]));
@@ -156,13 +154,27 @@ mod tests {
     #[test]
     fn a_refusing_phone_fails_to_attach_and_its_neighbours_do_not() {
         let mut sessions = Sessions::new(BTreeSet::new());
-        let refusing = set(&["bad"]);
 
-        let attach = sessions.switch(&call(Operation::Attach, &["bad", "good"]), World::default(), &refusing).unwrap();
-        let detach = sessions.switch(&call(Operation::Detach, &["bad"]), World::default(), &refusing).unwrap();
+        let attach = sessions.switch(&call(Operation::Attach, &["bad", "good"]), &World::default(), |id| id == "bad").unwrap();
+        let detach = sessions.switch(&call(Operation::Detach, &["bad", "good"]), &World::default(), |id| id == "good").unwrap();
 
         assert_eq!((attach.succeeded, attach.failed), (vec!["good".to_owned()], vec!["bad".to_owned()]));
-        assert_eq!(detach.failed, Vec::<String>::new());
+        assert_eq!((detach.succeeded, detach.failed), (vec!["bad".to_owned()], vec!["good".to_owned()]));
         assert_eq!(sessions.all()["s"], set(&["good"]));
+    }
+
+    #[test]
+    fn a_world_that_refuses_the_whole_call_changes_nothing() {
+        let error = Repeated::Error("ResourceInUse".to_owned());
+        let world = World { add_present: error.clone(), remove_absent: error, ..World::default() };
+        let mut sessions = Sessions::new(BTreeSet::new());
+        sessions.set("s", set(&["in"]));
+
+        let refusal = |id: &str| Err(Unchanged::Repeated { code: "ResourceInUse".to_owned(), id: id.to_owned() });
+        assert_eq!(sessions.switch(&call(Operation::Attach, &["new", "in"]), &world, |_| false), refusal("in"));
+        assert_eq!(sessions.switch(&call(Operation::Detach, &["in", "out"]), &world, |_| false), refusal("out"));
+        assert_eq!(sessions.all()["s"], set(&["in"]));
+
+        assert!(sessions.switch(&call(Operation::Attach, &["new", "new"]), &world, |_| false).is_ok());
     }
 }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::sessions::Switched;
 use crate::tc3::AuthError;
+use crate::world::World;
 
 pub(crate) const ACTION: &str = "SwitchCloudPhoneMultipleStreamSessionSlaves";
 pub(crate) const VERSION: &str = "2019-11-18";
@@ -150,12 +151,11 @@ struct Envelope<T> {
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct SwitchAnswer<'a> {
-    /// Empty in the only published sample, whatever the request said.
-    session_id: &'static str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    success_instance_ids: &'a [String],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    failure_instance_ids: &'a [String],
+    session_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    success_instance_ids: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure_instance_ids: Option<&'a [String]>,
     request_id: &'a str,
 }
 
@@ -173,8 +173,17 @@ struct ErrorBody<'a> {
     message: &'a str,
 }
 
-pub(crate) fn success(switched: &Switched, request_id: &str) -> String {
-    envelope(SwitchAnswer { session_id: "", success_instance_ids: &switched.succeeded, failure_instance_ids: &switched.failed, request_id })
+pub(crate) fn success(session_id: &str, switched: &Switched, world: &World, request_id: &str) -> String {
+    envelope(SwitchAnswer {
+        session_id: if world.empty_session_echo { "" } else { session_id },
+        success_instance_ids: list(&switched.succeeded, world),
+        failure_instance_ids: list(&switched.failed, world),
+        request_id,
+    })
+}
+
+fn list<'a>(ids: &'a [String], world: &World) -> Option<&'a [String]> {
+    (!ids.is_empty() || !world.omit_empty_failures).then_some(ids)
 }
 
 pub(crate) fn failure(refusal: &Refusal, request_id: &str) -> String {
@@ -301,10 +310,20 @@ mod tests {
     #[test]
     fn answers_look_like_the_published_sample() {
         let switched = Switched { succeeded: vec!["a".to_owned()], failed: vec![] };
-        assert_eq!(success(&switched, "r"), r#"{"Response":{"SessionId":"","SuccessInstanceIds":["a"],"RequestId":"r"}}"#);
+        assert_eq!(
+            success("s", &switched, &World::default(), "r"),
+            r#"{"Response":{"SessionId":"","SuccessInstanceIds":["a"],"RequestId":"r"}}"#
+        );
 
         let switched = Switched { succeeded: vec![], failed: vec!["b".to_owned()] };
-        assert_eq!(success(&switched, "r"), r#"{"Response":{"SessionId":"","FailureInstanceIds":["b"],"RequestId":"r"}}"#);
+        assert_eq!(
+            success("s", &switched, &World::default(), "r"),
+            r#"{"Response":{"SessionId":"","FailureInstanceIds":["b"],"RequestId":"r"}}"#
+        );
+
+        let other = World { omit_empty_failures: false, empty_session_echo: false, ..World::default() };
+        let published = r#"{"Response":{"SessionId":"s","SuccessInstanceIds":[],"FailureInstanceIds":["b"],"RequestId":"r"}}"#;
+        assert_eq!(success("s", &switched, &other, "r"), published);
 
         let refusal = Refusal::new("FailedOperation", "No.");
         assert_eq!(failure(&refusal, "r"), r#"{"Response":{"Error":{"Code":"FailedOperation","Message":"No."},"RequestId":"r"}}"#);
