@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::calls::{Call, Stats};
 use crate::faults::Faults;
 use crate::host::Host;
+use crate::mischief::Mischief;
 use crate::service::Service;
 use crate::world::World;
 
@@ -64,17 +65,17 @@ async fn set_world(State(host): Shared, body: Bytes) -> Result<Json<World>, BadB
 }
 
 async fn faults(State(host): Shared) -> Json<Faults> {
-    Json(host.with(|service| service.faults.clone()))
+    Json(host.with(|service| service.mischief.faults().clone()))
 }
 
 async fn set_faults(State(host): Shared, body: Bytes) -> Result<Json<Faults>, BadBody> {
     let faults: Faults = from_json(&body)?;
-    host.with(|service| service.faults = faults.clone());
+    host.with(|service| service.mischief = Mischief::new(faults.clone()));
     Ok(Json(faults))
 }
 
 async fn clear_faults(State(host): Shared) -> StatusCode {
-    host.with(|service| service.faults = Faults::default());
+    host.with(|service| service.mischief = Mischief::new(Faults::default()));
     StatusCode::NO_CONTENT
 }
 

@@ -49,10 +49,14 @@ pub enum Outcome {
     Applied,
     /// `applied-unanswered`: carried out, and the answer was lost.
     AppliedUnanswered,
+    /// `applied-garbled`: carried out, and answered with something unusable.
+    AppliedGarbled,
     /// `refused:CODE`: answered with this error, nothing was changed.
     Refused(String),
     /// `dropped`: lost on its way here, nothing was changed.
     Dropped,
+    /// `gateway`: something on its way here answered, nothing was changed.
+    Gateway,
     /// `held`: on a detour. Its arrival will be another entry with the same `RequestId`.
     Held,
     /// `late-applied`: a held call arrived and was carried out; nobody waits for the answer.
@@ -66,8 +70,10 @@ impl fmt::Display for Outcome {
         match self {
             Self::Applied => f.write_str("applied"),
             Self::AppliedUnanswered => f.write_str("applied-unanswered"),
+            Self::AppliedGarbled => f.write_str("applied-garbled"),
             Self::Refused(code) => write!(f, "refused:{code}"),
             Self::Dropped => f.write_str("dropped"),
+            Self::Gateway => f.write_str("gateway"),
             Self::Held => f.write_str("held"),
             Self::LateApplied => f.write_str("late-applied"),
             Self::LateRefused(code) => write!(f, "late-refused:{code}"),

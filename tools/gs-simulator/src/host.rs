@@ -21,10 +21,16 @@ impl Host {
         Self { service: Mutex::new(service), started: Instant::now(), clock_offset: SignedDuration::from_secs(clock_offset_seconds) }
     }
 
-    /// The service's clock: the one that dates answers and judges signatures. At the ends of time, the machine's own.
+    /// The service's clock: the one that dates answers and judges signatures.
     pub(crate) fn now(&self) -> Timestamp {
+        self.with(|service| self.now_at(service))
+    }
+
+    /// At the ends of time, the machine's own.
+    fn now_at(&self, service: &Service) -> Timestamp {
         let now = Timestamp::now();
-        now.checked_add(self.clock_offset).unwrap_or(now)
+        let offset = SignedDuration::from_secs(service.mischief.faults().clock_offset_seconds).checked_add(self.clock_offset);
+        offset.and_then(|offset| now.checked_add(offset).ok()).unwrap_or(now)
     }
 
     /// The Date header. Rounded down, as every server does: clients take it for a time that has certainly come.
@@ -40,6 +46,9 @@ impl Host {
 
     /// The arrival is timed under the lock: the order of times is the order of calls.
     pub(crate) fn with_arrival<T>(&self, act: impl FnOnce(&mut Service, Arrival) -> T) -> T {
-        self.with(|service| act(service, Arrival { now: self.now(), since_start: self.started.elapsed() }))
+        self.with(|service| {
+            let at = Arrival { now: self.now_at(service), since_start: self.started.elapsed() };
+            act(service, at)
+        })
     }
 }

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::admin;
+use crate::drip::Dripping;
 use crate::host::Host;
 use crate::service::Reaction;
 use crate::wire::{self, BODY_BYTES_MAX};
@@ -98,9 +99,14 @@ async fn api(State(host): State<Arc<Host>>, headers: HeaderMap, body: Body) -> R
     // A body that broke off reads like one that is too long; nobody is left to see the difference.
     let request = wire::Request { headers, body: to_bytes(body, BODY_BYTES_MAX).await.ok() };
     match host.with_arrival(|service, at| service.receive(&request, at)) {
-        Reaction::Answer { body, delay } => {
-            sleep(delay).await;
-            ([(CONTENT_TYPE, "application/json")], body).into_response()
+        Reaction::Answer(answer) => {
+            sleep(answer.delay).await;
+            let body = match answer.drip {
+                Some(drip) => Body::new(Dripping::new(answer.body.into(), drip)),
+                None => answer.body.into(),
+            };
+            let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, [(CONTENT_TYPE, answer.content_type)], body).into_response()
         }
         Reaction::HangUp => no_answer(),
         Reaction::Hold { request_id, delay } => {
@@ -127,6 +133,7 @@ fn no_answer() -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::time::Instant;
 
     use jiff::Timestamp;
     use jiff::fmt::rfc2822::DateTimeParser;
@@ -135,56 +142,11 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Options, Outcome, Simulator, tc3};
-
-    const ATTACH: &str = r#"{"SessionId":"s","Type":1,"SlaveInstanceIds":["a","b"]}"#;
-    /// For things that take milliseconds.
-    const DEADLINE: Duration = Duration::from_secs(10);
+    use crate::client::{ATTACH, DEADLINE, admin, api_headers, call, exchange, split};
+    use crate::{AnswerFault, Faults, Garbling, Options, Outcome, Simulator};
 
     async fn start(faults: Faults) -> Simulator {
         Simulator::start(Options { faults, ..Options::default() }).await.unwrap()
-    }
-
-    /// Sends a request on a connection of its own and returns every byte until the server closes it.
-    async fn exchange(simulator: &Simulator, method: &str, path: &str, headers: &HeaderMap, body: &str) -> Vec<u8> {
-        let headers: String = headers.iter().flat_map(|(name, value)| [name.as_str(), ": ", value.to_str().unwrap(), "\r\n"]).collect();
-        let length = body.len();
-        let request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
-        let mut stream = TcpStream::connect(simulator.address()).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("the server closes the connection").unwrap();
-        answer
-    }
-
-    fn api_headers(simulator: &Simulator) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert("host", simulator.address().to_string().parse().unwrap());
-        headers.insert("content-type", "application/json".parse().unwrap());
-        headers.insert("x-tc-action", wire::ACTION.parse().unwrap());
-        headers.insert("x-tc-version", wire::VERSION.parse().unwrap());
-        headers
-    }
-
-    async fn call(simulator: &Simulator, body: &str) -> Vec<u8> {
-        let mut headers = api_headers(simulator);
-        let authorization = tc3::sign(&headers, body.as_bytes(), EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, simulator.now());
-        headers.insert("x-tc-timestamp", simulator.now().as_second().into());
-        headers.insert("authorization", authorization.parse().unwrap());
-        exchange(simulator, "POST", "/", &headers, body).await
-    }
-
-    async fn admin(simulator: &Simulator, method: &str, path: &str, body: &str) -> (String, Value) {
-        let mut headers = HeaderMap::new();
-        headers.insert("host", "localhost".parse().unwrap());
-        let (head, body) = split(&exchange(simulator, method, path, &headers, body).await);
-        (head.lines().next().unwrap().to_owned(), serde_json::from_str(&body).unwrap_or(Value::Null))
-    }
-
-    fn split(answer: &[u8]) -> (String, String) {
-        let answer = str::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-        (head.to_owned(), body.to_owned())
     }
 
     fn date(head: &str) -> Timestamp {
@@ -253,6 +215,39 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_slow_answer_comes_drop_by_drop_with_its_length_announced() {
+        let simulator = start(Faults { slow_answers: 1, drip_bytes: 40, drip_pause_ms: 20, ..Faults::default() }).await;
+        let started = Instant::now();
+
+        let (head, body) = split(&call(&simulator, ATTACH).await);
+
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        assert!(serde_json::from_str::<Value>(&body).is_ok(), "{body}");
+        let drops = u32::try_from(body.len().div_ceil(40)).unwrap();
+        assert!(started.elapsed() >= Duration::from_millis(20) * drops);
+    }
+
+    #[tokio::test]
+    async fn a_gateways_page_says_its_status_and_its_type() {
+        let gateways = vec![AnswerFault { kind: Garbling::Html502, times: 1 }];
+        let simulator = start(Faults { gateways, ..Faults::default() }).await;
+        let (head, body) = split(&call(&simulator, ATTACH).await);
+        assert!(head.starts_with("HTTP/1.1 502") && head.contains("content-type: text/html"), "{head}");
+        assert!(body.starts_with("<html>"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn the_clock_is_set_while_it_runs() {
+        let simulator = start(Faults::default()).await;
+        let before = simulator.now();
+
+        admin(&simulator, "PUT", "/admin/faults", r#"{"clockOffsetSeconds":3600}"#).await;
+
+        let (head, _) = split(&call(&simulator, ATTACH).await);
+        assert!(date(&head).as_second() >= before.as_second() + 3600, "{head}");
+    }
+
+    #[tokio::test]
     async fn a_body_above_the_limit_is_refused_by_name() {
         let simulator = start(Faults::default()).await;
         let body = " ".repeat(BODY_BYTES_MAX + 1);
@@ -278,6 +273,9 @@ mod tests {
         assert_eq!(admin(&simulator, "GET", "/admin/stats", "").await.1, counts);
 
         admin(&simulator, "DELETE", "/admin/faults", "").await;
+        let world = admin(&simulator, "PUT", "/admin/world", r#"{"addPresent":"error:ResourceInUse"}"#).await.1;
+        assert_eq!(admin(&simulator, "GET", "/admin/world", "").await.1, world);
+        assert_eq!(simulator.world().add_present.to_string(), "error:ResourceInUse");
         admin(&simulator, "DELETE", "/admin/sessions/s", "").await;
         assert_eq!(simulator.faults(), Faults::default());
         assert!(str::from_utf8(&call(&simulator, ATTACH).await).unwrap().contains("ResourceNotFound.SessionNotFound"));

@@ -23,17 +23,24 @@
 //!                        └─> admin: JSON for people                                         ├─> rate      the quota
 //!                                                                                           ├─> sessions  members
 //!                                                                                           ├─> world     what is published nowhere
-//!                                                                                           ├─> faults    what goes wrong
+//!                                                                                           ├─> mischief  what goes wrong: faults, dice
+//!                                                                                           ├─> answer    what leaves, as it should or not
 //!                                                                                           └─> calls     the history
 //! ```
 //!
 //! From `service` on, all is pure: no clock, no socket; `now` is an argument.
 
 mod admin;
+mod answer;
 mod calls;
+#[cfg(test)]
+mod client;
+mod dice;
+mod drip;
 mod faults;
 mod host;
 mod http;
+mod mischief;
 mod rate;
 mod service;
 mod sessions;
@@ -52,13 +59,16 @@ use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use answer::Garbling;
 pub use calls::{Call, Outcome, Stats};
-pub use faults::{ErrorFault, Faults};
+pub use dice::{NotProbability, Probability};
+pub use faults::{AnswerFault, Chances, ErrorFault, Faults, Refusing};
 pub use tc3::{Key, Keys};
 pub use wire::Operation;
 pub use world::{NotRepeated, Repeated, World};
 
 use host::Host;
+use mischief::Mischief;
 use service::{Rules, Service};
 
 /// The key that is known by default, as in the documentation's examples.
@@ -205,12 +215,12 @@ impl Simulator {
     /// The faults that are left.
     #[must_use]
     pub fn faults(&self) -> Faults {
-        self.host.with(|service| service.faults.clone())
+        self.host.with(|service| service.mischief.faults().clone())
     }
 
     /// Replaces all faults, those of [`Options::faults`] included.
     pub fn set_faults(&self, faults: Faults) {
-        self.host.with(|service| service.faults = faults);
+        self.host.with(|service| service.mischief = Mischief::new(faults));
     }
 
     /// Forgets sessions, calls and counts, the current second's quota included. The world and the faults stay.

@@ -23,11 +23,21 @@ Point a client at the printed address (plain HTTP, POST /). People look at it wi
   curl -X DELETE $URL/admin/faults                 no more faults
   curl -X PUT $URL/admin/faults -d '{\"dropAnswers\":1}'   these faults and no others; each field is optional:
     failInstances [id,…]         these ids fail to attach
+    refusing [{pattern,tries?,operation?},…]   ids that fit a pattern (* and ?) fail, each for so many tries; Attach or Detach
     dropRequests N               the next N calls are lost before they take effect
     lateArrivals N, lateArrivalMs M   the next N calls take effect M ms after their connection closed
+    gateways [{kind,times},…]    something else answers; nothing is applied. Kinds: html-502, html-429, html-200, not-json,
+                                 empty, truncated, oversized, without-response, unknown-fields, null-lists,
+                                 id-in-both-lists, unasked-id, no-ids
+    throttle N                   the next N calls answer RequestLimitExceeded
     errors [{code,times},…]      whole-call errors; nothing is applied
     dropAnswers N                the next N calls take effect, their answers are lost
+    garbledAnswers [{kind,times},…]   the call takes effect, its answer is of that kind
+    slowAnswers N, dripBytes B, dripPauseMs M   the next N answers come B bytes at a time
     delayMs M                    every answer leaves M ms later
+    clockOffsetSeconds S         the service's clock is so much further ahead
+    seed N, chances {dropRequest,lateArrival,gateways {kind:P},throttle,errors {code:P},dropAnswer,
+                     garbledAnswers {kind:P},slowAnswer,delay}   the same by chance, each P from 0 to 1
 Only correctly signed calls meet faults. The simulator ends on SIGINT or SIGTERM and keeps nothing.";
 
 /// Plays Tencent Cloud GS for laptops and tests: verifies signatures, keeps sessions in memory, misbehaves on request.

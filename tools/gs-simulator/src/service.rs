@@ -1,8 +1,8 @@
 //! The service: in which order a request is judged, and what then changes. Pure: it is told what time it is.
 //!
 //! ```text
-//! request ─ lost? late? ─ shape ─ rate ─ action, version ─ signature ─ error? ─ parameters ─ session ─ applied ─ answer lost?
-//!           (faults, of signed calls only)                            (fault)                                  (fault)
+//! request ─ lost? late? gateway? ─ shape ─ rate ─ action, version ─ signature ─ throttled? error? ─ parameters ─ session ─ applied
+//!           (faults, of signed calls only)                                       (faults)                                    └─ lost? garbled?
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::answer::Answer;
 use crate::calls::{Call, History, Outcome, Stats};
-use crate::faults::{Faults, Way};
+use crate::faults::Faults;
+use crate::mischief::{Mischief, Return, Way};
 use crate::rate::Window;
 use crate::sessions::{Sessions, Switched, Unchanged};
 use crate::tc3::{self, AuthError, Keys};
-use crate::wire::{self, Operation, Refusal, Request, RequestIds, Switch};
+use crate::wire::{self, Refusal, Request, RequestIds, Switch};
 use crate::world::World;
 
 /// What does not change while the service runs.
@@ -38,8 +40,8 @@ pub(crate) struct Arrival {
 /// What the shell must do with the connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Reaction {
-    /// Wait so long, then send this JSON.
-    Answer { body: String, delay: Duration },
+    /// Send this.
+    Answer(Answer),
     /// Close it without an answer.
     HangUp,
     /// Close it without an answer; give the request to [`Service::receive_late`] after the delay.
@@ -51,7 +53,7 @@ pub(crate) struct Service {
     rules: Rules,
     pub(crate) world: World,
     pub(crate) sessions: Sessions,
-    pub(crate) faults: Faults,
+    pub(crate) mischief: Mischief,
     /// By `SecretId`. Known keys only, so that strangers can't fill the memory.
     windows: BTreeMap<String, Window>,
     history: History,
@@ -65,7 +67,7 @@ impl Service {
             rules,
             world,
             sessions: Sessions::new(known_sessions),
-            faults,
+            mischief: Mischief::new(faults),
             windows: BTreeMap::new(),
             history: History::default(),
             throttled: 0,
@@ -76,26 +78,44 @@ impl Service {
     /// A request comes in.
     pub(crate) fn receive(&mut self, request: &Request, at: Arrival) -> Reaction {
         let request_id = self.request_ids.next();
-        let way = if self.verify(request, at).is_ok() { self.faults.take_way() } else { Way::Clear };
+        let strange = self.verify(request, at).is_err();
+        let way = if strange { Way::Clear } else { self.mischief.way() };
         let (outcome, switched, reaction) = match way {
             Way::Lost => (Outcome::Dropped, Switched::default(), Reaction::HangUp),
             Way::Late(delay) => (Outcome::Held, Switched::default(), Reaction::Hold { request_id: request_id.clone(), delay }),
+            Way::Gateway(kind) => {
+                let answer = Answer::garbled(kind, "", &Switched::default(), &self.world, &request_id);
+                (Outcome::Gateway, Switched::default(), self.send(answer))
+            }
             Way::Clear => match self.carry_out(request, at) {
-                Ok((_, switched)) if self.faults.take_lost_answer() => (Outcome::AppliedUnanswered, switched, Reaction::HangUp),
-                Ok((switch, switched)) => {
-                    let body = wire::success(&switch.session_id, &switched, &self.world, &request_id);
-                    (Outcome::Applied, switched, Reaction::Answer { body, delay: self.faults.delay() })
-                }
+                Ok((switch, switched)) => self.answer(&switch, switched, &request_id),
                 Err(refusal) => {
-                    let body = wire::failure(&refusal, &request_id);
-                    // Strangers meet no faults.
-                    let delay = if self.verify(request, at).is_ok() { self.faults.delay() } else { Duration::ZERO };
-                    (Outcome::Refused(refusal.code), Switched::default(), Reaction::Answer { body, delay })
+                    let answer = Answer::of_the_service(wire::failure(&refusal, &request_id));
+                    let reaction = if strange { Reaction::Answer(answer) } else { self.send(answer) };
+                    (Outcome::Refused(refusal.code), Switched::default(), reaction)
                 }
             },
         };
         self.history.add(call(request, at, request_id, outcome, switched));
         reaction
+    }
+
+    fn answer(&mut self, switch: &Switch, switched: Switched, request_id: &str) -> (Outcome, Switched, Reaction) {
+        let (outcome, answer) = match self.mischief.back() {
+            Return::Lost => return (Outcome::AppliedUnanswered, switched, Reaction::HangUp),
+            Return::Garbled(kind) => {
+                (Outcome::AppliedGarbled, Answer::garbled(kind, &switch.session_id, &switched, &self.world, request_id))
+            }
+            Return::Clear => {
+                (Outcome::Applied, Answer::of_the_service(wire::success(&switch.session_id, &switched, &self.world, request_id)))
+            }
+        };
+        (outcome, switched, self.send(answer))
+    }
+
+    /// As fast as the faults let it. Strangers meet none.
+    fn send(&mut self, answer: Answer) -> Reaction {
+        Reaction::Answer(Answer { delay: self.mischief.delay(), drip: self.mischief.drip(), ..answer })
     }
 
     /// A held request arrives after all. Nobody waits for the answer.
@@ -134,7 +154,11 @@ impl Service {
         self.count(request, at)?;
         request.check_action()?;
         self.verify(request, at)?;
-        if let Some(code) = self.faults.take_error() {
+        if self.mischief.throttles() {
+            self.throttled += 1;
+            return Err(over_limit(usize::try_from(self.rules.qps).unwrap_or(usize::MAX).saturating_add(1), self.rules.qps));
+        }
+        if let Some(code) = self.mischief.error() {
             return Err(Refusal::new(code, "The simulator was told to answer this."));
         }
         let switch = parameters.switch()?;
@@ -152,14 +176,7 @@ impl Service {
         let window = self.windows.entry(secret_id.to_owned()).or_default();
         window.arrive(at.since_start, usize::try_from(limit).unwrap_or(usize::MAX)).map_err(|over| {
             self.throttled += 1;
-            let arrived = over.arrived;
-            Refusal::new(
-                "RequestLimitExceeded",
-                format!(
-                    "Your current request times equals to `{arrived}` in a second, which exceeds the frequency limit `{limit}` for a \
-                     second. Please reduce the frequency of calls."
-                ),
-            )
+            over_limit(over.arrived, limit)
         })
     }
 
@@ -168,12 +185,22 @@ impl Service {
     }
 
     fn apply(&mut self, switch: &Switch) -> Result<Switched, Refusal> {
-        let refuses = |id: &str| switch.operation == Operation::Attach && self.faults.fail_instances.contains(id);
+        let refuses = |id: &str| self.mischief.refuses(switch.operation, id);
         self.sessions.switch(switch, &self.world, refuses).map_err(|unchanged| match unchanged {
             Unchanged::NotFound => Refusal::new(&self.world.gone_code, format!("The session {} does not exist.", switch.session_id)),
             Unchanged::Repeated { code, id } => Refusal::new(code, format!("The instance {id} has nothing to change.")),
         })
     }
+}
+
+fn over_limit(arrived: usize, limit: u32) -> Refusal {
+    Refusal::new(
+        "RequestLimitExceeded",
+        format!(
+            "Your current request times equals to `{arrived}` in a second, which exceeds the frequency limit `{limit}` for a second. \
+             Please reduce the frequency of calls."
+        ),
+    )
 }
 
 fn call(request: &Request, at: Arrival, request_id: String, outcome: Outcome, switched: Switched) -> Call {
@@ -202,7 +229,8 @@ fn call(request: &Request, at: Arrival, request_id: String, outcome: Outcome, sw
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::faults::ErrorFault;
+    use crate::answer::Garbling;
+    use crate::faults::{AnswerFault, ErrorFault};
     use crate::tc3::Key;
 
     const ATTACH: &str = r#"{"SessionId":"s","Type":1,"SlaveInstanceIds":["a","b"]}"#;
@@ -257,7 +285,7 @@ mod tests {
         let reaction = service.receive(&signed(ATTACH), after(250));
         service.receive(&signed(DETACH), after(300));
 
-        let Reaction::Answer { body, delay: Duration::ZERO } = reaction else { panic!("{reaction:?}") };
+        let Reaction::Answer(Answer { body, delay: Duration::ZERO, .. }) = reaction else { panic!("{reaction:?}") };
         assert!(body.contains(r#""SuccessInstanceIds":["a","b"]"#), "{body}");
         assert_eq!(members(&service), ["b"]);
         let call = service.calls().next().unwrap();
@@ -275,7 +303,7 @@ mod tests {
     fn an_unsigned_request_is_refused_and_counts_for_nobodys_rate() {
         let mut service = service(Faults { drop_requests: 1, delay_ms: 9, ..Faults::default() });
         for _ in 0..30 {
-            assert!(matches!(service.receive(&unsigned(ATTACH), after(0)), Reaction::Answer { delay: Duration::ZERO, .. }));
+            assert!(matches!(service.receive(&unsigned(ATTACH), after(0)), Reaction::Answer(Answer { delay: Duration::ZERO, .. })));
         }
         assert!(outcomes(&service).iter().all(|outcome| outcome == "refused:AuthFailure.InvalidAuthorization"));
         assert_eq!(service.stats(), Stats { calls: 30, ..Stats::default() });
@@ -292,7 +320,7 @@ mod tests {
 
         let reaction = service.receive(&signed(ATTACH), after(999));
 
-        let Reaction::Answer { body, .. } = reaction else { panic!("{reaction:?}") };
+        let Reaction::Answer(Answer { body, .. }) = reaction else { panic!("{reaction:?}") };
         assert!(body.contains("Your current request times equals to `21` in a second, which exceeds the frequency limit `20`"), "{body}");
         assert_eq!(outcomes(&service).last().unwrap(), "refused:RequestLimitExceeded");
         assert_eq!(service.stats(), Stats { calls: 21, throttled: 1, max_arrivals_in_one_second: 21, max_accepted_in_one_second: 20 });
@@ -338,6 +366,30 @@ mod tests {
         assert_eq!(members(&service), <[&str; 0]>::default());
         service.receive(&signed(ATTACH), after(0));
         assert_eq!(outcomes(&service), ["refused:InternalError", "applied"]);
+    }
+
+    #[test]
+    fn a_gateways_answer_changes_nothing_and_a_garbled_one_belongs_to_an_applied_call() {
+        let fault = |kind| vec![AnswerFault { kind, times: 1 }];
+        let faults = Faults { gateways: fault(Garbling::Html502), garbled_answers: fault(Garbling::NotJson), ..Faults::default() };
+        let mut service = service(faults);
+
+        let first = service.receive(&signed(ATTACH), after(0));
+        assert!(matches!(first, Reaction::Answer(Answer { status: 502, .. })), "{first:?}");
+        assert_eq!(members(&service), <[&str; 0]>::default());
+        service.receive(&signed(ATTACH), after(0));
+
+        assert_eq!(outcomes(&service), ["gateway", "applied-garbled"]);
+        assert_eq!(members(&service), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_throttled_call_changes_nothing_whatever_the_rate() {
+        let mut service = service(Faults { throttle: 1, ..Faults::default() });
+        service.receive(&signed(ATTACH), after(0));
+        service.receive(&signed(ATTACH), after(0));
+        assert_eq!(outcomes(&service), ["refused:RequestLimitExceeded", "applied"]);
+        assert_eq!(service.stats().throttled, 1);
     }
 
     #[test]
@@ -390,6 +442,6 @@ mod tests {
         service.receive(&signed(ATTACH), after(0));
         service.reset();
         assert_eq!((members(&service).len(), service.calls().count(), service.stats()), (0, 0, Stats::default()));
-        assert_eq!(service.faults.fail_instances.len(), 1);
+        assert_eq!(service.mischief.faults().fail_instances.len(), 1);
     }
 }

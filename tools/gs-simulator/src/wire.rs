@@ -64,7 +64,7 @@ impl Request {
 }
 
 /// `Type` of the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Operation {
     /// Type 1: add slaves.
     Attach,
