@@ -1,6 +1,6 @@
 //! The history: what came, and what became of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use jiff::Timestamp;
@@ -92,7 +92,7 @@ fn rfc3339_with_milliseconds<S: Serializer>(time: &Timestamp, serializer: S) -> 
 }
 
 /// Counts since the start, or the last reset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
     /// Entries in the history, forgotten ones included.
@@ -101,7 +101,23 @@ pub struct Stats {
     pub throttled: u64,
     /// The most arrivals of one known `SecretId` in any one second. Unsigned, dropped and held requests do not arrive.
     pub max_arrivals_in_one_second: usize,
-    /// The same without the throttled: never above the quota.
+    /// The same without the throttled: never above the quota, unless the rate window is fixed.
+    pub max_accepted_in_one_second: usize,
+    /// The same of each known `SecretId` that called.
+    pub by_key: BTreeMap<String, KeyStats>,
+}
+
+/// Counts of one `SecretId`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyStats {
+    /// Calls that arrived, throttled ones included.
+    pub arrivals: u64,
+    /// Calls that were refused for the rate.
+    pub throttled: u64,
+    /// The most arrivals in any one second.
+    pub max_arrivals_in_one_second: usize,
+    /// The same without the throttled.
     pub max_accepted_in_one_second: usize,
 }
 
@@ -123,6 +139,10 @@ impl History {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Call> {
         self.newest.iter()
+    }
+
+    pub(crate) fn last(&self) -> Option<&Call> {
+        self.newest.back()
     }
 
     pub(crate) fn count(&self) -> u64 {

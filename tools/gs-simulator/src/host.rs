@@ -1,5 +1,7 @@
 //! The service in its place: behind a lock, with real clocks.
 
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -7,6 +9,7 @@ use axum::http::HeaderValue;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::calls::Call;
 use crate::service::{Arrival, Service};
 
 #[derive(Debug)]
@@ -14,11 +17,17 @@ pub(crate) struct Host {
     service: Mutex<Service>,
     started: Instant,
     clock_offset: SignedDuration,
+    record: Option<File>,
 }
 
 impl Host {
-    pub(crate) fn new(service: Service, clock_offset_seconds: i64) -> Self {
-        Self { service: Mutex::new(service), started: Instant::now(), clock_offset: SignedDuration::from_secs(clock_offset_seconds) }
+    pub(crate) fn new(service: Service, clock_offset_seconds: i64, record: Option<File>) -> Self {
+        Self {
+            service: Mutex::new(service),
+            started: Instant::now(),
+            clock_offset: SignedDuration::from_secs(clock_offset_seconds),
+            record,
+        }
     }
 
     /// The service's clock: the one that dates answers and judges signatures.
@@ -44,11 +53,24 @@ impl Host {
         act(&mut self.service.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The arrival is timed under the lock: the order of times is the order of calls.
+    /// A call arrives; `act` gives it to the service. It is timed and recorded under the lock: the order of times is the order of calls.
     pub(crate) fn with_arrival<T>(&self, act: impl FnOnce(&mut Service, Arrival) -> T) -> T {
         self.with(|service| {
             let at = Arrival { now: self.now_at(service), since_start: self.started.elapsed() };
-            act(service, at)
+            let result = act(service, at);
+            if let (Some(record), Some(call)) = (&self.record, service.last_call()) {
+                write_line(record, call);
+            }
+            result
         })
+    }
+}
+
+/// In one piece, so that a reader sees whole lines.
+fn write_line(mut record: &File, call: &Call) {
+    let line = serde_json::to_string(call).map_err(io::Error::from);
+    if let Err(error) = line.and_then(|line| record.write_all(format!("{line}\n").as_bytes())) {
+        // The calls go on: a full disk is no reason to break the client under test.
+        eprintln!("gs-simulator: can't record a call: {error}");
     }
 }

@@ -143,7 +143,7 @@ mod tests {
 
     use super::*;
     use crate::client::{ATTACH, DEADLINE, admin, api_headers, call, exchange, split};
-    use crate::{AnswerFault, Faults, Garbling, Options, Outcome, Simulator};
+    use crate::{AnswerFault, EXAMPLE_SECRET_ID, Faults, Garbling, Options, Outcome, Simulator};
 
     async fn start(faults: Faults) -> Simulator {
         Simulator::start(Options { faults, ..Options::default() }).await.unwrap()
@@ -269,7 +269,9 @@ mod tests {
         assert_eq!(admin(&simulator, "GET", "/admin/sessions", "").await.1, json!({"s": ["b", "z"]}));
         let calls = admin(&simulator, "GET", "/admin/calls", "").await.1;
         assert_eq!((&calls[0]["outcome"], &calls[0]["failed"]), (&json!("applied"), &json!(["a"])));
-        let counts = json!({"calls": 1, "throttled": 0, "maxArrivalsInOneSecond": 1, "maxAcceptedInOneSecond": 1});
+        let of_key = json!({"arrivals": 1, "throttled": 0, "maxArrivalsInOneSecond": 1, "maxAcceptedInOneSecond": 1});
+        let counts = json!({"calls": 1, "throttled": 0, "maxArrivalsInOneSecond": 1, "maxAcceptedInOneSecond": 1,
+                            "byKey": {EXAMPLE_SECRET_ID: of_key}});
         assert_eq!(admin(&simulator, "GET", "/admin/stats", "").await.1, counts);
 
         admin(&simulator, "DELETE", "/admin/faults", "").await;
@@ -282,6 +284,24 @@ mod tests {
 
         admin(&simulator, "POST", "/admin/reset", "").await;
         assert_eq!((simulator.calls().len(), simulator.sessions().len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_record_has_a_line_for_each_call_and_is_appended_to() {
+        let folder = std::env::temp_dir().join(format!("gs-simulator-record-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let record = folder.join("calls.jsonl");
+        for drop_answers in [0, 1] {
+            let options =
+                Options { record: Some(record.clone()), faults: Faults { drop_answers, ..Faults::default() }, ..Options::default() };
+            call(&Simulator::start(options).await.unwrap(), ATTACH).await;
+        }
+
+        let lines = std::fs::read_to_string(&record).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+
+        let outcomes: Vec<Value> = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone()).collect();
+        assert_eq!(outcomes, ["applied", "applied-unanswered"]);
     }
 
     #[tokio::test]

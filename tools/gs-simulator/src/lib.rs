@@ -49,9 +49,11 @@ mod wire;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,9 +62,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use answer::Garbling;
-pub use calls::{Call, Outcome, Stats};
+pub use calls::{Call, KeyStats, Outcome, Stats};
 pub use dice::{NotProbability, Probability};
 pub use faults::{AnswerFault, Chances, ErrorFault, Faults, Refusing};
+pub use rate::RateWindow;
 pub use tc3::{Key, Keys};
 pub use wire::Operation;
 pub use world::{NotRepeated, Repeated, World};
@@ -91,12 +94,16 @@ pub struct Options {
     pub signature_validity: Duration,
     /// How many calls of one key are accepted in any one second.
     pub qps: u32,
+    /// Which second the rate is counted in.
+    pub rate_window: RateWindow,
     /// If there are any, no other session exists. If not, a session exists from its first use on.
     pub known_sessions: BTreeSet<String>,
     /// What the service answers where its documentation is silent.
     pub world: World,
     /// What goes wrong from the start.
     pub faults: Faults,
+    /// Every [`Call`] is appended to this file, as a line of JSON.
+    pub record: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -108,9 +115,11 @@ impl Default for Options {
             clock_offset_seconds: 0,
             signature_validity: Duration::from_mins(5),
             qps: 20,
+            rate_window: RateWindow::default(),
             known_sessions: BTreeSet::new(),
             world: World::default(),
             faults: Faults::default(),
+            record: None,
         }
     }
 }
@@ -128,7 +137,7 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// The address can't be listened on, or is not loopback without [`Options::allow_non_loopback`].
+    /// The address can't be listened on, or is not loopback without [`Options::allow_non_loopback`]; the record can't be opened.
     pub async fn start(options: Options) -> io::Result<Self> {
         if !options.listen.ip().is_loopback() && !options.allow_non_loopback {
             let message = format!(
@@ -137,13 +146,19 @@ impl Simulator {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
+        let record = options.record.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
-        let rules = Rules { keys: options.keys, signature_validity: options.signature_validity, qps: options.qps };
+        let rules = Rules {
+            keys: options.keys,
+            signature_validity: options.signature_validity,
+            qps: options.qps,
+            rate_window: options.rate_window,
+        };
         // Request ids of two simulators must differ, as those of the service do.
         let seed = RandomState::new().hash_one(address);
         let service = Service::new(rules, options.world, options.known_sessions, options.faults, seed);
-        let host = Arc::new(Host::new(service, options.clock_offset_seconds));
+        let host = Arc::new(Host::new(service, options.clock_offset_seconds, record));
         let server = tokio::spawn(http::serve(listener, Arc::clone(&host)));
         Ok(Self { address, host, server })
     }

@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Key, Options, Repeated, Simulator, World};
+use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Key, Options, RateWindow, Repeated, Simulator, World};
 use tokio::signal::unix::{SignalKind, signal};
 
 const AFTER_HELP: &str = "\
 Point a client at the printed address (plain HTTP, POST /). People look at it with curl:
   curl $URL/admin/sessions                         the phones of each session
   curl $URL/admin/calls                            what came, and what became of it
-  curl $URL/admin/stats                            counts, and the busiest second
+  curl $URL/admin/stats                            counts and the busiest second, of each key
   curl -X PUT $URL/admin/sessions/S -d '[\"a\"]'     session S has exactly these phones
   curl -X DELETE $URL/admin/sessions/S             session S ends: later calls don't find it
   curl -X POST $URL/admin/reset                    forget sessions and calls
@@ -71,6 +72,10 @@ struct Arguments {
     #[arg(long, env = "SIM_QPS", value_name = "CALLS", default_value_t = 20)]
     qps: u32,
 
+    /// Which second the rate is counted in: any, or each full one since the start.
+    #[arg(long, env = "SIM_RATE_WINDOW", value_name = "WINDOW", value_enum, default_value_t)]
+    rate_window: RateWindow,
+
     /// A session that exists (repeatable). With none, every session exists from its first use on; with any, all others answer
     /// `ResourceNotFound.SessionNotFound`.
     #[arg(long = "known-session", env = "SIM_KNOWN_SESSION", value_name = "ID", value_delimiter = ',')]
@@ -86,6 +91,10 @@ struct Arguments {
     /// Apply the first N calls and close their connections without an answer.
     #[arg(long, env = "SIM_DROP_ANSWERS", value_name = "N", default_value_t = 0)]
     drop_answers: u32,
+
+    /// Append every call to this file, as a line of JSON.
+    #[arg(long, env = "SIM_RECORD", value_name = "FILE")]
+    record: Option<PathBuf>,
 }
 
 impl From<Arguments> for Options {
@@ -101,6 +110,7 @@ impl From<Arguments> for Options {
             clock_offset_seconds: arguments.clock_offset,
             signature_validity: Duration::from_secs(arguments.signature_validity),
             qps: arguments.qps,
+            rate_window: arguments.rate_window,
             known_sessions: without_empty(arguments.known_sessions),
             world: arguments.world.into(),
             faults: Faults {
@@ -108,6 +118,7 @@ impl From<Arguments> for Options {
                 drop_answers: arguments.drop_answers,
                 ..Faults::default()
             },
+            record: arguments.record,
         }
     }
 }

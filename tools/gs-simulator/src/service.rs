@@ -5,7 +5,7 @@
 //!           (faults, of signed calls only)                                       (faults)                                    └─ lost? garbled?
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -14,7 +14,7 @@ use crate::answer::Answer;
 use crate::calls::{Call, History, Outcome, Stats};
 use crate::faults::Faults;
 use crate::mischief::{Mischief, Return, Way};
-use crate::rate::Window;
+use crate::rate::{Quota, RateWindow};
 use crate::sessions::{Sessions, Switched, Unchanged};
 use crate::tc3::{self, AuthError, Keys};
 use crate::wire::{self, Refusal, Request, RequestIds, Switch};
@@ -26,6 +26,7 @@ pub(crate) struct Rules {
     pub(crate) keys: Keys,
     pub(crate) signature_validity: Duration,
     pub(crate) qps: u32,
+    pub(crate) rate_window: RateWindow,
 }
 
 /// The moment at which a request arrives.
@@ -54,23 +55,21 @@ pub(crate) struct Service {
     pub(crate) world: World,
     pub(crate) sessions: Sessions,
     pub(crate) mischief: Mischief,
-    /// By `SecretId`. Known keys only, so that strangers can't fill the memory.
-    windows: BTreeMap<String, Window>,
+    quota: Quota,
     history: History,
-    throttled: u64,
     request_ids: RequestIds,
 }
 
 impl Service {
     pub(crate) fn new(rules: Rules, world: World, known_sessions: BTreeSet<String>, faults: Faults, seed: u64) -> Self {
+        let quota = Quota::new(rules.qps, rules.rate_window);
         Self {
             rules,
             world,
             sessions: Sessions::new(known_sessions),
             mischief: Mischief::new(faults),
-            windows: BTreeMap::new(),
+            quota,
             history: History::default(),
-            throttled: 0,
             request_ids: RequestIds::new(seed),
         }
     }
@@ -132,21 +131,20 @@ impl Service {
         self.history.all()
     }
 
+    /// The newest of [`Self::calls`].
+    pub(crate) fn last_call(&self) -> Option<&Call> {
+        self.history.last()
+    }
+
     pub(crate) fn stats(&self) -> Stats {
-        Stats {
-            calls: self.history.count(),
-            throttled: self.throttled,
-            max_arrivals_in_one_second: self.windows.values().map(Window::most_arrived).max().unwrap_or(0),
-            max_accepted_in_one_second: self.windows.values().map(Window::most_accepted).max().unwrap_or(0),
-        }
+        Stats { calls: self.history.count(), ..self.quota.stats() }
     }
 
     /// Forgets sessions, calls and counts, the current second's quota included. The world and the faults stay.
     pub(crate) fn reset(&mut self) {
         self.sessions.forget();
-        self.windows.clear();
+        self.quota.forget();
         self.history = History::default();
-        self.throttled = 0;
     }
 
     fn carry_out(&mut self, request: &Request, at: Arrival) -> Result<(Switch, Switched), Refusal> {
@@ -155,8 +153,8 @@ impl Service {
         request.check_action()?;
         self.verify(request, at)?;
         if self.mischief.throttles() {
-            self.throttled += 1;
-            return Err(over_limit(usize::try_from(self.rules.qps).unwrap_or(usize::MAX).saturating_add(1), self.rules.qps));
+            self.quota.throttle(tc3::claimed_secret_id(&request.headers).unwrap_or_default());
+            return Err(over_limit(self.quota.limit().saturating_add(1), self.quota.limit()));
         }
         if let Some(code) = self.mischief.error() {
             return Err(Refusal::new(code, "The simulator was told to answer this."));
@@ -172,12 +170,7 @@ impl Service {
         let Some(secret_id) = tc3::claimed_secret_id(&request.headers).filter(|&id| self.rules.keys.contains_key(id)) else {
             return Ok(());
         };
-        let limit = self.rules.qps;
-        let window = self.windows.entry(secret_id.to_owned()).or_default();
-        window.arrive(at.since_start, usize::try_from(limit).unwrap_or(usize::MAX)).map_err(|over| {
-            self.throttled += 1;
-            over_limit(over.arrived, limit)
-        })
+        self.quota.arrive(secret_id, at.since_start).map_err(|over| over_limit(over.arrived, self.quota.limit()))
     }
 
     fn verify(&self, request: &Request, at: Arrival) -> Result<(), AuthError> {
@@ -193,7 +186,7 @@ impl Service {
     }
 }
 
-fn over_limit(arrived: usize, limit: u32) -> Refusal {
+fn over_limit(arrived: usize, limit: usize) -> Refusal {
     Refusal::new(
         "RequestLimitExceeded",
         format!(
@@ -238,7 +231,7 @@ mod tests {
 
     fn service(faults: Faults) -> Service {
         let keys = Keys::from([("ID".to_owned(), Key::long_term("SECRET"))]);
-        let rules = Rules { keys, signature_validity: Duration::from_mins(5), qps: 20 };
+        let rules = Rules { keys, signature_validity: Duration::from_mins(5), qps: 20, rate_window: RateWindow::Sliding };
         Service::new(rules, World::default(), BTreeSet::new(), faults, 1)
     }
 
@@ -323,7 +316,8 @@ mod tests {
         let Reaction::Answer(Answer { body, .. }) = reaction else { panic!("{reaction:?}") };
         assert!(body.contains("Your current request times equals to `21` in a second, which exceeds the frequency limit `20`"), "{body}");
         assert_eq!(outcomes(&service).last().unwrap(), "refused:RequestLimitExceeded");
-        assert_eq!(service.stats(), Stats { calls: 21, throttled: 1, max_arrivals_in_one_second: 21, max_accepted_in_one_second: 20 });
+        let stats = service.stats();
+        assert_eq!((stats.calls, stats.throttled, stats.max_accepted_in_one_second, stats.by_key["ID"].arrivals), (21, 1, 20, 21));
         service.receive(&signed(ATTACH), after(1000));
         assert_eq!(outcomes(&service).last().unwrap(), "applied");
     }
