@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::calls::{Call, Stats};
 use crate::faults::Faults;
 use crate::host::Host;
+use crate::identity::Identity;
 use crate::mischief::Mischief;
 use crate::service::Service;
 use crate::world::World;
@@ -27,6 +28,8 @@ pub(crate) fn routes() -> Router<Arc<Host>> {
         .route("/admin/calls", get(calls))
         .route("/admin/stats", get(stats))
         .route("/admin/world", get(world).put(set_world))
+        .route("/admin/identity", get(identity).put(set_identity))
+        .route("/admin/issued-keys/expire", post(expire_issued_keys))
         .route("/admin/faults", get(faults).put(set_faults).delete(clear_faults))
         .route("/admin/reset", post(reset))
 }
@@ -62,6 +65,21 @@ async fn set_world(State(host): Shared, body: Bytes) -> Result<Json<World>, BadB
     let world: World = from_json(&body)?;
     host.with(|service| service.world = world.clone());
     Ok(Json(world))
+}
+
+async fn identity(State(host): Shared) -> Json<Identity> {
+    Json(host.with(|service| service.issuer.identity.clone()))
+}
+
+async fn set_identity(State(host): Shared, body: Bytes) -> Result<Json<Identity>, BadBody> {
+    let identity: Identity = from_json(&body)?;
+    host.with(|service| service.issuer.identity = identity.clone());
+    Ok(Json(identity))
+}
+
+async fn expire_issued_keys(State(host): Shared) -> StatusCode {
+    host.with_now(Service::expire_issued_keys);
+    StatusCode::NO_CONTENT
 }
 
 async fn faults(State(host): Shared) -> Json<Faults> {

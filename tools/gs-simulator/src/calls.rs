@@ -99,11 +99,13 @@ pub struct Stats {
     pub calls: u64,
     /// Calls that were refused for the rate.
     pub throttled: u64,
+    /// Temporary keys that were given out, by STS and the metadata service, since the start.
+    pub keys_issued: u64,
     /// The most arrivals of one known `SecretId` in any one second. Unsigned, dropped and held requests do not arrive.
     pub max_arrivals_in_one_second: usize,
     /// The same without the throttled: never above the quota, unless the rate window is fixed.
     pub max_accepted_in_one_second: usize,
-    /// The same of each known `SecretId` that called.
+    /// The same of each known `SecretId` that called; `issued` is all temporary keys that were given out.
     pub by_key: BTreeMap<String, KeyStats>,
 }
 

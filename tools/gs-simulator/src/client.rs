@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,11 +35,20 @@ pub(crate) fn api_headers(simulator: &Simulator) -> HeaderMap {
     headers
 }
 
+pub(crate) fn header((name, value): (&str, &str)) -> (HeaderName, HeaderValue) {
+    (name.parse().unwrap(), value.parse().unwrap())
+}
+
 pub(crate) async fn call(simulator: &Simulator, body: &str) -> Vec<u8> {
+    call_with(simulator, body, EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, None).await
+}
+
+pub(crate) async fn call_with(simulator: &Simulator, body: &str, secret_id: &str, secret_key: &str, token: Option<&str>) -> Vec<u8> {
     let (mut headers, now) = (api_headers(simulator), simulator.now());
-    let authorization = tc3::sign(&headers, body.as_bytes(), EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, now);
+    let authorization = tc3::sign(&headers, body.as_bytes(), secret_id, secret_key, now);
     headers.insert("x-tc-timestamp", now.as_second().into());
     headers.insert("authorization", authorization.parse().unwrap());
+    headers.extend(token.map(|token| header(("x-tc-token", token))));
     exchange(simulator, "POST", "/", &headers, body).await
 }
 

@@ -53,10 +53,17 @@ impl Host {
         act(&mut self.service.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    pub(crate) fn with_now<T>(&self, act: impl FnOnce(&mut Service, Timestamp) -> T) -> T {
+        self.with(|service| {
+            let now = self.now_at(service);
+            act(service, now)
+        })
+    }
+
     /// A call arrives; `act` gives it to the service. It is timed and recorded under the lock: the order of times is the order of calls.
     pub(crate) fn with_arrival<T>(&self, act: impl FnOnce(&mut Service, Arrival) -> T) -> T {
-        self.with(|service| {
-            let at = Arrival { now: self.now_at(service), since_start: self.started.elapsed() };
+        self.with_now(|service, now| {
+            let at = Arrival { now, since_start: self.started.elapsed() };
             let result = act(service, at);
             if let (Some(record), Some(call)) = (&self.record, service.last_call()) {
                 write_line(record, call);

@@ -23,6 +23,7 @@ use tokio::time::sleep;
 use crate::admin;
 use crate::drip::Dripping;
 use crate::host::Host;
+use crate::metadata;
 use crate::service::Reaction;
 use crate::wire::{self, BODY_BYTES_MAX};
 
@@ -32,7 +33,7 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const HELP: &str = "This is gs-simulator. It has POST / (the API) and, for you: GET /admin/sessions, PUT|DELETE /admin/sessions/{id}, \
-                    GET /admin/calls, GET /admin/stats, GET|PUT /admin/world, GET|PUT|DELETE /admin/faults, POST /admin/reset.\n";
+                    GET /admin/calls, GET /admin/stats, GET|PUT /admin/world, GET|PUT|DELETE /admin/faults, GET|PUT /admin/identity, POST /admin/issued-keys/expire, POST /admin/reset.\n";
 
 /// Serves until the task is aborted; its connections end with it.
 pub(crate) async fn serve(listener: TcpListener, host: Arc<Host>) {
@@ -90,6 +91,7 @@ fn routes(host: Arc<Host>) -> Router {
     Router::new()
         .route("/", post(api))
         .merge(admin::routes())
+        .merge(metadata::routes())
         .fallback(|| async { (StatusCode::NOT_FOUND, HELP) })
         .method_not_allowed_fallback(|| async { (StatusCode::METHOD_NOT_ALLOWED, HELP) })
         .with_state(host)
@@ -270,7 +272,7 @@ mod tests {
         let calls = admin(&simulator, "GET", "/admin/calls", "").await.1;
         assert_eq!((&calls[0]["outcome"], &calls[0]["failed"]), (&json!("applied"), &json!(["a"])));
         let of_key = json!({"arrivals": 1, "throttled": 0, "maxArrivalsInOneSecond": 1, "maxAcceptedInOneSecond": 1});
-        let counts = json!({"calls": 1, "throttled": 0, "maxArrivalsInOneSecond": 1, "maxAcceptedInOneSecond": 1,
+        let counts = json!({"calls": 1, "throttled": 0, "keysIssued": 0, "maxArrivalsInOneSecond": 1, "maxAcceptedInOneSecond": 1,
                             "byKey": {EXAMPLE_SECRET_ID: of_key}});
         assert_eq!(admin(&simulator, "GET", "/admin/stats", "").await.1, counts);
 

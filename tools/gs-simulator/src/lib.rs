@@ -23,6 +23,7 @@
 //!                        └─> admin: JSON for people                                         ├─> rate      the quota
 //!                                                                                           ├─> sessions  members
 //!                                                                                           ├─> world     what is published nowhere
+//!                  └─> metadata: a machine's role                                            ├─> identity  STS, temporary keys
 //!                                                                                           ├─> mischief  what goes wrong: faults, dice
 //!                                                                                           ├─> answer    what leaves, as it should or not
 //!                                                                                           └─> calls     the history
@@ -40,6 +41,8 @@ mod drip;
 mod faults;
 mod host;
 mod http;
+mod identity;
+mod metadata;
 mod mischief;
 mod rate;
 mod service;
@@ -53,7 +56,7 @@ use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +68,7 @@ pub use answer::Garbling;
 pub use calls::{Call, KeyStats, Outcome, Stats};
 pub use dice::{NotProbability, Probability};
 pub use faults::{AnswerFault, Chances, ErrorFault, Faults, Refusing};
+pub use identity::Identity;
 pub use rate::RateWindow;
 pub use tc3::{Key, Keys};
 pub use wire::Operation;
@@ -100,6 +104,8 @@ pub struct Options {
     pub known_sessions: BTreeSet<String>,
     /// What the service answers where its documentation is silent.
     pub world: World,
+    /// Who gets temporary keys from STS and the metadata service.
+    pub identity: Identity,
     /// What goes wrong from the start.
     pub faults: Faults,
     /// Every [`Call`] is appended to this file, as a line of JSON.
@@ -118,6 +124,7 @@ impl Default for Options {
             rate_window: RateWindow::default(),
             known_sessions: BTreeSet::new(),
             world: World::default(),
+            identity: Identity::default(),
             faults: Faults::default(),
             record: None,
         }
@@ -146,7 +153,7 @@ impl Simulator {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        let record = options.record.map(|path| File::options().create(true).append(true).open(path)).transpose()?;
+        let record = options.record.map(|path| open_record(&path)).transpose()?;
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let rules = Rules {
@@ -157,7 +164,8 @@ impl Simulator {
         };
         // Request ids of two simulators must differ, as those of the service do.
         let seed = RandomState::new().hash_one(address);
-        let service = Service::new(rules, options.world, options.known_sessions, options.faults, seed);
+        let mut service = Service::new(rules, options.world, options.known_sessions, options.faults, seed);
+        service.issuer.identity = options.identity;
         let host = Arc::new(Host::new(service, options.clock_offset_seconds, record));
         let server = tokio::spawn(http::serve(listener, Arc::clone(&host)));
         Ok(Self { address, host, server })
@@ -227,6 +235,16 @@ impl Simulator {
         self.host.with(|service| service.world = world);
     }
 
+    /// Who gets temporary keys, from the next request on. Keys that were issued stay as they are.
+    pub fn set_identity(&self, identity: Identity) {
+        self.host.with(|service| service.issuer.identity = identity);
+    }
+
+    /// Every temporary key that was given out is refused from now on.
+    pub fn expire_issued_keys(&self) {
+        self.host.with_now(Service::expire_issued_keys);
+    }
+
     /// The faults that are left.
     #[must_use]
     pub fn faults(&self) -> Faults {
@@ -242,6 +260,11 @@ impl Simulator {
     pub fn reset(&self) {
         self.host.with(Service::reset);
     }
+}
+
+fn open_record(path: &Path) -> io::Result<File> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("the record {} can't be opened: {error}", path.display()));
+    File::options().create(true).append(true).open(path).map_err(named)
 }
 
 impl Drop for Simulator {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Key, Options, RateWindow, Repeated, Simulator, World};
+use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Identity, Key, Options, RateWindow, Repeated, Simulator, World};
 use tokio::signal::unix::{SignalKind, signal};
 
 const AFTER_HELP: &str = "\
@@ -20,6 +20,12 @@ Point a client at the printed address (plain HTTP, POST /). People look at it wi
   curl -X POST $URL/admin/reset                    forget sessions and calls
   curl $URL/admin/world                            what the service answers where nothing is published
   curl -X PUT $URL/admin/world -d '{\"addPresent\":\"failure\"}'   this world, its other fields by default
+  curl -X PUT $URL/admin/identity -d '{\"role\":\"R\"}'   who gets temporary keys; each field is optional:
+    role NAME                    the machine's role; its keys are at /latest/meta-data/cam/security-credentials/NAME
+    keyLifeSeconds N             how long issued keys serve
+    webIdentityTokens [T,…]      what AssumeRoleWithWebIdentity accepts; none: anything
+    stsError CODE, metadataStatus N   they answer this instead
+  curl -X POST $URL/admin/issued-keys/expire       all temporary keys end now
   curl $URL/admin/faults                           the faults that are left
   curl -X DELETE $URL/admin/faults                 no more faults
   curl -X PUT $URL/admin/faults -d '{\"dropAnswers\":1}'   these faults and no others; each field is optional:
@@ -84,6 +90,14 @@ struct Arguments {
     #[command(flatten)]
     world: WorldArguments,
 
+    /// The machine's role: the metadata service (GET /latest/meta-data/cam/security-credentials/) gives out its keys.
+    #[arg(long, env = "SIM_ROLE", value_name = "NAME")]
+    role: Option<String>,
+
+    /// How long keys serve that STS (AssumeRoleWithWebIdentity) and the metadata service give out [default: as asked for, 7200].
+    #[arg(long, env = "SIM_KEY_LIFE", value_name = "SECONDS")]
+    key_life: Option<u32>,
+
     /// A phone that fails to attach (repeatable): it is listed in `FailureInstanceIds`.
     #[arg(long = "fail-instance", env = "SIM_FAIL_INSTANCE", value_name = "ID", value_delimiter = ',')]
     fail_instances: Vec<String>,
@@ -113,6 +127,7 @@ impl From<Arguments> for Options {
             rate_window: arguments.rate_window,
             known_sessions: without_empty(arguments.known_sessions),
             world: arguments.world.into(),
+            identity: Identity { role: arguments.role, key_life_seconds: arguments.key_life, ..Identity::default() },
             faults: Faults {
                 fail_instances: without_empty(arguments.fail_instances),
                 drop_answers: arguments.drop_answers,

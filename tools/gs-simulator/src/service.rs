@@ -13,12 +13,16 @@ use jiff::Timestamp;
 use crate::answer::Answer;
 use crate::calls::{Call, History, Outcome, Stats};
 use crate::faults::Faults;
+use crate::identity::{self, Identity, Issuer, RoleKeys};
 use crate::mischief::{Mischief, Return, Way};
 use crate::rate::{Quota, RateWindow};
 use crate::sessions::{Sessions, Switched, Unchanged};
 use crate::tc3::{self, AuthError, Keys};
 use crate::wire::{self, Refusal, Request, RequestIds, Switch};
 use crate::world::World;
+
+/// How the counts call all keys that were issued.
+const ISSUED_KEYS: &str = "issued";
 
 /// What does not change while the service runs.
 #[derive(Clone, Debug)]
@@ -56,6 +60,7 @@ pub(crate) struct Service {
     pub(crate) sessions: Sessions,
     pub(crate) mischief: Mischief,
     quota: Quota,
+    pub(crate) issuer: Issuer,
     history: History,
     request_ids: RequestIds,
 }
@@ -69,6 +74,7 @@ impl Service {
             sessions: Sessions::new(known_sessions),
             mischief: Mischief::new(faults),
             quota,
+            issuer: Issuer::new(Identity::default(), seed),
             history: History::default(),
             request_ids: RequestIds::new(seed),
         }
@@ -77,6 +83,9 @@ impl Service {
     /// A request comes in.
     pub(crate) fn receive(&mut self, request: &Request, at: Arrival) -> Reaction {
         let request_id = self.request_ids.next();
+        if request.header("x-tc-action") == Some(identity::ACTION) {
+            return self.assume_role(request, at, request_id);
+        }
         let strange = self.verify(request, at).is_err();
         let way = if strange { Way::Clear } else { self.mischief.way() };
         let (outcome, switched, reaction) = match way {
@@ -97,6 +106,28 @@ impl Service {
         };
         self.history.add(call(request, at, request_id, outcome, switched));
         reaction
+    }
+
+    /// STS, for short: unsigned, so it meets no faults but those of [`Identity`].
+    fn assume_role(&mut self, request: &Request, at: Arrival, request_id: String) -> Reaction {
+        let (outcome, body) = match self.issuer.assume_role(request, &mut self.rules.keys, at.now, &request_id) {
+            Ok(body) => (Outcome::Applied, body),
+            Err(refusal) => {
+                let body = wire::failure(&refusal, &request_id);
+                (Outcome::Refused(refusal.code), body)
+            }
+        };
+        self.history.add(call(request, at, request_id, outcome, Switched::default()));
+        Reaction::Answer(Answer::of_the_service(body))
+    }
+
+    /// The metadata service's keys. None: the machine has no such role.
+    pub(crate) fn role_keys(&mut self, role: &str, now: Timestamp) -> Option<RoleKeys> {
+        self.issuer.role_keys(role, &mut self.rules.keys, now)
+    }
+
+    pub(crate) fn expire_issued_keys(&mut self, now: Timestamp) {
+        self.issuer.expire_all(&mut self.rules.keys, now);
     }
 
     fn answer(&mut self, switch: &Switch, switched: Switched, request_id: &str) -> (Outcome, Switched, Reaction) {
@@ -137,7 +168,7 @@ impl Service {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        Stats { calls: self.history.count(), ..self.quota.stats() }
+        Stats { calls: self.history.count(), keys_issued: self.issuer.count(), ..self.quota.stats() }
     }
 
     /// Forgets sessions, calls and counts, the current second's quota included. The world and the faults stay.
@@ -150,10 +181,10 @@ impl Service {
     fn carry_out(&mut self, request: &Request, at: Arrival) -> Result<(Switch, Switched), Refusal> {
         let parameters = request.parameters()?;
         self.count(request, at)?;
-        request.check_action()?;
+        request.check_action(wire::ACTION, wire::VERSION)?;
         self.verify(request, at)?;
         if self.mischief.throttles() {
-            self.quota.throttle(tc3::claimed_secret_id(&request.headers).unwrap_or_default());
+            self.quota.throttle(self.account(request).unwrap_or_default());
             return Err(over_limit(self.quota.limit().saturating_add(1), self.quota.limit()));
         }
         if let Some(code) = self.mischief.error() {
@@ -165,12 +196,16 @@ impl Service {
         Ok((switch, switched))
     }
 
-    /// The quota. A request without a known key counts for nobody: its refusal comes with the signature.
+    /// Whose quota a request draws on: its key's, and one quota for all issued keys, as they belong to one account. None without a
+    /// known key: it counts for nobody, its refusal comes with the signature.
+    fn account<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        let secret_id = tc3::claimed_secret_id(&request.headers).filter(|&id| self.rules.keys.contains_key(id))?;
+        Some(if self.issuer.issued(secret_id) { ISSUED_KEYS } else { secret_id })
+    }
+
     fn count(&mut self, request: &Request, at: Arrival) -> Result<(), Refusal> {
-        let Some(secret_id) = tc3::claimed_secret_id(&request.headers).filter(|&id| self.rules.keys.contains_key(id)) else {
-            return Ok(());
-        };
-        self.quota.arrive(secret_id, at.since_start).map_err(|over| over_limit(over.arrived, self.quota.limit()))
+        let Some(account) = self.account(request) else { return Ok(()) };
+        self.quota.arrive(account, at.since_start).map_err(|over| over_limit(over.arrived, self.quota.limit()))
     }
 
     fn verify(&self, request: &Request, at: Arrival) -> Result<(), AuthError> {

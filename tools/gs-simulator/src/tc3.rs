@@ -27,19 +27,21 @@ pub struct Key {
     pub secret_key: String,
     /// The token that must come in `X-TC-Token`: only temporary keys have one.
     pub token: Option<String>,
+    /// From then on it is refused. None: never.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl Key {
     /// A key that never expires and has no token.
     #[must_use]
     pub fn long_term(secret_key: impl Into<String>) -> Self {
-        Self { secret_key: secret_key.into(), token: None }
+        Self { secret_key: secret_key.into(), token: None, expires_at: None }
     }
 
     /// A key as STS gives it out: each request must carry its token.
     #[must_use]
     pub fn temporary(secret_key: impl Into<String>, token: impl Into<String>) -> Self {
-        Self { secret_key: secret_key.into(), token: Some(token.into()) }
+        Self { secret_key: secret_key.into(), token: Some(token.into()), expires_at: None }
     }
 }
 
@@ -67,6 +69,8 @@ pub(crate) enum AuthError {
     Expired { apart_seconds: u64, validity_seconds: u64, now: Timestamp },
     #[error("X-TC-Token does not belong to this SecretId: temporary keys need theirs, long-term keys must not send one.")]
     Token,
+    #[error("These temporary keys expired at {0}.")]
+    KeyExpired(Timestamp),
     #[error("The signature does not match this request: {0}.")]
     Mismatch(String),
 }
@@ -78,7 +82,7 @@ impl AuthError {
             Self::NoTimestamp => "MissingParameter",
             Self::UnknownKey(_) => "AuthFailure.SecretIdNotFound",
             Self::Expired { .. } => "AuthFailure.SignatureExpire",
-            Self::Token => "AuthFailure.TokenFailure",
+            Self::Token | Self::KeyExpired(_) => "AuthFailure.TokenFailure",
             Self::Mismatch(_) => "AuthFailure.SignatureFailure",
         }
     }
@@ -173,7 +177,10 @@ pub(crate) fn verify(headers: &HeaderMap, body: &[u8], keys: &Keys, now: Timesta
     if text(headers, "x-tc-token") != key.token.as_deref() {
         return Err(AuthError::Token);
     }
-    Ok(())
+    match key.expires_at {
+        Some(end) if end <= now => Err(AuthError::KeyExpired(end)),
+        _ => Ok(()),
+    }
 }
 
 fn canonical_request(headers: &HeaderMap, body: &[u8], signed_headers: &str) -> Result<String, AuthError> {
@@ -461,6 +468,11 @@ mod tests {
 
         vector.keys.insert("AKIDEXAMPLE".to_owned(), Key::temporary("SECRETEXAMPLE", "t-1"));
         assert_eq!(vector.code(), "accepted");
+
+        let key = Key { expires_at: Some(vector.signed_at), ..Key::temporary("SECRETEXAMPLE", "t-1") };
+        vector.keys.insert("AKIDEXAMPLE".to_owned(), key);
+        assert_eq!(vector.verify_after(-1), Ok(()));
+        assert_eq!(vector.code(), "AuthFailure.TokenFailure");
 
         vector.headers.remove("x-tc-token");
         assert_eq!(vector.code(), "AuthFailure.TokenFailure");

@@ -48,16 +48,19 @@ impl Request {
             .map_err(|error| Refusal::new("InvalidRequest", format!("The body is not a JSON object: {error}.")))
     }
 
-    /// The common parameters, which TC3 puts into headers.
-    pub(crate) fn check_action(&self) -> Result<(), Refusal> {
-        let required = |name: &str| self.header(name).ok_or_else(|| missing(name));
-        let action = required("X-TC-Action")?;
-        if action != ACTION {
-            return Err(Refusal::new("InvalidAction", format!("X-TC-Action {action:?} is not known here, only {ACTION}.")));
+    /// A common parameter, which TC3 puts into a header.
+    pub(crate) fn required(&self, name: &str) -> Result<&str, Refusal> {
+        self.header(name).ok_or_else(|| missing(name))
+    }
+
+    pub(crate) fn check_action(&self, expected: &str, expected_version: &str) -> Result<(), Refusal> {
+        let action = self.required("X-TC-Action")?;
+        if action != expected {
+            return Err(Refusal::new("InvalidAction", format!("X-TC-Action {action:?} is not known here, only {expected}.")));
         }
-        let version = required("X-TC-Version")?;
-        if version != VERSION {
-            return Err(Refusal::new("NoSuchVersion", format!("X-TC-Version {version:?} does not exist, only {VERSION}.")));
+        let version = self.required("X-TC-Version")?;
+        if version != expected_version {
+            return Err(Refusal::new("NoSuchVersion", format!("X-TC-Version {version:?} does not exist, only {expected_version}.")));
         }
         Ok(())
     }
@@ -87,13 +90,8 @@ pub(crate) struct Parameters(Map<String, Value>);
 
 impl Parameters {
     pub(crate) fn switch(&self) -> Result<Switch, Refusal> {
-        if let Some(unknown) = self.0.keys().find(|name| !PARAMETERS.contains(&name.as_str())) {
-            return Err(Refusal::new("UnknownParameter", format!("The parameter `{unknown}` is not recognized.")));
-        }
-        let session_id = self.required("SessionId")?.as_str().ok_or_else(|| invalid("SessionId", "a string"))?;
-        if session_id.is_empty() {
-            return Err(Refusal::new("InvalidParameterValue", "The parameter `SessionId` must not be empty."));
-        }
+        self.only(&PARAMETERS)?;
+        let session_id = self.text("SessionId")?;
         let operation = match self.required("Type")?.as_i64().ok_or_else(|| invalid("Type", "an integer"))? {
             1 => Operation::Attach,
             2 => Operation::Detach,
@@ -108,9 +106,30 @@ impl Parameters {
         Ok(Switch { session_id: session_id.to_owned(), operation, instance_ids })
     }
 
+    /// No others than these.
+    pub(crate) fn only(&self, known: &[&str]) -> Result<(), Refusal> {
+        match self.0.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(unknown) => Err(Refusal::new("UnknownParameter", format!("The parameter `{unknown}` is not recognized."))),
+            None => Ok(()),
+        }
+    }
+
+    /// A string that must be there, and have a character at least.
+    pub(crate) fn text(&self, name: &str) -> Result<&str, Refusal> {
+        match self.required(name)?.as_str() {
+            Some("") => Err(Refusal::new("InvalidParameterValue", format!("The parameter `{name}` must not be empty."))),
+            Some(text) => Ok(text),
+            None => Err(invalid(name, "a string")),
+        }
+    }
+
     /// A null is no value.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name).filter(|value| !value.is_null())
+    }
+
     fn required(&self, name: &str) -> Result<&Value, Refusal> {
-        self.0.get(name).filter(|value| !value.is_null()).ok_or_else(|| missing(name))
+        self.get(name).ok_or_else(|| missing(name))
     }
 }
 
@@ -118,7 +137,7 @@ fn missing(name: &str) -> Refusal {
     Refusal::new("MissingParameter", format!("The request is missing a required parameter `{name}`."))
 }
 
-fn invalid(name: &str, must_be: &str) -> Refusal {
+pub(crate) fn invalid(name: &str, must_be: &str) -> Refusal {
     Refusal::new("InvalidParameter", format!("The parameter `{name}` must be {must_be}."))
 }
 
@@ -191,7 +210,7 @@ pub(crate) fn failure(refusal: &Refusal, request_id: &str) -> String {
 }
 
 /// These types have string keys only, so writing them can't fail.
-fn envelope(response: impl Serialize) -> String {
+pub(crate) fn envelope(response: impl Serialize) -> String {
     serde_json::to_string(&Envelope { response }).unwrap_or_default()
 }
 
@@ -303,7 +322,7 @@ mod tests {
             if let Some(value) = value {
                 request.headers.insert(header, value.parse().unwrap());
             }
-            assert_eq!(request.check_action().unwrap_err().code, expected, "{header} {value:?}");
+            assert_eq!(request.check_action(ACTION, VERSION).unwrap_err().code, expected, "{header} {value:?}");
         }
     }
 
