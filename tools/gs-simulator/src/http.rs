@@ -16,9 +16,11 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::admin;
 use crate::drip::Dripping;
@@ -36,14 +38,14 @@ const HELP: &str = "This is gs-simulator. It has POST / (the API) and, for you: 
                     GET /admin/calls, GET /admin/stats, GET|PUT /admin/world, GET|PUT|DELETE /admin/faults, GET|PUT /admin/identity, POST /admin/issued-keys/expire, POST /admin/reset.\n";
 
 /// Serves until the task is aborted; its connections end with it.
-pub(crate) async fn serve(listener: TcpListener, host: Arc<Host>) {
+pub(crate) async fn serve(listener: TcpListener, host: Arc<Host>, tls: Option<TlsAcceptor>) {
     let router = routes(Arc::clone(&host));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, router.clone(), Arc::clone(&host)));
+                    connections.spawn(welcome(stream, tls.clone(), router.clone(), Arc::clone(&host)));
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             },
@@ -61,9 +63,17 @@ struct NoAnswer;
 #[error("the simulator hangs up")]
 struct HangUp;
 
-async fn converse(stream: TcpStream, router: Router, host: Arc<Host>) {
+async fn welcome(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, host: Arc<Host>) {
     // Without it, small answers wait for the client's acknowledgement. A socket that refuses the option still works.
     let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return converse(stream, router, host).await };
+    // A client that does not trust the certificate says so itself.
+    if let Ok(Ok(stream)) = timeout(IDLE_MAX, tls.accept(stream)).await {
+        converse(stream, router, host).await;
+    }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, host: Arc<Host>) {
     let router = TowerToHyperService::new(router);
     let answer = service_fn(|request: Request<Incoming>| {
         let response = router.call(request);
@@ -141,10 +151,9 @@ mod tests {
     use jiff::fmt::rfc2822::DateTimeParser;
     use serde_json::{Value, json};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::time::timeout;
 
     use super::*;
-    use crate::client::{ATTACH, DEADLINE, admin, api_headers, call, exchange, split};
+    use crate::client::{self, ATTACH, DEADLINE, admin, api_headers, call, exchange, split};
     use crate::{AnswerFault, EXAMPLE_SECRET_ID, Faults, Garbling, Options, Outcome, Simulator};
 
     async fn start(faults: Faults) -> Simulator {
@@ -304,6 +313,30 @@ mod tests {
 
         let outcomes: Vec<Value> = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone()).collect();
         assert_eq!(outcomes, ["applied", "applied-unanswered"]);
+    }
+
+    #[tokio::test]
+    async fn a_pods_token_gets_keys_that_sign_calls_and_the_history_shows_both() {
+        let simulator = start(Faults::default()).await;
+        let headers = [
+            ("host", "sts.tencentcloudapi.com"),
+            ("content-type", "application/json"),
+            ("authorization", "SKIP"),
+            ("x-tc-action", "AssumeRoleWithWebIdentity"),
+            ("x-tc-version", "2018-08-13"),
+            ("x-tc-region", "ap-guangzhou"),
+        ];
+        let body = r#"{"ProviderId":"p","WebIdentityToken":"jwt","RoleArn":"r","RoleSessionName":"s","DurationSeconds":900}"#;
+
+        let (_, answer) = split(&exchange(&simulator, "POST", "/", &headers.map(client::header).into_iter().collect(), body).await);
+        let keys = serde_json::from_str::<Value>(&answer).unwrap()["Response"]["Credentials"].clone();
+        let text = |name: &str| keys[name].as_str().unwrap();
+        client::call_with(&simulator, ATTACH, text("TmpSecretId"), text("TmpSecretKey"), Some(text("Token"))).await;
+        client::call_with(&simulator, ATTACH, text("TmpSecretId"), text("TmpSecretKey"), None).await;
+
+        let outcomes: Vec<String> = simulator.calls().iter().map(|call| call.outcome.to_string()).collect();
+        assert_eq!(outcomes, ["applied", "applied", "refused:AuthFailure.TokenFailure"]);
+        assert_eq!(simulator.stats().keys_issued, 1);
     }
 
     #[tokio::test]

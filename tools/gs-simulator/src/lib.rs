@@ -1,6 +1,6 @@
 //! A Tencent Cloud GS server for laptops and tests.
 //!
-//! It answers `SwitchCloudPhoneMultipleStreamSessionSlaves` over plain HTTP, verifies signatures as the service does, counts
+//! It answers `SwitchCloudPhoneMultipleStreamSessionSlaves` over HTTP or HTTPS, verifies signatures as the service does, counts
 //! the rate, keeps sessions in memory, and misbehaves on request. It shares no code with the operator that it tests.
 //!
 //! ```no_run
@@ -19,6 +19,7 @@
 //!
 //! ```text
 //! main ──> Simulator (here) ──> host: a lock and clocks ──> service: the order of judgement ──> tc3       signatures
+//!                  ├─> tls: certificates
 //!                  └─> http: connections ──────┘                                            ├─> wire      JSON in and out
 //!                        └─> admin: JSON for people                                         ├─> rate      the quota
 //!                                                                                           ├─> sessions  members
@@ -48,6 +49,7 @@ mod rate;
 mod service;
 mod sessions;
 mod tc3;
+mod tls;
 mod wire;
 mod world;
 
@@ -71,12 +73,14 @@ pub use faults::{AnswerFault, Chances, ErrorFault, Faults, Refusing};
 pub use identity::Identity;
 pub use rate::RateWindow;
 pub use tc3::{Key, Keys};
+pub use tls::Tls;
 pub use wire::Operation;
 pub use world::{NotRepeated, Repeated, World};
 
 use host::Host;
 use mischief::Mischief;
 use service::{Rules, Service};
+use tls::Terminator;
 
 /// The key that is known by default, as in the documentation's examples.
 pub const EXAMPLE_SECRET_ID: &str = "AKIDEXAMPLE";
@@ -90,6 +94,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Listening elsewhere than on loopback is an error without this: anyone who reaches the simulator may use its admin routes.
     pub allow_non_loopback: bool,
+    /// None: plain HTTP.
+    pub tls: Option<Tls>,
     /// The keys whose signatures are accepted.
     pub keys: Keys,
     /// How far the service's clock is ahead of the machine's.
@@ -117,6 +123,7 @@ impl Default for Options {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             allow_non_loopback: false,
+            tls: None,
             keys: Keys::from([(EXAMPLE_SECRET_ID.to_owned(), Key::long_term(EXAMPLE_SECRET_KEY))]),
             clock_offset_seconds: 0,
             signature_validity: Duration::from_mins(5),
@@ -136,6 +143,8 @@ impl Default for Options {
 pub struct Simulator {
     address: SocketAddr,
     host: Arc<Host>,
+    /// None: plain HTTP.
+    tls: Option<Terminator>,
     server: JoinHandle<()>,
 }
 
@@ -144,7 +153,7 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// The address can't be listened on, or is not loopback without [`Options::allow_non_loopback`]; the record can't be opened.
+    /// The address can't be listened on, or is not loopback without [`Options::allow_non_loopback`]; the record can't be opened; the certificate can't be used.
     pub async fn start(options: Options) -> io::Result<Self> {
         if !options.listen.ip().is_loopback() && !options.allow_non_loopback {
             let message = format!(
@@ -154,6 +163,7 @@ impl Simulator {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let record = options.record.map(|path| open_record(&path)).transpose()?;
+        let tls = options.tls.as_ref().map(|tls| Terminator::new(tls, options.listen.ip())).transpose()?;
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let rules = Rules {
@@ -167,8 +177,8 @@ impl Simulator {
         let mut service = Service::new(rules, options.world, options.known_sessions, options.faults, seed);
         service.issuer.identity = options.identity;
         let host = Arc::new(Host::new(service, options.clock_offset_seconds, record));
-        let server = tokio::spawn(http::serve(listener, Arc::clone(&host)));
-        Ok(Self { address, host, server })
+        let server = tokio::spawn(http::serve(listener, Arc::clone(&host), tls.as_ref().map(|tls| tls.acceptor.clone())));
+        Ok(Self { address, host, tls, server })
     }
 
     /// Where it listens, with the real port.
@@ -180,7 +190,14 @@ impl Simulator {
     /// The endpoint for clients, without a slash at the end: `http://127.0.0.1:4711`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// The certificate, as PEM, that clients must trust to accept [`Tls::SelfMade`]'s.
+    #[must_use]
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.tls.as_ref()?.ca_pem.as_deref()
     }
 
     /// The time by the service's clock.

@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use std::{fs, io};
 
 use clap::Parser;
-use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Identity, Key, Options, RateWindow, Repeated, Simulator, World};
+use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Identity, Key, Options, RateWindow, Repeated, Simulator, Tls, World};
 use tokio::signal::unix::{SignalKind, signal};
 
 const AFTER_HELP: &str = "\
-Point a client at the printed address (plain HTTP, POST /). People look at it with curl:
+Point a client at the printed address (POST /). People look at it with curl:
   curl $URL/admin/sessions                         the phones of each session
   curl $URL/admin/calls                            what came, and what became of it
   curl $URL/admin/stats                            counts and the busiest second, of each key
@@ -61,6 +62,9 @@ struct Arguments {
     /// Listen on an address that others can reach. They can then use the admin routes, too.
     #[arg(long, env = "SIM_ALLOW_NON_LOOPBACK")]
     allow_non_loopback: bool,
+
+    #[command(flatten)]
+    tls: TlsArguments,
 
     /// A key that is accepted (repeatable) [default: AKIDEXAMPLE=SECRETEXAMPLE]. The environment variable separates with commas.
     #[arg(long = "key", env = "SIM_KEY", hide_env_values = true, value_name = "ID=SECRET", value_parser = key, value_delimiter = ',')]
@@ -120,6 +124,7 @@ impl From<Arguments> for Options {
         Self {
             listen: arguments.listen,
             allow_non_loopback: arguments.allow_non_loopback,
+            tls: None, // read from files by `run`
             keys,
             clock_offset_seconds: arguments.clock_offset,
             signature_validity: Duration::from_secs(arguments.signature_validity),
@@ -136,6 +141,38 @@ impl From<Arguments> for Options {
             record: arguments.record,
         }
     }
+}
+
+/// Without them, plain HTTP.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsArguments {
+    /// Serve HTTPS with a self-made certificate for loopback and the service's names; the CA to trust is written to this file.
+    #[arg(long = "tls-self-signed", env = "SIM_TLS_SELF_SIGNED", value_name = "CA_FILE", conflicts_with_all = ["chain", "key"])]
+    ca_file: Option<PathBuf>,
+
+    /// Serve HTTPS with this certificate and its chain (PEM).
+    #[arg(long = "tls-cert", env = "SIM_TLS_CERT", value_name = "FILE", requires = "key")]
+    chain: Option<PathBuf>,
+
+    /// The certificate's key (PEM).
+    #[arg(long = "tls-key", env = "SIM_TLS_KEY", value_name = "FILE", requires = "chain")]
+    key: Option<PathBuf>,
+}
+
+impl TlsArguments {
+    fn read(&self) -> io::Result<Option<Tls>> {
+        if self.ca_file.is_some() {
+            return Ok(Some(Tls::SelfMade));
+        }
+        let (Some(chain), Some(key)) = (&self.chain, &self.key) else { return Ok(None) };
+        let read = |path: &Path| fs::read_to_string(path).map_err(|error| about(path, &error));
+        Ok(Some(Tls::Given { chain_pem: read(chain)?, key_pem: read(key)? }))
+    }
+}
+
+fn about(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// Tencent publishes none of these.
@@ -208,20 +245,24 @@ fn key(argument: &str) -> Result<(String, Key), &'static str> {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let listen = arguments.listen;
-    match run(arguments.into()).await {
+    match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let hint = if error.kind() == std::io::ErrorKind::InvalidInput { " with --allow-non-loopback" } else { "" };
+            let hint = if error.kind() == io::ErrorKind::InvalidInput { " with --allow-non-loopback" } else { "" };
             eprintln!("gs-simulator: can't serve on {listen}: {error}{hint}");
             ExitCode::FAILURE
         }
     }
 }
 
-async fn run(options: Options) -> std::io::Result<()> {
+async fn run(arguments: Arguments) -> io::Result<()> {
     // Before the address is printed: from then on, a script may stop us.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let simulator = Simulator::start(options).await?;
+    let (tls, ca_file) = (arguments.tls.read()?, arguments.tls.ca_file.clone());
+    let simulator = Simulator::start(Options { tls, ..arguments.into() }).await?;
+    if let (Some(path), Some(ca_pem)) = (ca_file, simulator.ca_pem()) {
+        fs::write(&path, ca_pem).map_err(|error| about(&path, &error))?;
+    }
     println!("gs-simulator listens on {}", simulator.url());
     tokio::select! {
         _ = interrupt.recv() => {}
