@@ -33,6 +33,14 @@ pub struct Identity {
     pub sts_error: Option<String>,
     /// The metadata service answers this HTTP status.
     pub metadata_status: Option<u16>,
+    /// STS and the metadata service answer so much later.
+    pub delay_ms: u64,
+}
+
+impl Identity {
+    pub(crate) fn delay(&self) -> Duration {
+        Duration::from_millis(self.delay_ms)
+    }
 }
 
 /// Gives out keys, and remembers which.

@@ -19,12 +19,11 @@
 //!
 //! ```text
 //! main ──> Simulator (here) ──> host: a lock and clocks ──> service: the order of judgement ──> tc3       signatures
-//!                  ├─> tls: certificates
-//!                  └─> http: connections ──────┘                                            ├─> wire      JSON in and out
-//!                        └─> admin: JSON for people                                         ├─> rate      the quota
-//!                                                                                           ├─> sessions  members
-//!                                                                                           ├─> world     what is published nowhere
-//!                  └─> metadata: a machine's role                                            ├─> identity  STS, temporary keys
+//!                  ├─> tls: certificates       │                                            ├─> wire      JSON in and out
+//!                  └─> http: connections ──────┘                                            ├─> rate      the quota
+//!                        ├─> admin: JSON for people                                         ├─> sessions  members
+//!                        ├─> metadata: a machine's role                                     ├─> world     what is published nowhere
+//!                        └─> drip: slow answers                                             ├─> identity  STS, temporary keys
 //!                                                                                           ├─> mischief  what goes wrong: faults, dice
 //!                                                                                           ├─> answer    what leaves, as it should or not
 //!                                                                                           └─> calls     the history

@@ -26,6 +26,7 @@ Point a client at the printed address (POST /). People look at it with curl:
     keyLifeSeconds N             how long issued keys serve
     webIdentityTokens [T,…]      what AssumeRoleWithWebIdentity accepts; none: anything
     stsError CODE, metadataStatus N   they answer this instead
+    delayMs M                    they answer so much later
   curl -X POST $URL/admin/issued-keys/expire       all temporary keys end now
   curl $URL/admin/faults                           the faults that are left
   curl -X DELETE $URL/admin/faults                 no more faults

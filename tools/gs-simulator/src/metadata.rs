@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::time::sleep;
 
 use crate::host::Host;
 use crate::identity::Identity;
@@ -20,11 +21,13 @@ pub(crate) fn routes() -> Router<Arc<Host>> {
 
 async fn role(State(host): State<Arc<Host>>) -> Result<String, StatusCode> {
     let identity = host.with(|service| service.issuer.identity.clone());
+    sleep(identity.delay()).await;
     up(&identity)?;
     identity.role.ok_or(StatusCode::NOT_FOUND)
 }
 
 async fn keys(State(host): State<Arc<Host>>, Path(role): Path<String>) -> Result<Response, StatusCode> {
+    sleep(host.with(|service| service.issuer.identity.delay())).await;
     let keys = host.with_now(|service, now| {
         up(&service.issuer.identity)?;
         service.role_keys(&role, now).ok_or(StatusCode::NOT_FOUND)
@@ -41,6 +44,8 @@ fn up(identity: &Identity) -> Result<(), StatusCode> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use serde_json::Value;
 
     use crate::client::{self, ATTACH, admin, split};
@@ -69,6 +74,15 @@ mod tests {
         assert_eq!(simulator.stats().by_key["issued"].arrivals, 1);
         admin(&simulator, "POST", "/admin/issued-keys/expire", "").await;
         assert!(call().await.contains("AuthFailure.TokenFailure"));
+    }
+
+    #[tokio::test]
+    async fn a_slow_service_answers_all_the_same() {
+        let identity = Identity { role: Some("phones".to_owned()), delay_ms: 30, ..Identity::default() };
+        let simulator = Simulator::start(Options { identity, ..Options::default() }).await.unwrap();
+        let started = Instant::now();
+        assert_eq!(get(&simulator, PATH).await.1, "phones");
+        assert!(started.elapsed() >= Duration::from_millis(30));
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use crate::world::World;
 /// How the counts call all keys that were issued.
 const ISSUED_KEYS: &str = "issued";
 
-/// What does not change while the service runs.
+/// What does not change while the service runs, but for keys that it issues.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) keys: Keys,
@@ -118,7 +118,7 @@ impl Service {
             }
         };
         self.history.add(call(request, at, request_id, outcome, Switched::default()));
-        Reaction::Answer(Answer::of_the_service(body))
+        Reaction::Answer(Answer { delay: self.issuer.identity.delay(), ..Answer::of_the_service(body) })
     }
 
     /// The metadata service's keys. None: the machine has no such role.
