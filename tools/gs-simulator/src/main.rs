@@ -64,9 +64,6 @@ struct Arguments {
     #[arg(long, env = "SIM_ALLOW_NON_LOOPBACK")]
     allow_non_loopback: bool,
 
-    #[command(flatten)]
-    tls: TlsArguments,
-
     /// A key that is accepted (repeatable) [default: AKIDEXAMPLE=SECRETEXAMPLE]. The environment variable separates with commas.
     #[arg(long = "key", env = "SIM_KEY", hide_env_values = true, value_name = "ID=SECRET", value_parser = key, value_delimiter = ',')]
     keys: Vec<(String, Key)>,
@@ -92,9 +89,6 @@ struct Arguments {
     #[arg(long = "known-session", env = "SIM_KNOWN_SESSION", value_name = "ID", value_delimiter = ',')]
     known_sessions: Vec<String>,
 
-    #[command(flatten)]
-    world: WorldArguments,
-
     /// The machine's role: the metadata service (GET /latest/meta-data/cam/security-credentials/) gives out its keys.
     #[arg(long, env = "SIM_ROLE", value_name = "NAME")]
     role: Option<String>,
@@ -114,6 +108,13 @@ struct Arguments {
     /// Append every call to this file, as a line of JSON.
     #[arg(long, env = "SIM_RECORD", value_name = "FILE")]
     record: Option<PathBuf>,
+
+    // Last: a heading holds for all that follows.
+    #[command(flatten)]
+    world: WorldArguments,
+
+    #[command(flatten)]
+    tls: TlsArguments,
 }
 
 impl From<Arguments> for Options {
