@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use crate::answer::{NothingDone, Verdict};
 use crate::ids::InstanceId;
 use crate::ledger::{DeletionPolicy, Desired, Ledger, Rules};
-use crate::record::{FailureReason, Next, Want};
+use crate::record::{Failure, FailureReason, Next, Want};
 use crate::time::ServiceTime;
 
 /// Failed attempts after which an instance counts as stuck: it is still tried, slowly, but a person should look.
 pub const ATTEMPTS_BEFORE_STUCK: u32 = 5;
+/// Our own words for a call that did not leave this machine.
+const NEVER_SENT: [&str; 4] = ["ConnectFailed", "UnsendableRequest", "InvalidEndpoint", "NotReady"];
 /// Ids that a message names; the rest is a count.
 const IDS_NAMED_MAX: usize = 5;
 
@@ -132,7 +134,7 @@ struct Open<'a> {
     attach: usize,
     detach: usize,
     waiting: Option<(&'a InstanceId, Want, ServiceTime)>,
-    failing: Vec<(&'a InstanceId, FailureReason)>,
+    failing: Vec<(&'a InstanceId, &'a Failure)>,
     stuck_outside: Vec<&'a InstanceId>,
     stuck_inside: Vec<&'a InstanceId>,
     leaving: Option<ServiceTime>,
@@ -152,8 +154,8 @@ impl<'a> Open<'a> {
                 Next::Send(_) if want == Want::In && failure.is_some_and(|failure| failure.attempts >= ATTEMPTS_BEFORE_STUCK) => {
                     open.stuck_outside.push(id);
                 }
-                Next::Send(_) => match failure.map(|failure| failure.reason) {
-                    Some(reason) if reason != FailureReason::SessionGone => open.failing.push((id, reason)),
+                Next::Send(_) => match failure {
+                    Some(failure) if failure.reason != FailureReason::SessionGone => open.failing.push((id, failure)),
                     _ if want == Want::In => open.attach += 1,
                     _ => open.detach += 1,
                 },
@@ -301,24 +303,33 @@ fn unfinished(desired: &Desired, ledger: &Ledger, problem: Option<&Problem>, ful
             format!("An earlier {earlier} of {id} was not answered and may still take effect until {until}; the operator {again} then."),
         );
     }
-    if let Some(reason) = open.failing.first().map(|(_, reason)| *reason) {
-        return reconciling(Reason::ProgressingWithRetry, failing(&open.failing, reason, code));
+    if let Some((_, first)) = open.failing.first() {
+        return reconciling(Reason::ProgressingWithRetry, failing(&open.failing, first));
     }
     if verdict.is_some() {
         return reconciling(
             Reason::ProgressingWithRetry,
-            format!("The service answered {code} to the last call; the operator tries again. {}", work(open)),
+            if NEVER_SENT.contains(&code) {
+                format!(
+                    "The last call could not be sent ({code}): look at the network between and at the operator's log. It is tried again. {}",
+                    work(open)
+                )
+            } else {
+                format!("The service answered {code} to the last call; the operator tries again. {}", work(open))
+            },
         );
     }
     let reason = if desired.deleting { Reason::Deleting } else { Reason::Progressing };
     reconciling(reason, work(open))
 }
 
-fn failing(ids: &[(&InstanceId, FailureReason)], first: FailureReason, code: &str) -> String {
-    let alike: Vec<_> = ids.iter().filter(|(_, reason)| *reason == first).map(|(id, _)| *id).collect();
+fn failing(ids: &[(&InstanceId, &Failure)], first: &Failure) -> String {
+    let code = first.code.as_str();
+    let is_alike = |failure: &Failure| failure.reason == first.reason && failure.code == first.code;
+    let alike: Vec<_> = ids.iter().filter(|(_, failure)| is_alike(failure)).map(|(id, _)| *id).collect();
     let names = names(&alike);
     let others = ids.len() - alike.len();
-    let what = match first {
+    let what = match first.reason {
         FailureReason::Refused if code.is_empty() => format!("The service refused {names}"),
         FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone if !code.is_empty() => {
             format!("The service answered {code} to the last call for {names}")

@@ -49,6 +49,19 @@ pub struct View {
     pub status: Status,
 }
 
+impl View {
+    /// The endpoint whose clock and permits count: that of the ledger, or where a new one would be bound.
+    #[must_use]
+    pub fn endpoint(&self) -> &str {
+        match &self.status.found {
+            Found::Ours(Ledger { target: Some(target), records, journal, .. }) if !records.is_empty() || journal.is_some() => {
+                &target.endpoint
+            }
+            _ => &self.desired.endpoint,
+        }
+    }
+}
+
 /// What the controller is to do next.
 #[derive(Debug)]
 pub enum Effect {

@@ -25,6 +25,9 @@ use crate::time::ServiceTime;
 /// Reads in a round, at most: each conflict costs one, and who keeps losing comes back later.
 const READS_MAX: u32 = 8;
 
+/// The longest sleep: a look too early costs a read, and a deadline that somebody wrote into the far future must not break a timer.
+const WAKE_MAX: Duration = Duration::from_hours(1);
+
 /// The settings of a round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -89,6 +92,7 @@ pub struct Memory {
     split: Option<Split>,
     other_half_first: bool,
     api_failures: u32,
+    lost_races: u32,
     problem: Option<Problem>,
 }
 
@@ -105,8 +109,15 @@ impl Memory {
             split: None,
             other_half_first: false,
             api_failures: 0,
+            lost_races: 0,
             problem: None,
         }
+    }
+
+    /// Whether an answer is known that the object does not show yet.
+    #[must_use]
+    pub fn owes_settle(&self) -> bool {
+        self.own.iter().any(|own| matches!(own.stage, Stage::Answered(..)))
     }
 
     /// Takes note of the copy; says whether its spec is another one than before.
@@ -166,22 +177,23 @@ impl<'a> Round<'a> {
     /// The endpoint whose clock and permits count, once the object was read.
     #[must_use]
     pub fn endpoint(&self) -> Option<&str> {
-        let view = self.view.as_ref()?;
-        Some(match &view.status.found {
-            Found::Ours(Ledger { target: Some(target), records, journal, .. }) if !records.is_empty() || journal.is_some() => {
-                &target.endpoint
-            }
-            _ => &view.desired.endpoint,
-        })
+        self.view.as_ref().map(|view| view.endpoint())
     }
 
     /// Takes the response to the last effect and says what to do next. After [`Effect::End`] the round is over.
     pub fn step(&mut self, response: Response, moment: &Moment) -> Effect {
+        if moment.service.is_some() && matches!(self.memory.problem, Some(Problem::Unreachable(_))) {
+            // Somebody else has asked for the time meanwhile.
+            self.memory.problem = None;
+        }
         match response {
-            Response::Started => {}
+            Response::Started | Response::Time(Ok(())) => {}
             Response::Object(None) => return Effect::End(End::Gone),
             Response::Object(Some(view)) => {
                 self.memory.api_failures = 0;
+                if self.from_write {
+                    self.memory.lost_races = 0;
+                }
                 if self.memory.meet(&view, self.settings) {
                     // It may name another Secret now.
                     self.credential = None;
@@ -202,11 +214,6 @@ impl<'a> Round<'a> {
             Response::Credentials(Err(text)) => {
                 self.memory.problem = Some(Problem::Credentials(text));
                 self.memory.retry.credentials_failed(moment.elapsed);
-            }
-            Response::Time(Ok(())) => {
-                if matches!(self.memory.problem, Some(Problem::Unreachable(_))) {
-                    self.memory.problem = None;
-                }
             }
             Response::Time(Err(text)) => {
                 self.memory.problem = Some(Problem::Unreachable(text));
@@ -252,7 +259,9 @@ impl<'a> Round<'a> {
         self.reads += 1;
         self.from_write = false;
         if self.reads > READS_MAX {
-            return Effect::End(End::After(self.memory.retry.pause(1)));
+            // Each write lost: another writer, or an admission policy that denies it for good.
+            self.memory.lost_races = self.memory.lost_races.saturating_add(1);
+            return Effect::End(End::After(self.memory.retry.pause(self.memory.lost_races)));
         }
         Effect::Read
     }
@@ -412,6 +421,6 @@ impl<'a> Round<'a> {
         // A deadline that can't be judged for want of a clock: when the service may be asked again.
         let clock = (plan.wake.is_some() && moment.service.is_none()).then(|| self.memory.retry.whole_opens_in(moment.elapsed));
         let backoff = self.memory.retry.opens_in(plan.held_back, moment.elapsed);
-        deadline.into_iter().chain(clock).chain(backoff).min().map_or(End::OnChange, End::After)
+        deadline.into_iter().chain(clock).chain(backoff).min().map_or(End::OnChange, |wake| End::After(wake.min(WAKE_MAX)))
     }
 }

@@ -56,9 +56,13 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
     };
     let empty = StreamSessionStatus::default();
     let status = object.status.as_ref().unwrap_or(&empty);
+    let wanted_session = match (session(&object.spec.session_id, "spec.sessionId"), &status.target) {
+        (Err(_), Some(target)) if deleting => session(&target.session_id, "status.target.sessionId")?,
+        (parsed, _) => parsed?,
+    };
     Ok(View {
         desired: Desired {
-            session: session(&object.spec.session_id, "spec.sessionId")?,
+            session: wanted_session,
             region: object.spec.region.clone().or_else(|| defaults.region.clone()),
             endpoint: defaults.endpoint.clone(),
             instances,

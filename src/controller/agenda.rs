@@ -129,6 +129,13 @@ impl Agenda {
         }
     }
 
+    /// Idle objects whose last answer could not be written yet.
+    #[must_use]
+    pub fn owing(&self) -> Vec<ObjectKey> {
+        let owes = |entry: &Entry| entry.memory.as_ref().is_some_and(|memory| memory.owes_settle());
+        self.entries.iter().filter(|(_, entry)| owes(entry)).map(|(key, _)| key.clone()).collect()
+    }
+
     /// The next object that is due.
     pub fn pop(&mut self) -> Option<ObjectKey> {
         while let Some(key) = self.ready.pop_front() {
@@ -243,9 +250,11 @@ mod tests {
         let (old, _) = agenda.started(&due);
         agenda.gone(&key());
         saw(&mut agenda, "5", false);
-        let due = agenda.pop().unwrap();
-        let (new, _) = agenda.started(&due);
 
+        assert!(!agenda.finished(&key(), old, None, Vec::new()));
+
+        let due = agenda.pop().expect("the new object is still due");
+        let (new, _) = agenda.started(&due);
         assert!(!agenda.finished(&key(), old, None, Vec::new()));
         assert!(!agenda.may_start(&key()), "the new object's round is still under way");
         assert!(agenda.finished(&key(), new, None, Vec::new()));

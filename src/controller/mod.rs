@@ -19,14 +19,13 @@ pub mod watch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::StreamExt;
 use streamsession_protocol::plan::Urgency;
 use streamsession_protocol::step::End;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue;
@@ -41,8 +40,14 @@ use crate::queue::{self, Priority};
 
 /// Watch events on their way to the agenda: a bound, not a buffer to fill.
 const SEEN_MAX: usize = 256;
-/// How long rounds that are under way may take to settle after a stop is asked for: a call and two writes.
-pub const DRAIN: Duration = Duration::from_secs(20);
+/// A round that has come to its end.
+struct Ended {
+    key: ObjectKey,
+    number: u64,
+    /// It began with a permit.
+    permitted: bool,
+    finished: Finished,
+}
 
 /// Why the controller stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +63,9 @@ pub struct Controller {
     agenda: Agenda,
     timers: DelayQueue<ObjectKey>,
     timer_of: HashMap<ObjectKey, delay_queue::Key>,
-    rounds: JoinSet<(ObjectKey, u64, Finished)>,
+    rounds: JoinSet<Ended>,
+    /// Rounds that began without a permit: these are bounded, so that calls that wait for the service never keep edits from being read.
+    plain: usize,
     stopping: CancellationToken,
 }
 
@@ -66,7 +73,15 @@ impl Controller {
     /// A controller that does nothing yet.
     #[must_use]
     pub fn new(context: Arc<Context>, stopping: CancellationToken) -> Self {
-        Self { context, agenda: Agenda::default(), timers: DelayQueue::new(), timer_of: HashMap::new(), rounds: JoinSet::new(), stopping }
+        Self {
+            context,
+            agenda: Agenda::default(),
+            timers: DelayQueue::new(),
+            timer_of: HashMap::new(),
+            rounds: JoinSet::new(),
+            plain: 0,
+            stopping,
+        }
     }
 
     /// Works until `stopping` is cancelled; then lets the rounds that are under way settle.
@@ -87,8 +102,7 @@ impl Controller {
                 }
                 (key, permit) = self.context.limiter.granted() => self.granted(key, permit),
                 Some(joined) = self.rounds.join_next(), if !self.rounds.is_empty() => {
-                    let (key, number, finished) = joined?;
-                    self.finish(&key, number, finished);
+                    self.finish(joined?);
                 }
                 Some(watch) = watches.join_next() => watch?,
             }
@@ -97,12 +111,25 @@ impl Controller {
         self.drain().await
     }
 
+    /// Lets what is under way settle: for as long as a call and two writes may take.
     async fn drain(mut self) -> Result<(), Stopped> {
-        let open = self.rounds.len();
-        info!(open_rounds = open, "stopping: rounds that are under way may settle");
-        let settled = timeout(DRAIN, async {
+        let patience = self.context.call_deadline + self.context.kube_deadline * 2;
+        for key in self.agenda.owing() {
+            self.start(key, None);
+        }
+        info!(open_rounds = self.rounds.len(), "stopping: rounds that are under way may settle");
+        let settled = timeout(patience, async {
             while let Some(joined) = self.rounds.join_next().await {
-                joined?;
+                let Ended { key, finished, .. } = joined?;
+                // An answer that could not be written yet is in this memory alone.
+                if let (End::After(pause), true) = (finished.end, finished.memory.owes_settle()) {
+                    let again =
+                        reconcile::round(Arc::clone(&self.context), key.clone(), Some(finished.memory), None, self.stopping.clone());
+                    self.rounds.spawn(async move {
+                        sleep(pause).await;
+                        Ended { key, number: 0, permitted: false, finished: again.await }
+                    });
+                }
             }
             Ok(())
         });
@@ -153,7 +180,7 @@ impl Controller {
     }
 
     fn start_ready(&mut self) {
-        while self.rounds.len() < self.context.concurrency {
+        while self.plain < self.context.concurrency {
             let Some(key) = self.agenda.pop() else { return };
             self.start(key, None);
         }
@@ -170,11 +197,16 @@ impl Controller {
     fn start(&mut self, key: ObjectKey, permit: Option<Permit>) {
         let (number, memory) = self.agenda.started(&key);
         self.cancel_timer(&key);
+        let permitted = permit.is_some();
+        self.plain += usize::from(!permitted);
         let round = reconcile::round(Arc::clone(&self.context), key.clone(), memory, permit, self.stopping.clone());
-        self.rounds.spawn(async move { (key, number, round.await) });
+        self.rounds.spawn(async move { Ended { key, number, permitted, finished: round.await } });
     }
 
-    fn finish(&mut self, key: &ObjectKey, number: u64, finished: Finished) {
+    fn finish(&mut self, ended: Ended) {
+        let Ended { key, number, permitted, finished } = ended;
+        let key = &key;
+        self.plain = self.plain.saturating_sub(usize::from(!permitted));
         let Finished { end, memory, versions, bucket } = finished;
         let keep = if end == End::OnChange || end == End::Gone { None } else { Some(memory) };
         if !self.agenda.finished(key, number, keep, versions) {

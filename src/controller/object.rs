@@ -80,8 +80,10 @@ impl Object {
         match timeout(self.deadline, request).await {
             Ok(Ok(copy)) => Outcome::Copy(Box::new(copy)),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Outcome::Gone,
-            // 422: the merge patch met another uid, or the object began to terminate.
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 || (status.code == 422 && what.contains("finalizers")) => {
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Outcome::Conflict,
+            // The merge patch met another uid, or the object began to terminate; or an admission policy denies it, which the log should show.
+            Ok(Err(kube::Error::Api(status))) if status.code == 422 && what.contains("finalizers") => {
+                warn!(object = %self.key, message = %status.message, "could not {what} the object; reading it anew");
                 Outcome::Conflict
             }
             Ok(Err(error)) => {

@@ -72,7 +72,10 @@ pub async fn round(
         let mut round = Round::new(&settings, memory, shell.permit.is_some());
         let mut response = Response::Started;
         let end = loop {
-            let moment = shell.moment(&round);
+            if shell.stopping.is_cancelled() && shell.permit.take().is_some() {
+                round.lose_permit();
+            }
+            let moment = shell.moment(&round, &response);
             let effect = round.step(response, &moment);
             debug!(effect = name(&effect), "next");
             response = match effect {
@@ -116,8 +119,12 @@ fn name(effect: &Effect) -> &'static str {
 }
 
 impl Shell {
-    fn moment(&self, round: &Round<'_>) -> Moment {
-        let endpoint = round.endpoint().and_then(|text| self.endpoint(text).ok());
+    fn moment(&self, round: &Round<'_>, response: &Response) -> Moment {
+        let text = match response {
+            Response::Object(Some(view)) => Some(view.endpoint()),
+            _ => round.endpoint(),
+        };
+        let endpoint = text.and_then(|text| self.endpoint(text).ok());
         let service = endpoint.and_then(|endpoint| self.context.gs.now(&endpoint)).map(ServiceTime);
         Moment { service, elapsed: self.context.started.elapsed(), nonce: uuid::Uuid::new_v4().as_u128() }
     }
@@ -217,7 +224,7 @@ impl Shell {
             None => Err("the endpoint is not known".to_owned()),
         };
         if let Err(error) = &answer {
-            warn!(%error, "the service can't be asked for its time; trying again");
+            debug!(%error, "the service can't be asked for its time; trying again");
         }
         Response::Time(answer)
     }

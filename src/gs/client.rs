@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
+use tracing::warn;
+
 use streamsession_protocol::answer::{Answer, Operation};
 use streamsession_protocol::ids::{InstanceId, SessionId};
 
@@ -162,6 +164,10 @@ impl Client {
             return Err(error.clone());
         }
         let result = self.ask(endpoint, &clock).await;
+        if let Err(error) = &result {
+            // Once for all who asked.
+            warn!("{error}; trying again");
+        }
         *last_failure = result.as_ref().err().map(|error| (Instant::now(), error.clone()));
         result
     }

@@ -20,6 +20,9 @@ const TOKEN: (&str, &str) = ("token", "TENCENTCLOUD_SESSION_TOKEN");
 /// Other names of the token's variable: `tccli`'s and Terraform's (reference, section 4).
 const TOKEN_ALIASES: [&str; 2] = ["TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"];
 
+/// What the status can hold; the service's own are 36 characters, those of temporary keys about 90.
+const SECRET_ID_LENGTH_MAX: usize = 256;
+
 /// A key pair, and the token of a temporary one: one snapshot, read together. It can be printed; the key and the token can't.
 #[derive(Clone, Debug)]
 pub struct Credentials {
@@ -227,7 +230,13 @@ impl Credentials {
             (part, Some(value)) => Some(parse(&source, part, value.as_ref())?.into()),
             (_, None) => None,
         };
-        Ok(Self { secret_id: required(id)?, secret_key: required(key)?.into(), token, source })
+        let (id_part, _) = id;
+        let secret_id = required(id)?;
+        if secret_id.len() > SECRET_ID_LENGTH_MAX {
+            let problem = "is longer than the id of a key is; it may hold the token or the key instead";
+            return Err(CredentialsError::Incomplete { wanted: source.clone(), part: id_part, problem });
+        }
+        Ok(Self { secret_id, secret_key: required(key)?.into(), token, source })
     }
 }
 

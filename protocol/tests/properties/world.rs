@@ -195,7 +195,8 @@ impl World {
             None => {
                 let memory = std::mem::replace(&mut self.operators[which].memory, Memory::new(self.settings));
                 let mut round = Round::new(self.settings, memory, false);
-                let effect = round.step(Response::Started, &moment);
+                // Which endpoint's clock counts is not known before the object was read.
+                let effect = round.step(Response::Started, &Moment { service: None, ..moment });
                 (round, effect)
             }
         };

@@ -148,7 +148,7 @@ mod tests {
 
         assert_eq!(temporary.credentials.account(), "qcs::cam::uin/1:roleName/gs");
         assert_eq!(temporary.credentials.token.unwrap().expose_secret(), "t");
-        assert_eq!(temporary.good_for, Duration::from_secs(6_480));
+        assert_eq!(temporary.good_for, Duration::from_mins(108));
     }
 
     #[test]
