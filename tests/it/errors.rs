@@ -320,7 +320,10 @@ async fn assert_operator(lab: &Lab, code: &str, seen: &Seen) {
     assert!(!request_id.is_empty() && !message.contains(request_id), "{code}: {message}");
     assert!(!seen.named || message.contains(code), "{code} is not named: {message}");
     let records: Vec<_> = status.unsettled_instances.iter().collect();
-    assert_eq!(records.iter().map(|record| record.last_failure.as_ref().expect("a failure").reason).collect::<Vec<_>>(), Vec::from_iter(seen.failure));
+    assert_eq!(
+        records.iter().map(|record| record.last_failure.as_ref().expect("a failure").reason).collect::<Vec<_>>(),
+        Vec::from_iter(seen.failure)
+    );
     for record in records {
         let failure = record.last_failure.as_ref().expect("a failure");
         assert_eq!((record.instance_id.as_str(), failure.code.as_str()), ("a", code), "{status:?}");

@@ -5,10 +5,13 @@
 
 mod harness;
 
+mod batches;
 mod cli;
 mod conditions;
 mod crd;
 mod deploy;
+mod differential;
+mod errors;
 mod faults;
 mod layers;
 mod lifecycle;
@@ -16,3 +19,4 @@ mod membership;
 mod restart;
 mod schema;
 mod sdk;
+mod switch;

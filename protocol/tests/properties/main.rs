@@ -1,8 +1,9 @@
 //! Whatever the interleaving of edits, outcomes, lost answers, late arrivals and crashes: nothing leaks at any step, and it converges at the end.
 
 #![allow(missing_docs, unreachable_pub, reason = "a test crate")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::too_many_lines, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::too_many_lines, reason = "a test fails by panicking")]
 
+mod rounds;
 mod world;
 
 use proptest::prelude::*;

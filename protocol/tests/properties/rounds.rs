@@ -1,0 +1,123 @@
+//! Single rounds, step by step: what a fleet of random histories would meet too seldom.
+
+use std::time::Duration;
+
+use streamsession_protocol::answer::{Answer, Verdict};
+use streamsession_protocol::conditions::{Counts, Reason};
+use streamsession_protocol::ids::SessionId;
+use streamsession_protocol::ledger::{DeletionPolicy, Desired, Ledger};
+use streamsession_protocol::record::{Record, State};
+use streamsession_protocol::step::{Effect, End, Found, Memory, Moment, Response, Round, Status, View};
+use streamsession_protocol::time::ServiceTime;
+
+use crate::world::{id, settings};
+
+fn view(ledger: Ledger) -> Box<View> {
+    let desired = Desired {
+        session: SessionId::parse("132").unwrap(),
+        region: None,
+        endpoint: "gs.tencentcloudapi.com".into(),
+        instances: [id("a")].into(),
+        deleting: false,
+        deletion_policy: DeletionPolicy::Delete,
+    };
+    let found = if ledger.records.is_empty() { Found::New } else { Found::Ours(ledger) };
+    let status = Status { observed_generation: -1, conditions: None, counts: Counts::default(), found };
+    Box::new(View { uid: "1".into(), generation: 1, finalizer: true, desired, status })
+}
+
+fn at(service: Option<i64>, elapsed: u64) -> Moment {
+    Moment { service: service.map(ServiceTime), elapsed: Duration::from_secs(elapsed), nonce: u128::from(elapsed) }
+}
+
+fn written(view: &View, status: Status) -> Box<View> {
+    Box::new(View { status, ..view.clone() })
+}
+
+#[test]
+fn a_deadline_in_the_far_future_is_slept_for_in_hours() {
+    let settings = settings();
+    let far = Record { detach_until: Some(ServiceTime(253_370_764_800)), ..Record::attached() };
+    let object = view(Ledger { records: [(id("a"), far)].into(), ..Ledger::default() });
+    let mut round = Round::new(&settings, Memory::new(&settings), false);
+    round.step(Response::Started, &at(None, 0));
+
+    let Effect::WriteStatus(status) = round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)) else { panic!("a write") };
+    let end = round.step(Response::Object(Some(written(&object, *status))), &at(Some(1_000), 0));
+
+    assert!(matches!(end, Effect::End(End::After(pause)) if pause == Duration::from_hours(1)), "{end:?}");
+}
+
+#[test]
+fn an_outage_is_no_longer_told_once_somebody_else_has_the_time() {
+    let settings = settings();
+    let object = view(Ledger::default());
+    let mut round = Round::new(&settings, Memory::new(&settings), false);
+    round.step(Response::Started, &at(None, 0));
+    round.step(Response::Object(Some(object.clone())), &at(None, 0));
+    assert!(matches!(round.step(Response::Credentials(Ok("AKID".into())), &at(None, 0)), Effect::AskTime));
+    let Effect::WriteStatus(down) = round.step(Response::Time(Err("the service is down".into())), &at(None, 0)) else { panic!("a write") };
+    assert_eq!(down.conditions.as_ref().unwrap().message, "the service is down");
+
+    let mut round = Round::new(&settings, round.into_memory(), true);
+    round.step(Response::Started, &at(None, 9));
+    let object = written(&object, *down);
+    round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 9));
+    let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 9));
+
+    let Effect::WriteStatus(status) = journal else { panic!("a journal, not {journal:?}") };
+    assert_eq!(status.conditions.unwrap().reason, Reason::Progressing);
+}
+
+#[test]
+fn an_answer_that_could_not_be_written_is_owed() {
+    let settings = settings();
+    let object = view(Ledger::default());
+    let mut round = Round::new(&settings, Memory::new(&settings), true);
+    round.step(Response::Started, &at(None, 0));
+    round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0));
+    let Effect::WriteStatus(journal) = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)) else {
+        panic!("a journal")
+    };
+    let object = written(&object, *journal);
+    assert!(matches!(round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)), Effect::Call(_)));
+    let done = Verdict::Processed { succeeded: [id("a")].into(), refused: [].into() };
+    let answer = Answer { verdict: done, code: String::new(), message: String::new(), request_id: "r".into() };
+    assert!(matches!(round.step(Response::Answer(answer), &at(Some(1_001), 1)), Effect::WriteStatus(_)));
+
+    round.step(Response::Failed, &at(Some(1_001), 1));
+    let memory = round.into_memory();
+    assert!(memory.owes_settle());
+
+    let mut round = Round::new(&settings, memory, false);
+    round.step(Response::Started, &at(None, 2));
+    let Effect::WriteStatus(status) = round.step(Response::Object(Some(object)), &at(Some(1_002), 2)) else { panic!("the settle") };
+    let Found::Ours(ledger) = status.found else { panic!("a ledger") };
+    assert_eq!(ledger.records[&id("a")].state, State::Attached, "the answer is settled, not doubted");
+}
+
+#[test]
+fn a_write_that_is_always_denied_is_tried_ever_more_seldom() {
+    let settings = settings();
+    let object = view(Ledger { records: [(id("a"), Record::attached())].into(), ..Ledger::default() });
+    let stripped = Box::new(View { finalizer: false, ..*object });
+    let mut memory = Memory::new(&settings);
+    let mut pauses = Vec::new();
+
+    for _ in 0..6 {
+        let mut round = Round::new(&settings, memory, false);
+        let mut effect = round.step(Response::Started, &at(None, 0));
+        let pause = loop {
+            effect = match effect {
+                Effect::Read => round.step(Response::Object(Some(stripped.clone())), &at(Some(1_000), 0)),
+                Effect::AddFinalizer => round.step(Response::Conflict, &at(Some(1_000), 0)),
+                Effect::End(End::After(pause)) => break pause,
+                other => panic!("{other:?}"),
+            };
+        };
+        pauses.push(pause);
+        memory = round.into_memory();
+    }
+
+    assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]), "{pauses:?}");
+}

@@ -1,0 +1,191 @@
+//! The signature against the official Python SDK's: a thousand random requests, byte for byte.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs, thread};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use streamsession_operator::gs::sign::Signable;
+use streamsession_operator::gs::{Credentials, Endpoint, HIDDEN, Source, Switch};
+use streamsession_protocol::answer::Operation;
+use streamsession_protocol::ids::{InstanceId, SessionId};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdks/python");
+const REMEDY: &str = "this test needs Python 3 with its venv module and, once, the Python package index";
+const REQUESTS: usize = 1000;
+/// 2019-01-01 and 2033-05-18.
+const TIMES: (u64, u64) = (1_546_300_800, 2_000_000_000);
+
+/// Runs a command that must succeed; answers what it printed.
+fn must(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("can't run {command:?}: {error}; {REMEDY}"));
+    assert!(output.status.success(), "{command:?} failed: {}; {REMEDY}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The Python of the virtual environment that the tests of the SDK use; it is made if it is not there yet.
+fn python() -> PathBuf {
+    let requirements = Path::new(FOLDER).join("requirements.txt");
+    let version = must(Command::new("python3").arg("--version"));
+    let key = Sha256::new().chain_update(&version).chain_update(fs::read(&requirements).expect("requirements")).finalize();
+    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let root = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache"))).expect("XDG_CACHE_HOME or HOME");
+    let home = root.join(format!("streamsession-operator/sdks/python-{}", hex::encode(&key[..8])));
+    if !home.exists() {
+        let draft = home.with_extension(format!("{}.differential.draft", std::process::id()));
+        must(Command::new("python3").args(["-m", "venv"]).arg(&draft));
+        let mut install = Command::new(draft.join("bin/python"));
+        must(install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements));
+        if fs::rename(&draft, &home).is_err() {
+            // Another test was first.
+            fs::remove_dir_all(&draft).expect("the draft goes");
+        }
+    }
+    home.join("bin/python")
+}
+
+/// The headers that the SDK gives to each of these requests.
+fn sdk(requests: &[Value]) -> Vec<Value> {
+    let mut command = Command::new(python());
+    command.arg(Path::new(FOLDER).join("sign.py")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUTF8", "1").env_remove("PYTHONPATH").env_remove("PYTHONHOME");
+    let mut child = command.spawn().expect("Python runs");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let lines: String = requests.iter().map(|request| format!("{request}\n")).collect();
+    let writing = thread::spawn(move || stdin.write_all(lines.as_bytes()));
+    let output = child.wait_with_output().expect("Python ends");
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complained}");
+    writing.join().expect("no panic").expect("Python reads");
+    let headers: Vec<Value> = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    assert_eq!(headers.len(), requests.len(), "{complained}");
+    headers
+}
+
+/// SplitMix64: the same requests in each run, so that a difference can be looked into.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// One of `from..to`.
+    fn within(&mut self, from: u64, to: u64) -> u64 {
+        from + self.next() % (to - from)
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.within(0, count) == 0
+    }
+
+    /// Printable ASCII without a space: quotes and backslashes too.
+    fn word(&mut self, longest: u64) -> String {
+        let length = self.within(1, longest + 1);
+        (0..length).map(|_| char::from(u8::try_from(self.within(0x21, 0x7F)).expect("ASCII"))).collect()
+    }
+
+    /// Any characters there are: control, Chinese, beyond the basic plane.
+    fn text(&mut self, longest: u64) -> String {
+        let length = self.within(0, longest);
+        (0..length)
+            .filter_map(|_| {
+                let end = [0x20, 0x80, 0x800, 0xA000, 0x11_0000][usize::try_from(self.within(0, 5)).expect("small")];
+                u32::try_from(self.within(0, end)).ok().and_then(char::from_u32)
+            })
+            .collect()
+    }
+
+    fn time(&mut self) -> i64 {
+        i64::try_from(self.within(TIMES.0, TIMES.1)).expect("small")
+    }
+
+    fn host(&mut self) -> String {
+        let hosts = ["gs.tencentcloudapi.com", "gs.ap-guangzhou.tencentcloudapi.com", "127.0.0.1:8080", "gs.internal.example.com:8443"];
+        hosts[usize::try_from(self.next() % 4).expect("small")].to_owned()
+    }
+}
+
+fn switch(random: &mut Random) -> Switch {
+    let count = if random.one_in(10) { 0 } else { random.within(0, 201) };
+    let token = random.one_in(2).then(|| random.word(200).into());
+    Switch {
+        endpoint: Endpoint::parse(&format!("https://{}", random.host())).expect("an endpoint"),
+        region: random.one_in(2).then(|| format!("ap-{}", random.within(0, 100))),
+        session: SessionId::parse(&random.word(128)).expect("an id"),
+        operation: if random.one_in(2) { Operation::Attach } else { Operation::Detach },
+        instances: (0..count).map(|_| InstanceId::parse(&random.word(60)).expect("an id")).collect(),
+        timestamp: random.time(),
+        credentials: Credentials { secret_id: random.word(40), secret_key: random.word(40).into(), token, source: Source::Environment },
+    }
+}
+
+#[test]
+fn a_thousand_random_requests_have_the_headers_of_the_official_sdk() {
+    use secrecy::ExposeSecret;
+    let mut random = Random(1);
+    let switches: Vec<_> = (0..REQUESTS).map(|_| switch(&mut random)).collect();
+    let prepared: Vec<_> = switches.iter().map(|switch| switch.prepare().expect("a request")).collect();
+    let requests: Vec<_> = switches
+        .iter()
+        .zip(&prepared)
+        .map(|(switch, prepared)| {
+            let Credentials { secret_id, secret_key, token, .. } = &switch.credentials;
+            json!({
+                "id": secret_id, "key": secret_key.expose_secret(), "token": token.as_ref().map(ExposeSecret::expose_secret),
+                "region": switch.region, "host": switch.endpoint.host_header(), "service": "gs", "timestamp": switch.timestamp,
+                "body": prepared.body,
+            })
+        })
+        .collect();
+
+    let answers = sdk(&requests);
+
+    for (((switch, prepared), answer), request) in switches.iter().zip(&prepared).zip(&answers).zip(&requests) {
+        let ours: serde_json::Map<_, _> = prepared.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        for name in ["authorization", "content-type", "host", "x-tc-action", "x-tc-region", "x-tc-timestamp", "x-tc-version"] {
+            assert_eq!(ours.get(name), answer.get(name), "{name} of {request}");
+        }
+        assert_eq!(ours.get("x-tc-token").is_some(), answer.get("x-tc-token").is_some(), "{request}");
+        assert!(ours.get("x-tc-token").is_none_or(|token| token == HIDDEN));
+        let body: Value = serde_json::from_str(&prepared.body).expect("JSON");
+        let ids: Vec<_> = switch.instances.iter().map(InstanceId::as_str).collect();
+        let kind = if switch.operation == Operation::Attach { 1 } else { 2 };
+        assert_eq!(body, json!({"SessionId": switch.session.as_str(), "Type": kind, "SlaveInstanceIds": ids}));
+    }
+}
+
+#[test]
+fn a_thousand_random_unicode_bodies_have_the_signature_of_the_official_sdk() {
+    let mut random = Random(2);
+    let mut request = |longest| {
+        let service = ["gs", "cvm", "sts"][usize::try_from(random.next() % 3).expect("small")];
+        json!({
+            "id": random.word(40), "key": random.word(64), "token": null, "region": null, "host": random.host(), "service": service,
+            "timestamp": random.time(), "body": random.text(longest),
+        })
+    };
+    let mut requests: Vec<_> = (1..REQUESTS).map(|_| request(1000)).collect();
+    requests.push(request(1_000_000));
+
+    let answers = sdk(&requests);
+
+    for (request, answer) in requests.iter().zip(&answers) {
+        let text = |name: &str| request[name].as_str().expect("a string");
+        let signable = Signable {
+            host: text("host"),
+            service: text("service"),
+            content_type: "application/json",
+            extra_headers: &[],
+            body: text("body").as_bytes(),
+            timestamp: request["timestamp"].as_i64().expect("a number"),
+        };
+        let ours = signable.authorization(text("id"), text("key")).expect("a date");
+        assert_eq!(json!(ours), answer["authorization"], "{request}");
+    }
+}
