@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::gs::Endpoint;
+use crate::gs::{Endpoint, Endpoints};
 use crate::operator::{Operator, Options, tuned};
 use crate::telemetry::logs;
 
@@ -57,6 +57,12 @@ pub(super) struct Run {
     /// A namespace whose sessions may spend the operator's own credentials; repeatable. Default: all.
     #[arg(long, env = "DEFAULT_CREDENTIALS_NAMESPACES", value_name = "NAME", value_delimiter = ',')]
     default_credentials_namespaces: Vec<String>,
+    /// Security Token Service, for the pod's identity.
+    #[arg(long, env = "STS_ENDPOINT", value_name = "URL", default_value = "https://sts.tencentcloudapi.com")]
+    sts_endpoint: String,
+    /// The metadata service of a CVM node, for the node's role.
+    #[arg(long, env = "METADATA_ENDPOINT", value_name = "URL", default_value = "http://metadata.tencentyun.com")]
+    metadata_endpoint: String,
     /// A namespace to watch; repeatable. Default: all.
     #[arg(long = "namespace", env = "NAMESPACE", value_name = "NAME", value_delimiter = ',')]
     namespaces: Vec<String>,
@@ -99,6 +105,10 @@ impl Run {
             gs_timeout: Duration::from_secs(self.gs_timeout),
             signature_validity: Duration::from_secs(self.signature_validity),
             region: self.region.clone(),
+            credential_endpoints: Endpoints {
+                sts: self.sts_endpoint.trim_end_matches('/').to_owned(),
+                metadata: self.metadata_endpoint.trim_end_matches('/').to_owned(),
+            },
             default_credentials_namespaces: Some(self.default_credentials_namespaces.iter().cloned().collect())
                 .filter(|namespaces: &BTreeSet<_>| !namespaces.is_empty()),
             namespaces: self.namespaces.clone(),

@@ -257,6 +257,7 @@ impl Shell {
             credentials,
         };
         let answer = self.context.gs.switch(&request).await;
+        self.context.metrics.clock_ahead.set(self.context.gs.node_is_ahead_seconds(&request.endpoint));
         if answer.verdict != Verdict::Unanswered {
             permit.spent_until(Instant::now() + WINDOW);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,9 @@ const X_TC_REQUEST_CLIENT: HeaderName = HeaderName::from_static("x-tc-requestcli
 
 /// Who we are to the service's support (the SDKs send theirs; reference, section 2).
 const REQUEST_CLIENT: &str = concat!("streamsession-operator/", env!("CARGO_PKG_VERSION"));
+
+/// A clock that differs by more is worth a line: certificates and signatures of other programs begin to fail.
+const SKEW_TOLD_SECONDS: i64 = 30;
 
 /// What one client does for all calls.
 #[derive(Clone, Debug)]
@@ -110,6 +114,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct EndpointClock {
     clock: Mutex<ServiceClock>,
+    node_is_ahead_seconds: AtomicI64,
     /// Held by whoever asks for the time; keeps when the last question failed, and how.
     asking: tokio::sync::Mutex<Option<(Instant, AskTimeError)>>,
 }
@@ -146,6 +151,12 @@ impl Client {
     #[must_use]
     pub fn now(&self, endpoint: &Endpoint) -> Option<i64> {
         self.clock(endpoint).now()
+    }
+
+    /// By how many seconds this node's clock was ahead of the service's at the last answer; negative: behind.
+    #[must_use]
+    pub fn node_is_ahead_seconds(&self, endpoint: &Endpoint) -> i64 {
+        self.clock(endpoint).node_is_ahead_seconds.load(Ordering::Relaxed)
     }
 
     /// Finds the service's time out by an unsigned request: any refusal brings a `Date` (design 3.4).
@@ -194,6 +205,15 @@ impl EndpointClock {
     fn learn(&self, exchange: &Exchange) {
         if let Some(date) = exchange.date.as_deref().and_then(parse_date) {
             self.clock.lock().unwrap_or_else(PoisonError::into_inner).observe(date, exchange.received);
+            self.compare(jiff::Timestamp::now().as_second().saturating_sub(date));
+        }
+    }
+
+    /// Tells of a node whose clock is wrong: nothing here depends on it, but other programs on the node may.
+    fn compare(&self, node_is_ahead_seconds: i64) {
+        let told = self.node_is_ahead_seconds.swap(node_is_ahead_seconds, Ordering::Relaxed);
+        if node_is_ahead_seconds.abs() > SKEW_TOLD_SECONDS && (told - node_is_ahead_seconds).abs() > SKEW_TOLD_SECONDS {
+            warn!(node_is_ahead_seconds, "this node's clock differs from the service's; the operator goes by the service's");
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub sessions: Gauge<i64, AtomicI64>,
     /// Objects that wait for a permit.
     pub waiting: Gauge<i64, AtomicI64>,
+    /// Seconds by which the node's clock is ahead of the service's.
+    pub clock_ahead: Gauge<i64, AtomicI64>,
 }
 
 impl Default for Metrics {
@@ -48,7 +50,7 @@ impl Default for Metrics {
         let (calls, instances) = (Family::<Call, Counter>::default(), Family::<Call, Counter>::default());
         let (rounds, writes) = (Family::<Ended, Counter>::default(), Family::<Ended, Counter>::default());
         let (watch_events, watch_errors) = (Counter::default(), Counter::default());
-        let (sessions, waiting) = (Gauge::default(), Gauge::default());
+        let (sessions, waiting, clock_ahead) = (Gauge::default(), Gauge::default(), Gauge::default());
         registry.register("gs_calls", "Calls of the service, by what came of them", calls.clone());
         registry.register("gs_instances", "Instances named in calls, by what came of them", instances.clone());
         registry.register("rounds", "Rounds of reconciliation, by how they ended", rounds.clone());
@@ -57,7 +59,12 @@ impl Default for Metrics {
         registry.register("watch_errors", "Interruptions of the watch", watch_errors.clone());
         registry.register("objects", "StreamSessions known", sessions.clone());
         registry.register("permit_waiting", "StreamSessions that wait for a permit to call", waiting.clone());
-        Self { registry: Arc::new(registry), calls, instances, rounds, writes, watch_events, watch_errors, sessions, waiting }
+        registry.register(
+            "node_clock_ahead_seconds",
+            "Seconds by which the node's clock was ahead of the service's at the last answer; negative: behind",
+            clock_ahead.clone(),
+        );
+        Self { registry: Arc::new(registry), calls, instances, rounds, writes, watch_events, watch_errors, sessions, waiting, clock_ahead }
     }
 }
 
