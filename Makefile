@@ -8,7 +8,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/streamsession-
 
 CRD := crds/streamsessions.gs.tencentcloud.dev.yaml
 
-.PHONY: help demo dev test check crd
+.PHONY: help demo dev test check crd smoke
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,3 +34,7 @@ check: ## the part of it that takes seconds
 crd: ## generate the CRD anew
 	cargo run --quiet --locked --bin streamsession-operator -- crd > $(CRD).new
 	mv $(CRD).new $(CRD)
+
+smoke: ## find out what nobody published, on a real account: needs keys, SESSION_ID and INSTANCE_ID
+	cargo build --quiet --locked --bin streamsession-operator
+	@OPERATOR=$(CARGO_TARGET_DIR)/debug/streamsession-operator examples/smoke.sh

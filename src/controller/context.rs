@@ -1,11 +1,13 @@
 //! What every round needs, shared.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::Client;
 use streamsession_protocol::step::Settings;
+use tracing::warn;
 
 use super::agenda::ObjectKey;
 use super::events::Events;
@@ -29,6 +31,8 @@ pub struct Context {
     pub limiter: Limiter<ObjectKey>,
     /// The protocol's numbers.
     pub settings: Settings,
+    /// Ids in a call, at most: what was set, or less once the service called a call too large.
+    pub batch_size: AtomicUsize,
     /// What a silent spec means.
     pub defaults: Defaults,
     /// Plain HTTP is taken for any host.
@@ -52,6 +56,23 @@ pub struct Context {
 }
 
 impl Context {
+    /// The protocol's numbers as they are now.
+    #[must_use]
+    pub fn settings_now(&self) -> Settings {
+        let mut settings = self.settings.clone();
+        settings.rules.batch_size_max = self.batch_size.load(Ordering::Relaxed);
+        settings
+    }
+
+    /// The service called a call of `ids` ids too large: the next ones have half of that. The limit is published nowhere, and taken for one of the
+    /// action, whoever calls.
+    pub fn too_large(&self, ids: usize) {
+        let half = (ids / 2).max(1);
+        if self.batch_size.fetch_min(half, Ordering::Relaxed) > half {
+            warn!(ids, batch_size = half, "the service takes no calls of this size; --batch-size may be set to what it takes");
+        }
+    }
+
     /// What to watch.
     #[must_use]
     pub fn scopes(&self) -> Vec<Scope> {

@@ -23,6 +23,9 @@ pub type Permit = queue::Permit<ObjectKey>;
 /// An object that can't be read is looked at again after this time, besides at each change.
 const UNREADABLE_RETRY: Duration = Duration::from_mins(5);
 
+/// Codes of a call that has too many ids (reference, section 3).
+const TOO_LARGE: [&str; 2] = ["RequestSizeLimitExceeded", "ResponseSizeLimitExceeded"];
+
 /// What a round hands back.
 pub struct Finished {
     /// When the object is due again.
@@ -56,7 +59,7 @@ pub async fn round(
     stopping: CancellationToken,
 ) -> Finished {
     let span = info_span!("round", object = %key);
-    let settings = context.settings.clone();
+    let settings = context.settings_now();
     let memory = memory.map_or_else(|| Memory::new(&settings), |memory| *memory);
     let mut shell = Shell {
         object: Object::new(context.client.clone(), key.clone(), context.kube_deadline),
@@ -267,6 +270,9 @@ impl Shell {
             warn!(calls_per_second = quota, "the service limits the rate: others draw on the same quota; slowing down");
         }
         drop(permit);
+        if TOO_LARGE.contains(&answer.code.as_str()) {
+            self.context.too_large(journal.instances.len());
+        }
         if answer.verdict == Verdict::NothingDone(NothingDone::Credentials) {
             self.refused().await;
         }
