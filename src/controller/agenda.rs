@@ -1,28 +1,11 @@
 //! Which objects there are, and which are due: digests, not objects. Pure; the timers and the permits are the controller's.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
-use std::sync::Arc;
 
 use streamsession_protocol::step::Memory;
 
 use super::digest::Digest;
-use super::watch::Scope;
-
-/// The name of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectKey {
-    /// Its namespace.
-    pub namespace: Arc<str>,
-    /// Its name there.
-    pub name: Arc<str>,
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
+use super::key::{ObjectKey, Scope};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Doing {

@@ -9,9 +9,8 @@ use kube::Client;
 use streamsession_protocol::step::Settings;
 use tracing::warn;
 
-use super::agenda::ObjectKey;
 use super::events::Events;
-use super::watch::Scope;
+use super::key::{ObjectKey, Scope};
 use crate::api::ledger::Defaults;
 use crate::gs;
 use crate::queue::Limiter;

@@ -13,6 +13,7 @@ pub mod agenda;
 pub mod context;
 pub mod digest;
 pub mod events;
+pub mod key;
 pub mod object;
 pub mod reconcile;
 pub mod watch;
@@ -31,8 +32,9 @@ use tokio_util::time::DelayQueue;
 use tokio_util::time::delay_queue;
 use tracing::{info, warn};
 
-use agenda::{Agenda, ObjectKey};
+use agenda::Agenda;
 use context::Context;
+use key::ObjectKey;
 use reconcile::{Finished, Permit};
 use watch::Seen;
 

@@ -10,7 +10,7 @@ use streamsession_protocol::step::Status;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::agenda::ObjectKey;
+use super::key::ObjectKey;
 use crate::api::v1alpha1::StreamSession;
 use crate::api::{FIELD_MANAGER, FINALIZER, ledger};
 

@@ -9,8 +9,8 @@ use streamsession_protocol::time::ServiceTime;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use super::agenda::ObjectKey;
 use super::context::Context;
+use super::key::ObjectKey;
 use super::object::{Object, Outcome};
 use crate::api::ledger;
 use crate::api::v1alpha1::StreamSession;

@@ -10,33 +10,13 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::agenda::ObjectKey;
 use super::context::Context;
 use super::digest::Digest;
+use super::key::{ObjectKey, Scope};
 use crate::api::v1alpha1::StreamSession;
 
 /// Objects in a page where the API server has no streaming lists: the price of a page is memory.
 const PAGE: u32 = 50;
-
-/// What one watch covers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// All namespaces.
-    All,
-    /// One.
-    Namespace(Arc<str>),
-}
-
-impl Scope {
-    /// Whether the object is in it.
-    #[must_use]
-    pub fn holds(&self, key: &ObjectKey) -> bool {
-        match self {
-            Self::All => true,
-            Self::Namespace(namespace) => *namespace == key.namespace,
-        }
-    }
-}
 
 /// What a watch saw.
 #[derive(Debug)]
