@@ -3,7 +3,7 @@
 //! With `get` alone: to watch Secrets an operator needs the right to read all of them (design, section 4).
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Secret;
@@ -21,6 +21,8 @@ const SECRETS_MAX: usize = 4_096;
 #[derive(Clone, Debug, Default)]
 pub struct CredentialStore {
     secrets: Arc<Mutex<HashMap<Key, Remembered>>>,
+    /// Of many objects that want one Secret at once, one reads it.
+    reading: Arc<Mutex<HashMap<Key, Weak<tokio::sync::Mutex<()>>>>>,
     own: Own,
     /// Namespaces whose objects may spend the operator's own credentials; none: all.
     own_for: Option<Arc<BTreeSet<String>>>,
@@ -66,6 +68,11 @@ impl CredentialStore {
         if let Some(fresh) = self.fresh(&key, Instant::now()) {
             return Ok(fresh);
         }
+        let turn = self.turn(&key);
+        let _turn = turn.lock().await;
+        if let Some(fresh) = self.fresh(&key, Instant::now()) {
+            return Ok(fresh);
+        }
         // Dated before the read: what is rotated meanwhile must not count as seen.
         let read_at = Instant::now();
         let credentials = read(client, &key).await?;
@@ -85,6 +92,18 @@ impl CredentialStore {
     pub fn last_good(&self, namespace: &str, name: &str) -> Option<Credentials> {
         let key = Key { namespace: namespace.into(), name: name.into() };
         self.lock().get(&key).map(|remembered| remembered.credentials.clone())
+    }
+
+    /// Whose turn it is to read the Secret; forgotten once nobody waits.
+    fn turn(&self, key: &Key) -> Arc<tokio::sync::Mutex<()>> {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = reading.get(key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        reading.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::default();
+        reading.insert(key.clone(), Arc::downgrade(&turn));
+        turn
     }
 
     fn fresh(&self, key: &Key, now: Instant) -> Option<Credentials> {
@@ -157,6 +176,19 @@ mod tests {
 
     fn key(name: &str) -> Key {
         Key { namespace: "arcade".into(), name: name.into() }
+    }
+
+    #[tokio::test]
+    async fn many_who_want_one_secret_at_once_read_it_once() {
+        let server = TestServer::start(|_, _| secret("AKID1"));
+        let client = kube_client(&server);
+        let store = CredentialStore::default();
+
+        let (first, second) = tokio::join!(store.get(&client, "arcade", Some("tencent")), store.get(&client, "arcade", Some("tencent")));
+
+        assert!(first.is_ok() && second.is_ok());
+        assert_eq!(server.requests().len(), 1);
+        assert!(store.reading.lock().unwrap().values().all(|turn| turn.strong_count() == 0));
     }
 
     #[tokio::test]
