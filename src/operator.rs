@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use streamsession_protocol::ledger::Rules;
@@ -159,7 +158,7 @@ impl Operator {
             gs,
             credentials: gs::CredentialStore::new(gs::Own::new(options.credential_endpoints), options.default_credentials_namespaces),
             limiter: Limiter::new(options.gs_qps, started),
-            batch_size: AtomicUsize::new(settings.rules.batch_size_max),
+            batch_sizes: Mutex::default(),
             settings,
             defaults: Defaults { region: options.region, endpoint: options.gs_endpoint.to_string() },
             readiness: Readiness::of(&options.namespaces),

@@ -89,6 +89,12 @@ fn any(code: &str, families: &[&str]) -> bool {
     families.iter().any(|family| is(code, family))
 }
 
+/// Whether the code says that the call named too many ids. What was done of it is unclear, as with any other error.
+#[must_use]
+pub fn is_too_large(code: &str) -> bool {
+    any(code, &["RequestSizeLimitExceeded", "ResponseSizeLimitExceeded"])
+}
+
 impl Verdict {
     /// What an error code means. Codes match whole or up to a dot, since products add suffixes (reference, section 3); texts are never parsed.
     #[must_use]

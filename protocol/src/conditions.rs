@@ -129,6 +129,11 @@ impl Counts {
     }
 }
 
+/// An outage is nobody's refusal, however long it lasts.
+fn is_stuck(failure: &Failure) -> bool {
+    failure.attempts >= ATTEMPTS_BEFORE_STUCK && matches!(failure.reason, FailureReason::Refused | FailureReason::Unclear)
+}
+
 #[derive(Default)]
 struct Open<'a> {
     attach: usize,
@@ -136,6 +141,8 @@ struct Open<'a> {
     waiting: Option<(&'a InstanceId, Want, ServiceTime)>,
     failing: Vec<(&'a InstanceId, &'a Failure)>,
     stuck_outside: Vec<&'a InstanceId>,
+    /// What the service answered for one of them, if it refused the whole call.
+    stuck_code: Option<&'a str>,
     stuck_inside: Vec<&'a InstanceId>,
     leaving: Option<ServiceTime>,
 }
@@ -151,8 +158,9 @@ impl<'a> Open<'a> {
                 Next::Wait(until) if open.waiting.is_none_or(|(_, _, latest)| latest < until) => open.waiting = Some((id, want, until)),
                 Next::Done | Next::Wait(_) => {}
                 Next::Send(_) if want == Want::Out && record.cannot_leave(now, rules.validity) => open.stuck_inside.push(id),
-                Next::Send(_) if want == Want::In && failure.is_some_and(|failure| failure.attempts >= ATTEMPTS_BEFORE_STUCK) => {
+                Next::Send(_) if want == Want::In && failure.is_some_and(is_stuck) => {
                     open.stuck_outside.push(id);
+                    open.stuck_code = failure.map(|failure| failure.code.as_str()).filter(|code| !code.is_empty());
                 }
                 Next::Send(_) => match failure {
                     Some(failure) if failure.reason != FailureReason::SessionGone => open.failing.push((id, failure)),
@@ -337,7 +345,8 @@ fn failing(ids: &[(&InstanceId, &Failure)], first: &Failure) -> String {
         FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone => {
             format!("The service did not say what became of {names}")
         }
-        FailureReason::Unanswered => format!("The last call for {names} was not answered"),
+        FailureReason::Unanswered if code.is_empty() => format!("The last call for {names} was not answered"),
+        FailureReason::Unanswered => format!("The last call for {names} ended with {code}, and nobody knows whether it was done"),
     };
     let more = if others > 0 { format!(", and {others} failed otherwise") } else { String::new() };
     format!("{what}{more}; the operator tries again.")
@@ -369,8 +378,9 @@ fn refused(open: &Open<'_>) -> String {
     if !open.stuck_outside.is_empty() {
         let _ = write!(
             message,
-            "The service refuses to attach {}. Check that each exists, belongs to this account and is in no other session, or take it out of spec.slaveInstanceIds.",
-            names(&open.stuck_outside)
+            "The service refuses to attach {}{}. Check that each exists, belongs to this account and is in no other session, or take it out of spec.slaveInstanceIds.",
+            names(&open.stuck_outside),
+            open.stuck_code.map_or_else(String::new, |code| format!(" ({code})"))
         );
     }
     if !open.stuck_inside.is_empty() {

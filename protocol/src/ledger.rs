@@ -373,8 +373,7 @@ mod tests {
     fn removals_go_before_additions_and_fresh_ids_before_failed_ones() {
         let failed =
             settle(ledger(&[], Attach, &["b"]), Verdict::Processed { succeeded: [].into(), refused: [id("b")].into() }, "AKID", &["b"]);
-        let plan =
-            |ledger: &Ledger, wanted| ledger.plan(&desired(wanted), ServiceTime(1_000), crate::plan::Due::ALL, &Rules::default()).batch;
+        let plan = |ledger: &Ledger, wanted| ledger.plan(&desired(wanted), ServiceTime(1_000), crate::plan::Due::ALL, 100).batch;
         assert_eq!(plan(&failed, &["b", "c"]).unwrap().instances, [id("c")]);
         let mut attached = failed;
         attached.records.insert(id("a"), Record::attached());
@@ -391,7 +390,7 @@ mod tests {
             full.records.insert(id(&format!("old-{n}")), Record { detach_until: Some(ServiceTime(2_000)), ..Record::default() });
         }
 
-        let plan = full.plan(&desired(&["new"]), ServiceTime(1_000), crate::plan::Due::ALL, &Rules::default());
+        let plan = full.plan(&desired(&["new"]), ServiceTime(1_000), crate::plan::Due::ALL, 100);
 
         assert_eq!((plan.batch, plan.full), (None, true));
     }

@@ -2,7 +2,7 @@
 
 use crate::answer::Operation;
 use crate::ids::InstanceId;
-use crate::ledger::{Desired, Ledger, Rules};
+use crate::ledger::{Desired, Ledger};
 use crate::record::Next;
 use crate::time::ServiceTime;
 
@@ -65,9 +65,9 @@ pub struct Held {
 }
 
 impl Ledger {
-    /// The next call. Removals go before additions: a phone that moves between two sessions must be free first. Fresh ids go before failed ones.
+    /// The next call, of at most `batch_size_max` ids. Removals go before additions: a phone that moves between two sessions must be free first. Fresh ids go before failed ones.
     #[must_use]
-    pub fn plan(&self, desired: &Desired, now: ServiceTime, due: Due, rules: &Rules) -> Plan {
+    pub fn plan(&self, desired: &Desired, now: ServiceTime, due: Due, batch_size_max: usize) -> Plan {
         let mut plan = Plan { wake: self.records.values().filter_map(|record| record.next_deadline(now)).min(), ..Plan::default() };
         let mut detach = Vec::new();
         let mut only_again = true;
@@ -110,7 +110,7 @@ impl Ledger {
             (true, true) => (Operation::Attach, Urgency::Retry, attach_again),
         };
         if !ids.is_empty() {
-            let mut instances: Vec<_> = ids.into_iter().take(rules.batch_size_max.max(1)).cloned().collect();
+            let mut instances: Vec<_> = ids.into_iter().take(batch_size_max.max(1)).cloned().collect();
             instances.sort();
             plan.batch = Some(Batch { operation, instances, urgency });
         }

@@ -84,6 +84,12 @@ impl Retry {
         }
     }
 
+    /// Instances were found that the service does not take: they are tried again after one pause, however many they are.
+    pub fn instances_failed(&mut self, now: Duration) {
+        self.whole = Gate::default();
+        self.instances.close(self.base, RETRY_MAX, self.seed, now);
+    }
+
     /// The service, or the API server, could not be reached.
     pub fn failed(&mut self, now: Duration) {
         self.whole.close(self.base, RETRY_MAX, self.seed, now);

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::answer::{Answer, Operation};
+use crate::answer::{Answer, Operation, Verdict};
 use crate::conditions::{Counts, Problem, conditions, ledger_lost};
 pub use crate::effect::{Effect, End, Found, Moment, Response, Status, View};
 use crate::ids::JournalId;
@@ -146,6 +146,7 @@ pub struct Round<'a> {
     credential: Option<String>,
     permit: Permit,
     reads: u32,
+    batch_size_max: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +161,21 @@ impl<'a> Round<'a> {
     #[must_use]
     pub fn new(settings: &'a Settings, memory: Memory, permit: bool) -> Self {
         let permit = if permit { Permit::Held } else { Permit::Unknown };
-        Self { settings, memory, view: None, from_write: false, credential: None, permit, reads: 0 }
+        Self {
+            settings,
+            memory,
+            view: None,
+            from_write: false,
+            credential: None,
+            permit,
+            reads: 0,
+            batch_size_max: settings.rules.batch_size_max,
+        }
+    }
+
+    /// The account's calls may name so many ids and no more.
+    pub fn limit_batches(&mut self, ids: usize) {
+        self.batch_size_max = self.batch_size_max.min(ids);
     }
 
     /// The permit is gone: it was for another account.
@@ -231,6 +246,7 @@ impl<'a> Round<'a> {
             && let Some(journal) = &ledger.journal
             && let Some(own) = self.memory.own.iter_mut().find(|own| own.journal == journal.id)
         {
+            let was_split = self.memory.split.is_some();
             let split = Split::after(self.memory.split.take(), journal, &answer, self.memory.other_half_first);
             let given_up = split.as_ref().is_some_and(Split::is_fruitless);
             self.memory.other_half_first ^= given_up;
@@ -239,9 +255,14 @@ impl<'a> Round<'a> {
             let settled = ledger.clone().settle(&answer, &own.credential, &view.desired, &self.settings.rules, splitting);
             let call_failed = settled.last_call.as_ref().is_some_and(|call| call.failed > 0);
             let failing = Counts::of(&view.desired, &settled).failed > 0;
+            let blames_an_id = matches!(answer.verdict, Verdict::Invalid | Verdict::NotFound | Verdict::Unclear);
             if given_up {
                 self.memory.retry.failed(moment.elapsed);
-            } else if !splitting {
+            } else if self.memory.split.is_some() && blames_an_id {
+                // The search goes on at once; however many it finds, they are tried again after one pause.
+            } else if was_split && self.memory.split.is_none() && failing {
+                self.memory.retry.instances_failed(moment.elapsed);
+            } else {
                 self.memory.retry.answered(&answer, call_failed, failing, moment.elapsed);
             }
             own.stage = Stage::Answered(answer, splitting);
@@ -344,7 +365,6 @@ impl<'a> Round<'a> {
     /// No call is open any more: `ledger` is what is known. `must_write`: it says more than the object does, and that can't wait for a permit.
     fn advance(&mut self, view: &View, ledger: Ledger, moment: &Moment, must_write: bool) -> Effect {
         let desired = &view.desired;
-        let rules = &self.settings.rules;
         // Without a clock no deadline is over.
         let now = moment.service.unwrap_or(ServiceTime(i64::MIN));
         let ledger = ledger.tidied(desired, now);
@@ -352,7 +372,7 @@ impl<'a> Round<'a> {
             return self.write(Effect::RemoveFinalizer);
         }
         let due = self.memory.retry.due(moment.elapsed);
-        let mut plan = ledger.plan(desired, now, due, rules);
+        let mut plan = ledger.plan(desired, now, due, self.batch_size_max);
         if let Some(split) = &self.memory.split
             && due.fresh
             && plan.batch.as_ref().is_none_or(|batch| batch.operation == Operation::Attach || split.detaches())

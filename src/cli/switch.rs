@@ -8,7 +8,7 @@ use serde_json::json;
 use streamsession_protocol::answer::{Answer, Operation, Outcome};
 use streamsession_protocol::ids::{InstanceId, SessionId};
 
-use crate::gs::{Client, Credentials, Endpoint, HIDDEN, Prepared, Settings, Switch};
+use crate::gs::{Client, Credentials, CredentialsError, Endpoint, HIDDEN, Prepared, Settings, Switch};
 
 /// Make one call of SwitchCloudPhoneMultipleStreamSessionSlaves by hand.
 ///
@@ -77,18 +77,20 @@ impl SwitchCommand {
 
     async fn run(self) -> Result<(), String> {
         let credentials = Credentials::from_env().map_err(|error| {
-            let said = error.to_string();
-            if error.category() == "credentials_not_found" {
-                "no credentials: set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY".to_owned()
-            } else {
-                said
-            }
+            let what = match error {
+                CredentialsError::Incomplete { part, problem, .. } => format!("{part} {problem}"),
+                _ => "no credentials".to_owned(),
+            };
+            format!("{what}: set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY")
         })?;
         let (operation, mut instances) =
             if self.attach.is_empty() { (Operation::Detach, self.detach.clone()) } else { (Operation::Attach, self.attach.clone()) };
         instances.sort();
         instances.dedup();
 
+        if operation == Operation::Detach && !self.yes && !self.dry_run {
+            confirm(&self.session_id, instances.len())?;
+        }
         let settings = Settings { call_deadline: Duration::from_secs(self.gs_timeout), ..Settings::default() };
         let client = Client::new(settings).map_err(|error| error.to_string())?;
         let timestamp = match self.timestamp {
@@ -109,9 +111,6 @@ impl SwitchCommand {
         if self.dry_run {
             let prepared = request.prepare()?;
             return print(&self.dry_run_text(&prepared)?);
-        }
-        if operation == Operation::Detach && !self.yes {
-            confirm(&request)?;
         }
         let answer = client.switch(&request).await;
         let rows = rows(&request, &answer);
@@ -145,7 +144,7 @@ impl SwitchCommand {
             })
             .collect();
         Ok(format!(
-            "# Nothing was sent. The signature holds for five minutes.\n\n# Canonical request\n{}\n\n# String to sign\n{}\n\n# Request\nPOST {url}\n{}\n\n{}\n\n# The same with curl\ncurl {} \\\n{} \\\n  --data-raw {}\n",
+            "# Nothing was sent. The signature holds for five minutes from its timestamp.\n\n# Canonical request\n{}\n\n# String to sign\n{}\n\n# Request\nPOST {url}\n{}\n\n{}\n\n# The same with curl\ncurl {} \\\n{} \\\n  --data-raw {}\n",
             prepared.canonical_request,
             prepared.string_to_sign,
             headers.join("\n"),
@@ -170,12 +169,11 @@ fn print(text: &str) -> Result<(), String> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("the outcome can't be printed: {error}"))
 }
 
-fn confirm(request: &Switch) -> Result<(), String> {
-    let count = request.instances.len();
+fn confirm(session: &SessionId, count: usize) -> Result<(), String> {
     if !std::io::stdin().is_terminal() {
         return Err(format!("detaching needs a confirmation, and nobody can be asked here: give --yes to detach {count}"));
     }
-    eprint!("Detach {count} from session {}? [y/N] ", request.session);
+    eprint!("Detach {count} from session {session}? [y/N] ");
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|error| format!("the answer can't be read: {error}"))?;
     if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err("nothing was sent".to_owned()) }

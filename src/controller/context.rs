@@ -1,7 +1,6 @@
 //! What every round needs, shared.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,8 +29,8 @@ pub struct Context {
     pub limiter: Limiter<ObjectKey>,
     /// The protocol's numbers.
     pub settings: Settings,
-    /// Ids in a call, at most: what was set, or less once the service called a call too large.
-    pub batch_size: AtomicUsize,
+    /// Ids in a call, at most, where the service called one too large; by account.
+    pub batch_sizes: Mutex<HashMap<String, usize>>,
     /// What a silent spec means.
     pub defaults: Defaults,
     /// Plain HTTP is taken for any host.
@@ -55,20 +54,20 @@ pub struct Context {
 }
 
 impl Context {
-    /// The protocol's numbers as they are now.
+    /// Ids in a call of the account, at most.
     #[must_use]
-    pub fn settings_now(&self) -> Settings {
-        let mut settings = self.settings.clone();
-        settings.rules.batch_size_max = self.batch_size.load(Ordering::Relaxed);
-        settings
+    pub fn batch_size_max(&self, account: &str) -> usize {
+        let learned = self.batch_sizes.lock().unwrap_or_else(PoisonError::into_inner).get(account).copied();
+        learned.unwrap_or(usize::MAX)
     }
 
-    /// The service called a call of `ids` ids too large: the next ones have half of that. The limit is published nowhere, and taken for one of the
-    /// action, whoever calls.
-    pub fn too_large(&self, ids: usize) {
-        let half = (ids / 2).max(1);
-        if self.batch_size.fetch_min(half, Ordering::Relaxed) > half {
+    /// The service called a call of `ids` ids too large: the account's next ones have half of that. Of one id there is nothing to halve.
+    pub fn too_large(&self, account: &str, ids: usize) {
+        let half = ids / 2;
+        let mut sizes = self.batch_sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        if half > 0 && sizes.get(account).is_none_or(|size| *size > half) {
             warn!(ids, batch_size = half, "the service takes no calls of this size; --batch-size may be set to what it takes");
+            sizes.insert(account.to_owned(), half);
         }
     }
 

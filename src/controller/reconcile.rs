@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use streamsession_protocol::answer::{Answer, NothingDone, Verdict};
+use streamsession_protocol::answer::{Answer, NothingDone, Verdict, is_too_large};
 use streamsession_protocol::step::{Effect, End, Found, Journalled, Memory, Moment, Response, Round, Status};
 use streamsession_protocol::time::ServiceTime;
 use tokio_util::sync::CancellationToken;
@@ -22,9 +22,6 @@ pub type Permit = queue::Permit<ObjectKey>;
 
 /// An object that can't be read is looked at again after this time, besides at each change.
 const UNREADABLE_RETRY: Duration = Duration::from_mins(5);
-
-/// Codes of a call that has too many ids (reference, section 3).
-const TOO_LARGE: [&str; 2] = ["RequestSizeLimitExceeded", "ResponseSizeLimitExceeded"];
 
 /// What a round hands back.
 pub struct Finished {
@@ -59,7 +56,7 @@ pub async fn round(
     stopping: CancellationToken,
 ) -> Finished {
     let span = info_span!("round", object = %key);
-    let settings = context.settings_now();
+    let settings = context.settings.clone();
     let memory = memory.map_or_else(|| Memory::new(&settings), |memory| *memory);
     let mut shell = Shell {
         object: Object::new(context.client.clone(), key.clone(), context.kube_deadline),
@@ -95,7 +92,11 @@ pub async fn round(
                 Effect::WriteStatus(status) => shell.write_status(&status).await,
                 Effect::AddFinalizer => shell.write_finalizer(true).await,
                 Effect::RemoveFinalizer => shell.write_finalizer(false).await,
-                Effect::Call(call) => Response::Answer(shell.call(&call).await),
+                Effect::Call(call) => {
+                    let answer = shell.call(&call).await;
+                    shell.limit_batches(&mut round);
+                    Response::Answer(answer)
+                }
                 Effect::End(end) => break end,
             };
         };
@@ -214,9 +215,16 @@ impl Shell {
                     self.permit = None;
                     round.lose_permit();
                 }
+                self.limit_batches(round);
                 Response::Credentials(Ok(account))
             }
             Err(error) => Response::Credentials(Err(error.to_string())),
+        }
+    }
+
+    fn limit_batches(&self, round: &mut Round<'_>) {
+        if let Some(credentials) = &self.credentials {
+            round.limit_batches(self.context.batch_size_max(credentials.account()));
         }
     }
 
@@ -270,8 +278,8 @@ impl Shell {
             warn!(calls_per_second = quota, "the service limits the rate: others draw on the same quota; slowing down");
         }
         drop(permit);
-        if TOO_LARGE.contains(&answer.code.as_str()) {
-            self.context.too_large(journal.instances.len());
+        if is_too_large(&answer.code) {
+            self.context.too_large(request.credentials.account(), journal.instances.len());
         }
         if answer.verdict == Verdict::NothingDone(NothingDone::Credentials) {
             self.refused().await;

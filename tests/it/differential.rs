@@ -53,7 +53,7 @@ fn sdk(requests: &[Value]) -> Vec<Value> {
     command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUTF8", "1").env_remove("PYTHONPATH").env_remove("PYTHONHOME");
     let mut child = command.spawn().expect("Python runs");
     let mut stdin = child.stdin.take().expect("a pipe");
-    let lines: String = requests.iter().map(|request| format!("{request}\n")).collect();
+    let lines = requests.iter().map(|request| format!("{request}\n")).collect::<Vec<_>>().concat();
     let writing = thread::spawn(move || stdin.write_all(lines.as_bytes()));
     let output = child.wait_with_output().expect("Python ends");
     let complained = String::from_utf8_lossy(&output.stderr);
