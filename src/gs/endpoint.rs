@@ -161,17 +161,17 @@ fn is_loopback(host: &Host<&str>) -> bool {
     }
 }
 
-/// What an error repeats of a user's text: never a password, and no line feeds.
+/// What an error repeats of a user's text: never a password, and no line feeds. Whatever stands before an `@` may be one.
 fn shown(text: &str) -> String {
-    let whole: String = text.chars().filter(|c| !c.is_control()).take(SHOWN_LENGTH_MAX).collect();
-    match (whole.find("://"), whole.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => {
-            let (before, after) = (whole.get(..scheme).unwrap_or_default(), whole.get(at..).unwrap_or_default());
-            format!("{before}://…{after}")
+    let whole: String = text.chars().filter(|c| !c.is_control()).collect();
+    let shown = match whole.rsplit_once('@') {
+        None => whole,
+        Some((before, host)) => {
+            let scheme = ["https://", "http://"].into_iter().find(|scheme| before.starts_with(scheme)).unwrap_or_default();
+            format!("{scheme}…@{host}")
         }
-        (None, Some(at)) => format!("…{}", whole.get(at..).unwrap_or_default()),
-        _ => whole,
-    }
+    };
+    shown.chars().take(SHOWN_LENGTH_MAX).collect()
 }
 
 #[cfg(test)]

@@ -5,16 +5,20 @@
 
 mod harness;
 
+mod answers;
 mod batches;
 mod cli;
 mod conditions;
 mod crd;
+mod credentials;
 mod deploy;
 mod differential;
 mod errors;
 mod faults;
+mod fuzz;
 mod layers;
 mod lifecycle;
+mod limiter;
 mod membership;
 mod restart;
 mod schema;

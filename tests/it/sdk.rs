@@ -1,10 +1,10 @@
-//! The official Python SDK against the simulator: what the vendor's own client signs, our judge accepts; so it may judge our signer too.
+//! The official clients against the simulator: what the vendor's own clients sign, our judge accepts; so it may judge our signer too.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Operation, Outcome, Simulator};
+use gs_simulator::{Call, EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Operation, Outcome, Simulator};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -87,4 +87,55 @@ async fn the_official_sdk_attaches_a_phone_and_one_changed_byte_of_its_key_is_re
     let refused = Outcome::Refused("AuthFailure.SignatureFailure".into());
     assert_eq!(calls[0], (Some(Operation::Attach), Outcome::Applied));
     assert_eq!(calls.last().map(|(_, outcome)| outcome), Some(&refused));
+}
+
+/// What `tests/sdks/*/run` checks, in order.
+const CHECKS: [&str; 6] = ["attach", "detach", "wrong key", "unknown key", "changed body", "old timestamp"];
+const REFUSALS: [&str; 4] =
+    ["AuthFailure.SignatureFailure", "AuthFailure.SecretIdNotFound", "AuthFailure.SignatureFailure", "AuthFailure.SignatureExpire"];
+
+/// Lets an official client do its checks against a simulator of its own; `tools` must be installed.
+async fn passes_its_checks(client: &str, tools: &[&str], remedy: &str) {
+    for tool in tools {
+        must(Command::new("sh").args(["-c", r#"command -v "$0" || { echo "$0 is not there" >&2; exit 1; }"#, tool]), remedy);
+    }
+    let simulator = Simulator::start(gs_simulator::Options::default()).await.expect("a simulator");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdks").join(client).join("run");
+
+    let output = Command::new(script).arg(simulator.address().to_string()).output().expect("the script runs");
+
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let seen = format!("{printed}{}; {remedy}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}: {seen}", output.status);
+    let passed: Vec<_> = printed.lines().filter_map(|line| line.strip_prefix("ok: ")?.split_once(':')).map(|(check, _)| check).collect();
+    assert_eq!(passed, CHECKS, "{seen}");
+    // A client that retries, or signs twice, would show here.
+    let outcome = |call: Call| (call.operation, call.outcome);
+    let calls: Vec<_> = simulator.calls().into_iter().map(outcome).collect();
+    assert_eq!(calls[..2], [(Some(Operation::Attach), Outcome::Applied), (Some(Operation::Detach), Outcome::Applied)], "{seen}");
+    let refused: Vec<_> = calls[2..].iter().map(|(_, outcome)| outcome.clone()).collect();
+    assert_eq!(refused, REFUSALS.map(|code| Outcome::Refused(code.into())), "{seen}");
+    assert!(simulator.members(SESSION).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_go_sdk_passes_its_checks() {
+    passes_its_checks("go", &["go"], "this test needs Go 1.23 or newer (https://go.dev/dl) and, once, its module proxy").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_node_sdk_passes_its_checks() {
+    let remedy = "this test needs Node 18 or newer with npm (Debian and Ubuntu: nodejs and npm) and, once, the npm registry";
+    passes_its_checks("node", &["node", "npm"], remedy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_java_sdk_passes_its_checks() {
+    let remedy = "this test needs a JDK 17 or newer and Maven (Debian and Ubuntu: default-jdk and maven) and, once, Maven Central";
+    passes_its_checks("java", &["java", "mvn"], remedy).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_command_line_passes_its_checks() {
+    passes_its_checks("tccli", &["python3"], &format!("{REMEDY} and, once, the Python package index")).await;
 }

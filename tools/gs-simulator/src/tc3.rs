@@ -244,6 +244,9 @@ pub(crate) fn sign(headers: &HeaderMap, body: &[u8], secret_id: &str, secret_key
 }
 
 #[cfg(test)]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
