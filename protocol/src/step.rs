@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::answer::{Answer, Operation, Verdict};
+use crate::answer::{Answer, NothingDone, Operation, Verdict};
 use crate::conditions::{Counts, Problem, conditions, ledger_lost};
 pub use crate::effect::{Effect, End, Found, Moment, Response, Status, View};
 use crate::ids::JournalId;
@@ -235,7 +235,13 @@ impl<'a> Round<'a> {
                 self.memory.retry.failed(moment.elapsed);
             }
             Response::Permit(granted) => self.permit = if granted { Permit::Held } else { Permit::Denied },
-            Response::Answer(answer) => self.answered(answer, moment),
+            Response::Answer(answer) => {
+                if answer.verdict == Verdict::NothingDone(NothingDone::Credentials) {
+                    // They may have been rotated meanwhile.
+                    self.credential = None;
+                }
+                self.answered(answer, moment);
+            }
         }
         self.decide(moment)
     }

@@ -281,18 +281,19 @@ impl Shell {
         if is_too_large(&answer.code) {
             self.context.too_large(request.credentials.account(), journal.instances.len());
         }
-        if answer.verdict == Verdict::NothingDone(NothingDone::Credentials) {
-            self.refused().await;
+        // A key that is good but may not make the call is not read again: it would be the same.
+        if answer.code.starts_with("AuthFailure") {
+            self.refused(&request.credentials).await;
         }
         self.report(call, &answer);
         answer
     }
 
     /// What was refused is read again the next time: a rotated key takes effect at once.
-    async fn refused(&self) {
+    async fn refused(&self, refused: &Credentials) {
         match self.copy.as_ref().and_then(|copy| copy.spec.credentials_ref.as_ref()) {
             Some(reference) => self.context.credentials.invalidate(&self.key.namespace, &reference.name),
-            None => self.context.credentials.invalidate_own().await,
+            None => self.context.credentials.invalidate_own(&refused.secret_id).await,
         }
     }
 

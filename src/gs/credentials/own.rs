@@ -91,9 +91,12 @@ impl Own {
         }
     }
 
-    /// Forgets temporary keys that the service refused.
-    pub async fn invalidate(&self) {
-        *self.remote.lock().await = None;
+    /// Forgets the temporary keys of the id that the service refused, if they are still the present ones.
+    pub async fn invalidate(&self, refused: &str) {
+        let mut remembered = self.remote.lock().await;
+        if remembered.as_ref().is_some_and(|known| known.result.as_ref().is_ok_and(|keys| keys.secret_id == refused)) {
+            *remembered = None;
+        }
     }
 
     async fn remote(&self) -> Result<Credentials, Vec<CredentialsError>> {
@@ -228,7 +231,10 @@ mod tests {
 
         assert_eq!((first.unwrap().account(), second.unwrap().account()), ("gs-role", "gs-role"));
         assert_eq!(server.requests().len(), 2, "the role and its keys, once");
-        own.invalidate().await;
+        own.invalidate("AKIDother").await;
+        own.get().await.unwrap();
+        assert_eq!(server.requests().len(), 2, "a late refusal of older keys forgets nothing");
+        own.invalidate("AKIDnode").await;
         own.get().await.unwrap();
         assert_eq!(server.requests().len(), 4, "refused keys are read again");
     }

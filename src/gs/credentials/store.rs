@@ -49,9 +49,9 @@ impl CredentialStore {
         Self { own, own_for: own_for.map(Arc::new), ..Self::default() }
     }
 
-    /// Forgets the operator's own temporary keys, because the service refused them.
-    pub async fn invalidate_own(&self) {
-        self.own.invalidate().await;
+    /// Forgets the operator's own temporary keys of that id, because the service refused them.
+    pub async fn invalidate_own(&self, refused: &str) {
+        self.own.invalidate(refused).await;
     }
 
     /// Credentials of the Secret, or of the environment for an object that names none.
