@@ -1,50 +1,22 @@
 //! The signature against the official Python SDK's: a thousand random requests, byte for byte.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::{env, fs, thread};
+use std::thread;
 
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use streamsession_operator::gs::sign::Signable;
 use streamsession_operator::gs::{Credentials, Endpoint, HIDDEN, Source, Switch};
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::ids::{InstanceId, SessionId};
 
+use crate::sdk::{REMEDY, are_there, python};
+
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdks/python");
-const REMEDY: &str = "this test needs Python 3 with its venv module and, once, the Python package index";
 const REQUESTS: usize = 1000;
 /// 2019-01-01 and 2033-05-18.
 const TIMES: (u64, u64) = (1_546_300_800, 2_000_000_000);
-
-/// Runs a command that must succeed; answers what it printed.
-fn must(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("can't run {command:?}: {error}; {REMEDY}"));
-    assert!(output.status.success(), "{command:?} failed: {}; {REMEDY}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// The Python of the virtual environment that the tests of the SDK use; it is made if it is not there yet.
-fn python() -> PathBuf {
-    let requirements = Path::new(FOLDER).join("requirements.txt");
-    let version = must(Command::new("python3").arg("--version"));
-    let key = Sha256::new().chain_update(&version).chain_update(fs::read(&requirements).expect("requirements")).finalize();
-    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let root = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache"))).expect("XDG_CACHE_HOME or HOME");
-    let home = root.join(format!("streamsession-operator/sdks/python-{}", hex::encode(&key[..8])));
-    if !home.exists() {
-        let draft = home.with_extension(format!("{}.differential.draft", std::process::id()));
-        must(Command::new("python3").args(["-m", "venv"]).arg(&draft));
-        let mut install = Command::new(draft.join("bin/python"));
-        must(install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements));
-        if fs::rename(&draft, &home).is_err() {
-            // Another test was first.
-            fs::remove_dir_all(&draft).expect("the draft goes");
-        }
-    }
-    home.join("bin/python")
-}
 
 /// The headers that the SDK gives to each of these requests.
 fn sdk(requests: &[Value]) -> Vec<Value> {
@@ -128,6 +100,9 @@ fn switch(random: &mut Random) -> Switch {
 #[test]
 fn a_thousand_random_requests_have_the_headers_of_the_official_sdk() {
     use secrecy::ExposeSecret;
+    if !are_there(&["python3"], REMEDY) {
+        return;
+    }
     let mut random = Random(1);
     let switches: Vec<_> = (0..REQUESTS).map(|_| switch(&mut random)).collect();
     let prepared: Vec<_> = switches.iter().map(|switch| switch.prepare().expect("a request")).collect();
@@ -162,6 +137,9 @@ fn a_thousand_random_requests_have_the_headers_of_the_official_sdk() {
 
 #[test]
 fn a_thousand_random_unicode_bodies_have_the_signature_of_the_official_sdk() {
+    if !are_there(&["python3"], REMEDY) {
+        return;
+    }
     let mut random = Random(2);
     let mut request = |longest| {
         let service = ["gs", "cvm", "sts"][usize::try_from(random.next() % 3).expect("small")];
