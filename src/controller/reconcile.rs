@@ -281,8 +281,8 @@ impl Shell {
         if is_too_large(&answer.code) {
             self.context.too_large(request.credentials.account(), journal.instances.len());
         }
-        // A key that is good but may not make the call is not read again: it would be the same.
-        if answer.code.starts_with("AuthFailure") {
+        // A key that is good but may not make the call, or a signature that came too late, is no reason to read the key again.
+        if answer.code.starts_with("AuthFailure") && answer.code != "AuthFailure.SignatureExpire" {
             self.refused(&request.credentials).await;
         }
         self.report(call, &answer);

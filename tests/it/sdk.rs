@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::{env, fs};
 
 use gs_simulator::{Call, EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Operation, Outcome, Simulator};
@@ -46,8 +47,14 @@ impl Drop for Draft {
     }
 }
 
-/// The Python of a virtual environment that holds the SDK. It is made once for each Python and each list of requirements.
+/// The Python of a virtual environment that holds the SDK; tests that want it at once wait for the first.
 pub fn python() -> PathBuf {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(make_python).clone()
+}
+
+/// It is made once for each Python and each list of requirements.
+fn make_python() -> PathBuf {
     let requirements = Path::new(FOLDER).join("requirements.txt");
     let version = must(Command::new("python3").arg("--version"), REMEDY);
     let key = Sha256::new().chain_update(&version).chain_update(fs::read(&requirements).expect("requirements")).finalize();
