@@ -37,6 +37,8 @@ pub struct Options {
     pub gs_endpoint: Endpoint,
     /// Calls a second, for each account and endpoint.
     pub gs_qps: NonZeroU32,
+    /// Calls at once after a pause.
+    pub gs_burst: NonZeroU32,
     /// Plain HTTP is taken for any host.
     pub allow_insecure_endpoint: bool,
     /// A PEM file of CA certificates that are believed besides the platform's.
@@ -72,6 +74,7 @@ impl Options {
         Self {
             gs_endpoint,
             gs_qps: NonZeroU32::MIN.saturating_add(19),
+            gs_burst: NonZeroU32::MIN,
             allow_insecure_endpoint: false,
             gs_ca_file: None,
             batch_size: NonZeroU16::MIN.saturating_add(99),
@@ -157,7 +160,7 @@ impl Operator {
             api_server,
             gs,
             credentials: gs::CredentialStore::new(gs::Own::new(options.credential_endpoints), options.default_credentials_namespaces),
-            limiter: Limiter::new(options.gs_qps, started),
+            limiter: Limiter::with_burst(options.gs_qps, options.gs_burst, started),
             batch_sizes: Mutex::default(),
             settings,
             defaults: Defaults { region: options.region, endpoint: options.gs_endpoint.to_string() },

@@ -45,6 +45,9 @@ pub(super) struct Run {
     /// Calls a second, for each account: the service's own limit is 20, shared with everything else that uses the account.
     #[arg(long, env = "GS_QPS", value_name = "N", default_value = "20")]
     gs_qps: NonZeroU32,
+    /// Calls at once after a pause. More makes a first wave faster, and lets an urgent call wait longer behind it; no second ever sees more than --gs-qps.
+    #[arg(long, env = "GS_BURST", value_name = "N", default_value = "1")]
+    gs_burst: NonZeroU32,
     /// Seconds for one call of the service.
     #[arg(long, env = "GS_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=60))]
     gs_timeout: u64,
@@ -98,6 +101,7 @@ impl Run {
             kube::Client::try_from(config).map_err(|error| format!("no client for the API server {api_server} can be built: {error}"))?;
         let options = Options {
             gs_qps: self.gs_qps,
+            gs_burst: self.gs_burst,
             allow_insecure_endpoint: self.allow_insecure_endpoint,
             gs_ca_file: self.gs_ca_file.clone(),
             batch_size: NonZeroU16::new(self.batch_size).unwrap_or(NonZeroU16::MIN),

@@ -28,6 +28,7 @@ pub struct Limiter<K> {
 
 struct Shared<K> {
     per_second: NonZeroU32,
+    burst: NonZeroU32,
     started: Instant,
     state: Mutex<State<K>>,
     /// Something happened that may bring the next grant forward.
@@ -50,11 +51,17 @@ pub struct Permit<K: Key> {
 }
 
 impl<K: Key> Limiter<K> {
-    /// A quota of `per_second` calls for each bucket, of a process that began at `started`.
+    /// A quota of `per_second` calls for each bucket, of a process that began at `started`; each permit at its distance from the one before.
     #[must_use]
     pub fn new(per_second: NonZeroU32, started: Instant) -> Self {
+        Self::with_burst(per_second, NonZeroU32::MIN, started)
+    }
+
+    /// Likewise, with so many permits at once after a pause.
+    #[must_use]
+    pub fn with_burst(per_second: NonZeroU32, burst: NonZeroU32, started: Instant) -> Self {
         let state = Mutex::new(State { buckets: BTreeMap::new(), waiting: HashMap::new() });
-        Self { shared: Arc::new(Shared { per_second, started, state, changed: Notify::new() }) }
+        Self { shared: Arc::new(Shared { per_second, burst, started, state, changed: Notify::new() }) }
     }
 
     /// A permit at once, if one is there and nobody waits for it.
@@ -151,7 +158,7 @@ impl<K: Key> State<K> {
         self.buckets.retain(|_, permits| !permits.is_idle(now));
         let bucket = Arc::new(bucket.clone());
         // Nothing was called in a bucket that is not known, but in the last second of the process before this.
-        self.buckets.insert(Arc::clone(&bucket), Permits::new(shared.per_second, shared.started));
+        self.buckets.insert(Arc::clone(&bucket), Permits::new(shared.per_second, shared.started).with_burst(shared.burst));
         bucket
     }
 

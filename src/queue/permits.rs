@@ -41,6 +41,7 @@ pub struct Permits<K> {
     back_at: VecDeque<Instant>,
     /// No grant before this.
     spaced_until: Instant,
+    burst: NonZeroU32,
     waiting: Fair<K>,
 }
 
@@ -55,8 +56,15 @@ impl<K: Key> Permits<K> {
             capacity,
             back_at: std::iter::repeat_n(started + WINDOW, capacity).collect(),
             spaced_until: started + WINDOW,
+            burst: NonZeroU32::MIN,
             waiting: Fair::new(),
         }
+    }
+
+    /// Likewise, with so many permits at once after a pause. No second sees more calls because of that; an urgent one behind a burst waits longer.
+    #[must_use]
+    pub fn with_burst(self, burst: NonZeroU32) -> Self {
+        Self { burst, ..self }
     }
 
     /// A permit at once, if one is there and nobody waits for it.
@@ -149,8 +157,10 @@ impl<K: Key> Permits<K> {
         self.last_needed(quota.get()).filter(|at| **at <= now)?;
         self.back_at.pop_front();
         let spaced_before = self.spaced_until;
-        let on_time = now.checked_sub(TIMER_SLACK).unwrap_or(now);
-        self.spaced_until = spaced_before.max(on_time) + WINDOW / quota.get();
+        let spacing = WINDOW / quota.get();
+        let behind = TIMER_SLACK.max(spacing.saturating_mul(self.burst.get() - 1));
+        let on_time = now.checked_sub(behind).unwrap_or(now);
+        self.spaced_until = spaced_before.max(on_time) + spacing;
         Some(Permit { granted_at: now, spaced_before, spaced_after: self.spaced_until })
     }
 
@@ -206,6 +216,17 @@ mod tests {
             grants.push((key, at - started));
         }
         assert_eq!(grants, [(0, ms(1_000)), (1, ms(1_050)), (2, ms(1_100))]);
+    }
+
+    #[test]
+    fn a_burst_after_a_pause_is_as_large_as_it_may_be_and_no_larger() {
+        let (permits, now) = permits();
+        let mut permits = permits.with_burst(per_second(4));
+
+        let at_once = (0..10).filter(|_| permits.try_take(now).is_some()).count();
+
+        assert_eq!(at_once, 4);
+        assert!(permits.try_take(now + ms(50)).is_some());
     }
 
     #[test]
