@@ -3,8 +3,9 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# What is built lies outside the tree, so that a second clone starts warm.
-export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/streamsession-operator/target
+# What is built lies outside the tree, in a folder for each clone: cargo tells two clones in one folder apart by nothing but the age of their files.
+CLONE := $(firstword $(shell printf %s '$(CURDIR)' | cksum))
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/streamsession-operator/target-$(CLONE)
 
 CRD := crds/streamsessions.gs.tencentcloud.dev.yaml
 
