@@ -74,7 +74,7 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
         },
         status: Status {
             observed_generation: status.observed_generation.unwrap_or(-1),
-            conditions: said(&status.conditions),
+            conditions: said(status),
             counts: Counts {
                 desired: count(status.desired_instances),
                 attached: count(status.attached_instances),
@@ -283,7 +283,9 @@ fn holds(conditions: &[Condition], kind: &str) -> bool {
 }
 
 /// What the stored conditions say; none if they say nothing that the operator would.
-fn said(stored: &[Condition]) -> Option<Conditions> {
+#[must_use]
+pub fn said(status: &StreamSessionStatus) -> Option<Conditions> {
+    let stored = status.conditions.as_slice();
     let ready = stored.iter().find(|condition| condition.type_ == READY)?;
     let mode = match (holds(stored, READY), holds(stored, RECONCILING), holds(stored, STALLED)) {
         (true, false, false) => Mode::Ready,

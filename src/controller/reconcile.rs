@@ -176,7 +176,7 @@ impl Shell {
 
     async fn write_status(&mut self, status: &Status) -> Response {
         let Some(copy) = &self.copy else { return Response::Failed };
-        let before = ledger::view(copy, &self.context.defaults).ok().and_then(|view| view.status.conditions);
+        let before = copy.status.as_ref().and_then(ledger::said);
         let outcome = self.object.write_status(copy, status).await;
         if let (Outcome::Copy(copy), Some(after)) = (&outcome, &status.conditions) {
             self.context.events.transition(copy, before.as_ref(), after);

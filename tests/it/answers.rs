@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use gs_simulator::{AnswerFault, Faults, Garbling, Outcome as Fate, Simulator, Tls};
 use serde_json::json;
 use streamsession_operator::api::v1alpha1::UnsettledInstance;
-use streamsession_operator::gs::{Client, Credentials, Endpoint, Settings, Source, Switch};
+use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
 use streamsession_protocol::answer::{Answer, NothingDone, Operation, Outcome, Verdict};
 use streamsession_protocol::ids::{InstanceId, SessionId};
 use tokio::net::TcpListener;
 
-use crate::harness::{Lab, SESSION, eventually, install_crypto};
+use crate::harness::{Lab, SESSION, eventually, example_credentials, install_crypto};
 
 /// Short, for answers that never come in time.
 const IMPATIENT: Duration = Duration::from_millis(600);
@@ -37,12 +37,7 @@ async fn call(settings: Settings, url: &str, timestamp: i64) -> Answer {
         operation: Operation::Attach,
         instances: vec![id("a"), id("b")],
         timestamp,
-        credentials: Credentials {
-            secret_id: gs_simulator::EXAMPLE_SECRET_ID.into(),
-            secret_key: gs_simulator::EXAMPLE_SECRET_KEY.into(),
-            token: None,
-            source: Source::Environment,
-        },
+        credentials: example_credentials(),
     };
     Client::new(settings).expect("a client").switch(&request).await
 }

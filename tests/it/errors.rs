@@ -6,15 +6,15 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
-use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, ErrorFault, Faults, Simulator};
+use gs_simulator::{ErrorFault, Faults, Simulator};
 use serde_json::json;
 use streamsession_operator::api::v1alpha1::{FailureReason, StreamSession};
-use streamsession_operator::gs::{Client, Credentials, Endpoint, Settings, Source, Switch};
+use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
 use streamsession_protocol::answer::{Answer, NothingDone, Operation, Outcome, Verdict};
 use streamsession_protocol::ids::{InstanceId, SessionId};
 use tokio::net::TcpListener;
 
-use crate::harness::{Lab, SESSION, eventually, install_crypto, ready};
+use crate::harness::{Lab, SESSION, eventually, example_credentials, install_crypto, ready};
 
 fn errors(code: &str, times: u32) -> Faults {
     Faults { errors: vec![ErrorFault { code: code.into(), times }], ..Faults::default() }
@@ -112,12 +112,6 @@ fn client(call_deadline: Duration) -> Client {
 
 /// Attaches `a` and `b` at this address by the operator's client, once.
 async fn attach(client: &Client, url: &str) -> Answer {
-    let credentials = Credentials {
-        secret_id: EXAMPLE_SECRET_ID.into(),
-        secret_key: EXAMPLE_SECRET_KEY.into(),
-        token: None,
-        source: Source::Environment,
-    };
     let request = Switch {
         endpoint: Endpoint::parse(url).expect("an endpoint"),
         region: None,
@@ -125,7 +119,7 @@ async fn attach(client: &Client, url: &str) -> Answer {
         operation: Operation::Attach,
         instances: vec![id("a"), id("b")],
         timestamp: jiff::Timestamp::now().as_second(),
-        credentials,
+        credentials: example_credentials(),
     };
     client.switch(&request).await
 }

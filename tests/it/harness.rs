@@ -5,14 +5,14 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use devcluster::{Binaries, Cluster, report_to_stderr};
-use gs_simulator::Simulator;
+use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Simulator};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus, crd_yaml};
-use streamsession_operator::gs::Endpoint;
+use streamsession_operator::gs::{Credentials, Endpoint, Source};
 use streamsession_operator::operator::{Error, Operator, Options, tuned};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -72,6 +72,11 @@ pub async fn config() -> Config {
     let path = cluster().kubeconfig().to_owned();
     let kubeconfig = Kubeconfig::read_from(path).expect("a kubeconfig");
     tuned(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a configuration"))
+}
+
+/// The key that a simulator knows unless told otherwise.
+pub fn example_credentials() -> Credentials {
+    Credentials { secret_id: EXAMPLE_SECRET_ID.into(), secret_key: EXAMPLE_SECRET_KEY.into(), token: None, source: Source::Environment }
 }
 
 /// Waits for a condition; panics with `what` and the last look when the deadline has passed.

@@ -6,14 +6,14 @@
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use gs_simulator::{Call, EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Options, Outcome, RateWindow, Simulator, Stats};
-use streamsession_operator::gs::{Client, Credentials, Endpoint, Settings, Source, Switch};
+use gs_simulator::{Call, EXAMPLE_SECRET_ID, Options, Outcome, RateWindow, Simulator, Stats};
+use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
 use streamsession_operator::queue::{Bucket, Key, Limiter, Permit, Priority, WINDOW};
 use streamsession_protocol::answer::{Answer, Operation, Verdict};
 use streamsession_protocol::ids::{InstanceId, SessionId};
 use tokio::task::JoinSet;
 
-use crate::harness::{SESSION, install_crypto};
+use crate::harness::{SESSION, example_credentials, install_crypto};
 
 const CALLS: u32 = 2_000;
 /// Ten times the service's, so that the run takes ten seconds of every `cargo test`.
@@ -52,12 +52,6 @@ struct Made {
 
 /// Makes the call of a permit as the operator does, and gives the permit back.
 async fn call(client: Client, endpoint: Endpoint, turn: Turn, mut permit: Permit<Turn>) -> Made {
-    let credentials = Credentials {
-        secret_id: EXAMPLE_SECRET_ID.into(),
-        secret_key: EXAMPLE_SECRET_KEY.into(),
-        token: None,
-        source: Source::Environment,
-    };
     let request = Switch {
         endpoint,
         region: None,
@@ -65,7 +59,7 @@ async fn call(client: Client, endpoint: Endpoint, turn: Turn, mut permit: Permit
         operation: Operation::Attach,
         instances: vec![turn.instance()],
         timestamp: jiff::Timestamp::now().as_second(),
-        credentials,
+        credentials: example_credentials(),
     };
     let sent = Instant::now();
     permit.spent_until(sent + CALL_DEADLINE + WINDOW);
