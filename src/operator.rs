@@ -15,7 +15,7 @@ use tracing::info;
 
 use crate::api::FIELD_MANAGER;
 use crate::api::ledger::Defaults;
-use crate::controller::context::{Context, Readiness};
+use crate::controller::context::{Context, Fence, Readiness};
 use crate::controller::events::Events;
 use crate::controller::{Controller, Stopped};
 use crate::gs::{self, Endpoint};
@@ -163,7 +163,9 @@ impl Operator {
             limiter: Limiter::with_burst(options.gs_qps, options.gs_burst, started),
             batch_sizes: Mutex::default(),
             settings,
-            defaults: Defaults { region: options.region, endpoint: options.gs_endpoint.to_string() },
+            claims: Mutex::default(),
+            fence: Fence::default(),
+            defaults: Defaults { region: options.region, endpoint: options.gs_endpoint.to_string().into() },
             readiness: Readiness::of(&options.namespaces),
             allow_insecure_endpoint: options.allow_insecure_endpoint,
             namespaces: options.namespaces,
@@ -180,6 +182,12 @@ impl Operator {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         self.context.readiness.clone()
+    }
+
+    /// Closed, it keeps this operator from any further call and write.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.context.fence.clone()
     }
 
     /// Works until `stopping` is cancelled, and settles what is under way. The end of any part ends the whole.

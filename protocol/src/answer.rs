@@ -17,7 +17,7 @@ pub enum Operation {
 }
 
 /// Why nothing was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NothingDone {
     /// The rate limit: `RequestLimitExceeded` and its kin, HTTP 429.
     Throttled,
@@ -28,7 +28,7 @@ pub enum NothingDone {
 }
 
 /// What an answer says of the call as a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
     /// The call was processed and each id has its own result. An id in neither list, or in both, is unclear.
     Processed {
@@ -52,7 +52,7 @@ pub enum Verdict {
 }
 
 /// An answer, or its absence.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Answer {
     /// What it says of the call.
     pub verdict: Verdict,
@@ -65,7 +65,7 @@ pub struct Answer {
 }
 
 /// What an answer says about one id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Attached or detached, as the operation says.
     Done,

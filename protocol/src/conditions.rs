@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::answer::{NothingDone, Verdict};
-use crate::ids::InstanceId;
+use crate::claims::Standing;
+use crate::ids::{InstanceId, SessionId};
 use crate::ledger::{DeletionPolicy, Desired, Ledger, Rules};
 use crate::record::{Failure, FailureReason, Next, Want};
 use crate::time::ServiceTime;
@@ -16,7 +17,7 @@ const NEVER_SENT: [&str; 4] = ["ConnectFailed", "UnsendableRequest", "InvalidEnd
 const IDS_NAMED_MAX: usize = 5;
 
 /// Why `Ready` is what it is; closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are the documentation; docs/api lists them for users")]
 pub enum Reason {
     UpToDate,
@@ -27,14 +28,16 @@ pub enum Reason {
     CredentialsNotFound,
     CredentialsRejected,
     SessionNotFound,
+    SessionConflict,
     TargetMismatch,
     LedgerLost,
     TooManyInstances,
+    InvariantViolated,
     Deleting,
 }
 
 impl Reason {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::UpToDate,
         Self::Progressing,
         Self::ProgressingWithRetry,
@@ -43,9 +46,11 @@ impl Reason {
         Self::CredentialsNotFound,
         Self::CredentialsRejected,
         Self::SessionNotFound,
+        Self::SessionConflict,
         Self::TargetMismatch,
         Self::LedgerLost,
         Self::TooManyInstances,
+        Self::InvariantViolated,
         Self::Deleting,
     ];
 
@@ -61,9 +66,11 @@ impl Reason {
             Self::CredentialsNotFound => "CredentialsNotFound",
             Self::CredentialsRejected => "CredentialsRejected",
             Self::SessionNotFound => "SessionNotFound",
+            Self::SessionConflict => "SessionConflict",
             Self::TargetMismatch => "TargetMismatch",
             Self::LedgerLost => "LedgerLost",
             Self::TooManyInstances => "TooManyInstances",
+            Self::InvariantViolated => "InvariantViolated",
             Self::Deleting => "Deleting",
         }
     }
@@ -76,7 +83,7 @@ impl Reason {
 }
 
 /// Which of the three conditions hold. `Ready` is always there; never both others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// `Ready` is True.
     Ready,
@@ -87,7 +94,7 @@ pub enum Mode {
 }
 
 /// The conditions; all of them share reason and message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Conditions {
     /// Which hold.
     pub mode: Mode,
@@ -98,7 +105,7 @@ pub struct Conditions {
 }
 
 /// What keeps the operator from making any call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Problem {
     /// No credentials; the text says which were looked for, and what to do.
     Credentials(String),
@@ -107,7 +114,7 @@ pub enum Problem {
 }
 
 /// How many instances are as wanted, and how many were refused.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Counts {
     /// Named by the spec.
     pub desired: usize,
@@ -121,10 +128,11 @@ impl Counts {
     /// Counts the ledger.
     #[must_use]
     pub fn of(desired: &Desired, ledger: &Ledger) -> Self {
+        let wish = desired.at(ledger.target.as_ref());
         Self {
             desired: desired.instances.len(),
             attached: ledger.records.values().filter(|record| record.state == crate::record::State::Attached).count(),
-            failed: ledger.records.iter().filter(|(id, record)| record.failure(desired.want(id)).is_some()).count(),
+            failed: ledger.records.iter().filter(|(id, record)| record.failure(wish.want(id)).is_some()).count(),
         }
     }
 }
@@ -145,13 +153,18 @@ struct Open<'a> {
     stuck_code: Option<&'a str>,
     stuck_inside: Vec<&'a InstanceId>,
     leaving: Option<ServiceTime>,
+    assumed: Vec<&'a InstanceId>,
 }
 
 impl<'a> Open<'a> {
     fn of(desired: &'a Desired, ledger: &'a Ledger, now: ServiceTime, rules: &Rules) -> Self {
         let mut open = Self::default();
+        let wish = desired.at(ledger.target.as_ref());
         for (id, record) in &ledger.records {
-            let want = desired.want(id);
+            let want = wish.want(id);
+            if record.assumed {
+                open.assumed.push(id);
+            }
             open.leaving = open.leaving.max(record.detach_until);
             let failure = record.failure(want);
             match record.next(want, now) {
@@ -169,9 +182,7 @@ impl<'a> Open<'a> {
                 },
             }
         }
-        if !desired.deleting {
-            open.attach += desired.instances.iter().filter(|id| !ledger.records.contains_key(*id)).count();
-        }
+        open.attach += wish.instances().filter(|id| !ledger.records.contains_key(*id)).count();
         open
     }
 
@@ -184,8 +195,9 @@ impl<'a> Open<'a> {
     }
 }
 
-/// At most [`IDS_NAMED_MAX`] ids, then a count.
-fn names(ids: &[&InstanceId]) -> String {
+/// At most five ids, then a count.
+#[must_use]
+pub fn names(ids: &[&InstanceId]) -> String {
     let mut text = String::new();
     for (position, id) in ids.iter().take(IDS_NAMED_MAX).enumerate() {
         let separator = if position == 0 { "" } else { ", " };
@@ -207,38 +219,64 @@ fn reconciling(reason: Reason, message: String) -> Conditions {
     Conditions { mode: Mode::Reconciling, reason, message }
 }
 
-/// What to say of an object whose ledger is lost; `why` names the evidence.
+/// What to say of an object whose ledger is lost, as long as it can't be made anew; `why` names the evidence.
 #[must_use]
-pub fn ledger_lost(why: &str, deleting: bool) -> Conditions {
-    let way_out = if deleting { format!(" {LET_GO}.") } else { String::new() };
+pub fn ledger_unreadable(why: &str, problem: Option<&Problem>) -> Conditions {
+    let held_back = match problem {
+        Some(Problem::Credentials(text) | Problem::Unreachable(text)) => format!(" {text}"),
+        None => String::new(),
+    };
+    reconciling(Reason::LedgerLost, format!("{why}. The record is made anew once the service has told its time.{held_back}"))
+}
+
+/// What to say of an object on which the work has stopped, since a promise would have been broken.
+#[must_use]
+pub fn invariant_violated(violation: &str) -> Conditions {
     stalled(
-        Reason::LedgerLost,
-        format!("{why}: which instances this object has attached can't be known, so nothing is attached or detached.{way_out}"),
+        Reason::InvariantViolated,
+        format!(
+            "The work on this object has stopped, since going on would break a promise of the operator ({violation}). Please report it with the operator's log; an edit of the spec makes it try again. {LET_GO}."
+        ),
     )
 }
 
-/// What to say of an object. `full`: attaches wait because the ledger has no room.
+/// All that the conditions speak of.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// What the object asks for.
+    pub desired: &'a Desired,
+    /// What is known.
+    pub ledger: &'a Ledger,
+    /// What keeps the operator from any call.
+    pub problem: Option<&'a Problem>,
+    /// Attaches wait because the ledger has no room.
+    pub full: bool,
+    /// Detaches of assumed instances wait because another object names the session.
+    pub guesses: bool,
+    /// How the object stands among those that name the session.
+    pub standing: &'a Standing,
+    /// The service's time.
+    pub now: ServiceTime,
+    /// The numbers.
+    pub rules: &'a Rules,
+}
+
+/// What to say of an object.
 #[must_use]
-pub fn conditions(
-    desired: &Desired,
-    ledger: &Ledger,
-    problem: Option<&Problem>,
-    full: bool,
-    now: ServiceTime,
-    rules: &Rules,
-) -> Conditions {
-    let open = Open::of(desired, ledger, now, rules);
-    if open.is_empty() && ledger.journal.is_none() {
-        return at_rest(desired, &open);
+pub fn conditions(scene: &Scene<'_>) -> Conditions {
+    let Scene { desired, ledger, .. } = scene;
+    let open = Open::of(desired, ledger, scene.now, scene.rules);
+    if open.is_empty() && ledger.journal.is_none() && !matches!(scene.standing, Standing::Behind(_)) {
+        return at_rest(desired, ledger, &open);
     }
-    let mut said = unfinished(desired, ledger, problem, full, &open, rules);
+    let mut said = unfinished(scene, &open);
     if desired.deleting && desired.deletion_policy == DeletionPolicy::Delete && said.mode == Mode::Stalled {
         let _ = write!(said.message, " {LET_GO}.");
     }
     said
 }
 
-fn at_rest(desired: &Desired, open: &Open<'_>) -> Conditions {
+fn at_rest(desired: &Desired, ledger: &Ledger, open: &Open<'_>) -> Conditions {
     if desired.deleting {
         let message = match open.leaving {
             Some(until) => {
@@ -248,6 +286,15 @@ fn at_rest(desired: &Desired, open: &Open<'_>) -> Conditions {
         };
         return reconciling(Reason::Deleting, message);
     }
+    if let (Some(left), Some(until)) = (left_session(desired, ledger), open.leaving) {
+        return reconciling(
+            Reason::OutcomeUnknown,
+            format!(
+                "All instances are detached from session {left}; an earlier detach may still arrive until {until}, and the move to session {} waits for that.",
+                desired.session
+            ),
+        );
+    }
     let message = match desired.instances.len() {
         0 => "No slave instance is wanted, and none is attached.".to_owned(),
         1 => "The slave instance is attached.".to_owned(),
@@ -256,8 +303,14 @@ fn at_rest(desired: &Desired, open: &Open<'_>) -> Conditions {
     Conditions { mode: Mode::Ready, reason: Reason::UpToDate, message }
 }
 
-fn unfinished(desired: &Desired, ledger: &Ledger, problem: Option<&Problem>, full: bool, open: &Open<'_>, rules: &Rules) -> Conditions {
-    match problem {
+/// The session that the object still has to leave.
+fn left_session<'a>(desired: &Desired, ledger: &'a Ledger) -> Option<&'a SessionId> {
+    ledger.target.as_ref().filter(|target| desired.moves_from(target)).map(|target| &target.session)
+}
+
+fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
+    let Scene { desired, ledger, rules, .. } = *scene;
+    match scene.problem {
         Some(Problem::Credentials(text)) => return stalled(Reason::CredentialsNotFound, text.clone()),
         Some(Problem::Unreachable(text)) => return reconciling(Reason::ProgressingWithRetry, text.clone()),
         None => {}
@@ -274,6 +327,7 @@ fn unfinished(desired: &Desired, ledger: &Ledger, problem: Option<&Problem>, ful
                 ),
             );
         }
+        _ if matches!(scene.standing, Standing::Behind(_)) => {}
         Some(Verdict::SessionGone) if ledger.records.values().any(crate::record::Record::holds) => {
             return stalled(
                 Reason::TargetMismatch,
@@ -292,11 +346,17 @@ fn unfinished(desired: &Desired, ledger: &Ledger, problem: Option<&Problem>, ful
         }
         _ => {}
     }
-    if full && open.nothing_but_attaches() {
+    if let Some(conflict) = conflict(scene, session, open) {
+        return conflict;
+    }
+    if scene.full && open.nothing_but_attaches() {
         return stalled(
             Reason::TooManyInstances,
             format!("The ledger is full ({} instances): more are attached once others could be detached.", Ledger::RECORDS_MAX),
         );
+    }
+    if let Some(lost) = ledger_lost(open) {
+        return lost;
     }
     if !open.is_empty() && open.nothing_but_stuck() {
         return stalled(Reason::InstancesRefused, refused(open));
@@ -327,8 +387,52 @@ fn unfinished(desired: &Desired, ledger: &Ledger, problem: Option<&Problem>, ful
             },
         );
     }
+    if let Some(left) = left_session(desired, ledger) {
+        return reconciling(Reason::Progressing, format!("Moving from session {left} to {}: {}", desired.session, work(open)));
+    }
     let reason = if desired.deleting { Reason::Deleting } else { Reason::Progressing };
     reconciling(reason, work(open))
+}
+
+/// Another object names the session, and one of the two has to wait.
+fn conflict(scene: &Scene<'_>, session: &SessionId, open: &Open<'_>) -> Option<Conditions> {
+    match scene.standing {
+        Standing::Behind(owner) => {
+            let leavings = open.detach + open.stuck_inside.len() + usize::from(open.waiting.is_some());
+            let leavings = if leavings > 0 {
+                format!(" {leavings} of its instances are not wanted here any more and wait until {owner} has them, or does not want them.")
+            } else {
+                String::new()
+            };
+            let message = format!(
+                "Session {session} is driven by the StreamSession {owner}, which came first: this one attaches nothing, and takes over by itself when {owner} is deleted or names another session. One StreamSession for each session is enough; it may name all instances.{leavings}"
+            );
+            Some(stalled(Reason::SessionConflict, message))
+        }
+        Standing::First(other) if scene.guesses => Some(stalled(
+            Reason::SessionConflict,
+            format!(
+                "The StreamSession {other} names session {session} too. Of {} it is not known who attached them, so they are not detached before {other} is deleted or names another session.",
+                names(&open.assumed)
+            ),
+        )),
+        Standing::Alone | Standing::First(_) => None,
+    }
+}
+
+/// As long as there are instances that nobody saw us attach.
+fn ledger_lost(open: &Open<'_>) -> Option<Conditions> {
+    if open.assumed.is_empty() || open.nothing_but_stuck() {
+        return None;
+    }
+    Some(reconciling(
+        Reason::LedgerLost,
+        format!(
+            "{} instances are in the record without evidence, since the record was lost, is a copy, or was told of by the annotation adopt: {}. They are attached or detached anew, as the spec says. Instances that were attached before and are not among them can't be known.",
+            open.assumed.len(),
+            names(&open.assumed)
+        ),
+    ))
 }
 
 fn failing(ids: &[(&InstanceId, &Failure)], first: &Failure) -> String {

@@ -1,28 +1,63 @@
 //! The words between a round and the controller: the copy of the object, the effect that is due, the response to it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::Answer;
+use crate::claims::{Place, Standing};
 use crate::conditions::{Conditions, Counts};
+use crate::ids::InstanceId;
 use crate::ledger::{Desired, Ledger};
 use crate::plan::Urgency;
 use crate::step::Journalled;
 use crate::time::ServiceTime;
 
 /// The ledger as the object's copy shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "a round holds one or two, and they are nearly always Ours")]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Found {
     /// The object has none and never had one.
     New,
-    /// It is lost, or another object's; the text names the evidence. Nothing is touched.
-    Lost(String),
+    /// It is lost, or another object's.
+    Lost {
+        /// The evidence, for people.
+        why: String,
+        /// What can be read of what is there: ids that may be in.
+        remains: Ledger,
+    },
     /// Ours.
     Ours(Ledger),
 }
 
+/// What a person asks for by an annotation, once for each value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// The annotation's value, or a shorter text that stands for it.
+    pub value: String,
+    /// The instances that it names.
+    pub instances: BTreeSet<InstanceId>,
+}
+
+/// The annotations, as they stand in the object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// Let go of these: `gs.tencentcloud.dev/forget-instances`.
+    pub forget: Option<Request>,
+    /// Take these into the ledger: `gs.tencentcloud.dev/adopt`.
+    pub adopt: Option<Request>,
+}
+
+/// The values that were acted on last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Handled {
+    /// Of `forget-instances`.
+    pub forget: Option<String>,
+    /// Of `adopt`.
+    pub adopt: Option<String>,
+}
+
 /// The status that the operator writes, whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Status {
     /// The generation that it speaks of; negative before the first.
     pub observed_generation: i64,
@@ -30,12 +65,14 @@ pub struct Status {
     pub conditions: Option<Conditions>,
     /// How many.
     pub counts: Counts,
+    /// What was asked for and is done.
+    pub handled: Handled,
     /// The ledger.
     pub found: Found,
 }
 
 /// A copy of the object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// Which object of that name.
     pub uid: String,
@@ -45,6 +82,8 @@ pub struct View {
     pub finalizer: bool,
     /// What it asks for.
     pub desired: Desired,
+    /// What a person asks for besides.
+    pub asked: Asked,
     /// What stands in its status.
     pub status: Status,
 }
@@ -53,17 +92,60 @@ impl View {
     /// The endpoint whose clock and permits count: that of the ledger, or where a new one would be bound.
     #[must_use]
     pub fn endpoint(&self) -> &str {
-        match &self.status.found {
-            Found::Ours(Ledger { target: Some(target), records, journal, .. }) if !records.is_empty() || journal.is_some() => {
-                &target.endpoint
-            }
+        match self.ledger() {
+            Some(Ledger { target: Some(target), records, journal, .. }) if !records.is_empty() || journal.is_some() => &target.endpoint,
             _ => &self.desired.endpoint,
+        }
+    }
+
+    /// The session that the object drives, or would: that of the ledger until it is empty, then that of the spec.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        let session = match self.ledger() {
+            Some(Ledger { target: Some(target), records, journal, .. }) if !records.is_empty() || journal.is_some() => &target.session,
+            _ => &self.desired.session,
+        };
+        Place { endpoint: self.endpoint().into(), session: session.clone() }
+    }
+
+    fn ledger(&self) -> Option<&Ledger> {
+        match &self.status.found {
+            Found::Ours(ledger) | Found::Lost { remains: ledger, .. } => Some(ledger),
+            Found::New => None,
+        }
+    }
+}
+
+/// What people are told besides the conditions, once the write has succeeded that it came with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// The ledger was rebuilt from what can be known, and why.
+    Rebuilt(String),
+    /// Let go of though the service never said that they are out: by the policy or by a person's word.
+    Forgotten(Vec<InstanceId>),
+    /// Let go of to the object that drives the session.
+    HandedOver(Vec<InstanceId>),
+    /// Let go of without evidence that they ever were in.
+    Doubtful(Vec<InstanceId>),
+    /// Left in a session that the object has left, since its deletion policy is Orphan.
+    Orphaned(Vec<InstanceId>),
+    /// A promise would have been broken: the work on the object stops.
+    Violated(String),
+}
+
+impl Notice {
+    /// The instances that it is about, if it is about some by name.
+    #[must_use]
+    pub fn instances(&self) -> &[InstanceId] {
+        match self {
+            Self::Forgotten(ids) | Self::HandedOver(ids) | Self::Doubtful(ids) | Self::Orphaned(ids) => ids,
+            Self::Rebuilt(_) | Self::Violated(_) => &[],
         }
     }
 }
 
 /// What the controller is to do next.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Read the object fresh: [`Response::Object`] or [`Response::Failed`].
     Read,
@@ -73,8 +155,11 @@ pub enum Effect {
     AskTime,
     /// Take a permit for this endpoint if one is at hand; never wait: [`Response::Permit`].
     Permit,
+    /// Read the object of that name, which drives the session: [`Response::Owner`].
+    ReadOwner(Arc<str>),
     /// Write the status, whole, if the object is still the copy that was read: [`Response::Object`], [`Response::Conflict`] or [`Response::Failed`].
-    WriteStatus(Box<Status>),
+    /// The notices are for people, once it is written.
+    WriteStatus(Box<Status>, Vec<Notice>),
     /// Put the finalizer on, likewise.
     AddFinalizer,
     /// Take the finalizer off, likewise.
@@ -86,7 +171,7 @@ pub enum Effect {
 }
 
 /// When the object is due again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
     /// Never: it is gone, or no business of ours.
     Gone,
@@ -99,7 +184,7 @@ pub enum End {
 }
 
 /// What came of an effect.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
     /// Nothing yet: the round begins.
     Started,
@@ -117,10 +202,12 @@ pub enum Response {
     Permit(bool),
     /// The service's answer.
     Answer(Answer),
+    /// The object that drives the session; none if it is gone, or could not be read.
+    Owner(Option<Box<View>>),
 }
 
 /// The moment of a step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Moment {
     /// The lower bound of the service's clock at the round's endpoint; none if it is not known, or known too badly.
     pub service: Option<ServiceTime>,
@@ -128,4 +215,8 @@ pub struct Moment {
     pub elapsed: Duration,
     /// Random: the name of a journal that is written now.
     pub nonce: u128,
+    /// How the object stands at [`View::place`].
+    pub standing: Standing,
+    /// Whether this process may still act. It saves calls; no promise rests on it.
+    pub may_act: bool,
 }

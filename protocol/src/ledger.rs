@@ -8,7 +8,7 @@ use crate::record::{Ended, FailureReason, Record, State, Want};
 use crate::time::{ServiceTime, Validity};
 
 /// What the ledger is about: one session, as seen by one account at one endpoint (design 3.6).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The session.
     pub session: SessionId,
@@ -16,8 +16,8 @@ pub struct Target {
     pub region: Option<String>,
     /// `gs.tencentcloudapi.com`, or the whole URL if it is not HTTPS.
     pub endpoint: String,
-    /// Who we are there: a key id, never a key. Empty: several names were tried and none was proven.
-    pub credential: String,
+    /// Who we are there: a key id, never a key. None before the first call; empty: several names were tried and none was proven.
+    pub credential: Option<String>,
     /// Whether the service ever did something for that name.
     pub credential_proven: bool,
 }
@@ -26,8 +26,9 @@ impl Target {
     /// The target of a journal that is written under `credential`: a proven name stays, an unproven one gives way to nobody.
     #[must_use]
     pub fn journalled_by(mut self, credential: &str) -> Self {
-        if self.credential != credential && !self.credential_proven {
-            self.credential = String::new();
+        if !self.credential_proven {
+            let known = self.credential.as_deref().is_none_or(|known| known == credential);
+            self.credential = Some(if known { credential.to_owned() } else { String::new() });
         }
         self
     }
@@ -35,12 +36,12 @@ impl Target {
     /// Whether what the service said to `credential` about the session as a whole may empty the ledger: a wrong key sees no session either.
     #[must_use]
     pub fn believes(&self, credential: &str) -> bool {
-        !credential.is_empty() && self.credential == credential
+        !credential.is_empty() && self.credential.as_deref() == Some(credential)
     }
 }
 
 /// A call that is about to be made, written before it is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Journal {
     /// Random.
     pub id: JournalId,
@@ -53,7 +54,7 @@ pub struct Journal {
 }
 
 /// The last call that came to an end, for people and for the conditions.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LastCall {
     /// What it did.
     pub operation: Operation,
@@ -70,7 +71,7 @@ pub struct LastCall {
 }
 
 /// What becomes of the instances when the object is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeletionPolicy {
     /// All are detached before the object goes.
     Delete,
@@ -79,32 +80,60 @@ pub enum DeletionPolicy {
 }
 
 /// What the object asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Desired {
     /// The session.
     pub session: SessionId,
-    /// The region, if the object or the operator names one.
+    /// The region, if the object names one.
     pub region: Option<String>,
+    /// The region that a new ledger is bound to if the object names none.
+    pub default_region: Option<String>,
     /// The endpoint that a new ledger is bound to.
     pub endpoint: String,
     /// Who is to be in.
     pub instances: BTreeSet<InstanceId>,
     /// Whether the object is being deleted: then nobody is.
     pub deleting: bool,
-    /// What deletion means.
+    /// What deletion means, and leaving a session for another one.
     pub deletion_policy: DeletionPolicy,
+    /// An instance whose removal keeps being refused is let go of: `detachFailurePolicy: Forget`.
+    pub forgets_failures: bool,
 }
 
 impl Desired {
-    /// What the spec wants of `id`.
+    /// Whether the spec names another session than `target`. Where it is silent, what is bound stays: a flag of the operator moves nothing.
     #[must_use]
-    pub fn want(&self, id: &InstanceId) -> Want {
-        if !self.deleting && self.instances.contains(id) { Want::In } else { Want::Out }
+    pub fn moves_from(&self, target: &Target) -> bool {
+        self.session != target.session || (self.region.is_some() && self.region != target.region)
+    }
+
+    /// Who is to be in the session that a ledger with this target is about: nobody, if the object is deleted or moves to another one.
+    #[must_use]
+    pub fn at(&self, target: Option<&Target>) -> Wish<'_> {
+        let leaves = self.deleting || target.is_some_and(|target| self.moves_from(target));
+        Wish((!leaves).then_some(&self.instances))
+    }
+}
+
+/// Who is to be in the session that a ledger is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a>(Option<&'a BTreeSet<InstanceId>>);
+
+impl<'a> Wish<'a> {
+    /// What is wanted of `id`.
+    #[must_use]
+    pub fn want(self, id: &InstanceId) -> Want {
+        if self.0.is_some_and(|wanted| wanted.contains(id)) { Want::In } else { Want::Out }
+    }
+
+    /// All that are wanted.
+    pub fn instances(self) -> impl Iterator<Item = &'a InstanceId> {
+        self.0.into_iter().flatten()
     }
 }
 
 /// The numbers that the protocol depends on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rules {
     /// How long a request can take effect.
     pub validity: Validity,
@@ -125,7 +154,7 @@ fn bounded(text: &str, length_max: usize) -> String {
 }
 
 /// Everything that the service may hold because of this object: attached ∪ unsettled ∪ pending (I1).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     /// What it is about; absent before the first journal.
     pub target: Option<Target>,
@@ -158,16 +187,17 @@ impl Ledger {
             Some(target) if !self.records.is_empty() || Self::same_place(target, desired) => target.clone().journalled_by(credential),
             _ => Target {
                 session: desired.session.clone(),
-                region: desired.region.clone(),
+                region: desired.region.clone().or_else(|| desired.default_region.clone()),
                 endpoint: desired.endpoint.clone(),
-                credential: credential.to_owned(),
+                credential: Some(credential.to_owned()),
                 credential_proven: false,
             },
         }
     }
 
     fn same_place(target: &Target, desired: &Desired) -> bool {
-        target.session == desired.session && target.region == desired.region && target.endpoint == desired.endpoint
+        let region = desired.region.as_ref().or(desired.default_region.as_ref());
+        target.session == desired.session && target.region.as_ref() == region && target.endpoint == desired.endpoint
     }
 
     /// The journal's outcome is known: each of its ids gets it. Without a journal there is nothing to settle. `splitting`: the batch is being halved
@@ -175,12 +205,13 @@ impl Ledger {
     #[must_use]
     pub fn settle(mut self, answer: &Answer, credential: &str, desired: &Desired, rules: &Rules, splitting: bool) -> Self {
         let Some(journal) = self.journal.take() else { return self };
+        let wish = desired.at(self.target.as_ref());
         let believed = self.target.as_ref().is_some_and(|target| target.believes(credential));
         let code = bounded(&answer.code, Self::CODE_LENGTH_MAX);
         let call = Ended { operation: journal.operation, start_time: journal.start_time, code: &code, validity: rules.validity };
         let mut succeeded = 0;
         if answer.verdict == Verdict::SessionGone && believed {
-            self.session_gone(&journal, call, desired);
+            self.session_gone(&journal, call, wish);
         } else {
             for id in &journal.instances {
                 let record = self.records.remove(id).unwrap_or_default();
@@ -189,13 +220,13 @@ impl Ledger {
                     outcome => outcome,
                 };
                 succeeded += usize::from(outcome == Outcome::Done);
-                self.records.insert(id.clone(), record.after(call, outcome, desired.want(id)));
+                self.records.insert(id.clone(), record.after(call, outcome, wish.want(id)));
             }
         }
         if succeeded > 0
             && let Some(target) = &mut self.target
         {
-            credential.clone_into(&mut target.credential);
+            target.credential = Some(credential.to_owned());
             target.credential_proven = true;
         }
         self.last_call = Some(LastCall {
@@ -223,12 +254,12 @@ impl Ledger {
     }
 
     /// The session is gone, and everything that it held with it; nothing can arrive there any more.
-    fn session_gone(&mut self, journal: &Journal, call: Ended<'_>, desired: &Desired) {
+    fn session_gone(&mut self, journal: &Journal, call: Ended<'_>, wish: Wish<'_>) {
         for id in &journal.instances {
             self.records.entry(id.clone()).or_default();
         }
         for (id, record) in &mut self.records {
-            let want = desired.want(id);
+            let want = wish.want(id);
             let failure = record.last_failure.take();
             *record = Record { last_failure: failure, ..Record::default() };
             let attach = Ended { operation: Operation::Attach, ..call };
@@ -236,31 +267,47 @@ impl Ledger {
         }
     }
 
+    /// Whether the records know of the call of `journal`: its deadline is there, or a call has ended since.
+    #[must_use]
+    pub fn remembers(&self, journal: &Journal, validity: Validity) -> bool {
+        let until = validity.end(journal.start_time);
+        let in_doubt = |id: &InstanceId| {
+            let own = self.records.get(id).and_then(|record| match journal.operation {
+                Operation::Attach => record.attach_until,
+                Operation::Detach => record.detach_until,
+            });
+            own.is_some_and(|own| own >= until)
+        };
+        let ended = self.last_call.as_ref().is_some_and(|call| call.time >= journal.start_time);
+        ended || journal.instances.iter().all(in_doubt)
+    }
+
     /// Nobody knows the journal's outcome: its writer died, or is another operator.
     #[must_use]
     pub fn doubt(mut self, desired: &Desired, rules: &Rules) -> Self {
         let Some(journal) = self.journal.take() else { return self };
+        let wish = desired.at(self.target.as_ref());
         let call = Ended { operation: journal.operation, start_time: journal.start_time, code: "", validity: rules.validity };
         for id in journal.instances {
             let record = self.records.remove(&id).unwrap_or_default();
-            let want = desired.want(&id);
+            let want = wish.want(&id);
             self.records.insert(id, record.after(call, Outcome::Unanswered, want));
         }
         self
     }
 
-    /// The ledger without what can't matter any more at `now`.
+    /// The ledger without what can't matter any more at `now`. One that holds nothing of a session that the spec has left is about no session.
     #[must_use]
     pub fn tidied(mut self, desired: &Desired, now: ServiceTime) -> Self {
-        self.records = self
-            .records
-            .into_iter()
-            .filter_map(|(id, record)| {
-                let want = desired.want(&id);
-                let record = record.tidied(want, now);
-                (!record.is_void(want)).then_some((id, record))
-            })
-            .collect();
+        let wish = desired.at(self.target.as_ref());
+        self.records.retain(|id, record| {
+            let want = wish.want(id);
+            record.tidy(want, now);
+            !record.is_void(want)
+        });
+        if self.records.is_empty() && self.journal.is_none() && self.target.as_ref().is_some_and(|target| desired.moves_from(target)) {
+            return Self::default();
+        }
         self
     }
 }
@@ -269,6 +316,7 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::answer::NothingDone;
+    use crate::plan::Allowed;
     use Operation::{Attach, Detach};
 
     fn id(text: &str) -> InstanceId {
@@ -279,10 +327,12 @@ mod tests {
         Desired {
             session: SessionId::parse("132").unwrap(),
             region: None,
+            default_region: None,
             endpoint: "gs.tencentcloudapi.com".into(),
             instances: ids.iter().map(|text| id(text)).collect(),
             deleting: false,
             deletion_policy: DeletionPolicy::Delete,
+            forgets_failures: false,
         }
     }
 
@@ -373,7 +423,8 @@ mod tests {
     fn removals_go_before_additions_and_fresh_ids_before_failed_ones() {
         let failed =
             settle(ledger(&[], Attach, &["b"]), Verdict::Processed { succeeded: [].into(), refused: [id("b")].into() }, "AKID", &["b"]);
-        let plan = |ledger: &Ledger, wanted| ledger.plan(&desired(wanted), ServiceTime(1_000), crate::plan::Due::ALL, 100).batch;
+        let plan =
+            |ledger: &Ledger, wanted| ledger.plan(&desired(wanted), ServiceTime(1_000), crate::plan::Due::ALL, 100, Allowed::All).batch;
         assert_eq!(plan(&failed, &["b", "c"]).unwrap().instances, [id("c")]);
         let mut attached = failed;
         attached.records.insert(id("a"), Record::attached());
@@ -390,7 +441,7 @@ mod tests {
             full.records.insert(id(&format!("old-{n}")), Record { detach_until: Some(ServiceTime(2_000)), ..Record::default() });
         }
 
-        let plan = full.plan(&desired(&["new"]), ServiceTime(1_000), crate::plan::Due::ALL, 100);
+        let plan = full.plan(&desired(&["new"]), ServiceTime(1_000), crate::plan::Due::ALL, 100, Allowed::All);
 
         assert_eq!((plan.batch, plan.full), (None, true));
     }

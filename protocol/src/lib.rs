@@ -11,13 +11,18 @@
 //!
 //! `effect` has the words between `step` and the controller. Start with [`record`]: its two tables are the protocol. Then [`step`]: when they are applied.
 pub mod answer;
+pub mod claims;
 pub mod conditions;
 pub mod effect;
 pub mod ids;
+pub mod invariants;
 pub mod ledger;
+mod memory;
 pub mod plan;
 pub mod record;
+mod rescue;
 pub mod retry;
+pub mod rival;
 pub mod split;
 pub mod step;
 pub mod time;

@@ -26,7 +26,7 @@ pub const REFUSALS_BEFORE_FINDING_OUT: u32 = 3;
 pub const REFUSALS_BEFORE_STUCK: u32 = 5;
 
 /// What is known of an instance. An id without a record is `Detached`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
     /// The last word of the service was that it is in.
     Attached,
@@ -57,7 +57,7 @@ impl Want {
 }
 
 /// Quiet refusals of one operation. They count for nothing while the spec wants the other one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Refusals {
     /// What was refused.
     pub operation: Operation,
@@ -68,7 +68,7 @@ pub struct Refusals {
 }
 
 /// Why the last attempt did not bring about what the spec wants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureReason {
     /// The service would not.
     Refused,
@@ -81,7 +81,7 @@ pub enum FailureReason {
 }
 
 /// The last failed attempt, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Failure {
     /// What was tried.
     pub operation: Operation,
@@ -96,7 +96,7 @@ pub struct Failure {
 }
 
 /// What the ledger holds about one instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     /// What is known.
     pub state: State,
@@ -108,11 +108,13 @@ pub struct Record {
     pub refusals: Option<Refusals>,
     /// The last failed attempt.
     pub last_failure: Option<Failure>,
+    /// Nobody saw us attach it: the ledger was lost, or a person told us (design 3.9). A success ends that.
+    pub assumed: bool,
 }
 
 impl Default for Record {
     fn default() -> Self {
-        Self { state: State::Detached, attach_until: None, detach_until: None, refusals: None, last_failure: None }
+        Self { state: State::Detached, attach_until: None, detach_until: None, refusals: None, last_failure: None, assumed: false }
     }
 }
 
@@ -145,6 +147,25 @@ impl Record {
     #[must_use]
     pub fn attached() -> Self {
         Self { state: State::Attached, ..Self::default() }
+    }
+
+    /// An instance that may be in because of a ledger that is lost; calls of its writer may still arrive until `until`.
+    #[must_use]
+    pub fn assumed(until: ServiceTime) -> Self {
+        Self { state: State::Unknown, attach_until: Some(until), detach_until: Some(until), assumed: true, ..Self::default() }
+    }
+
+    /// A person, or the spec's policy, says that it is out, whatever the service says. A detach of ours may still hit who comes next.
+    #[must_use]
+    pub fn forgotten(self) -> Self {
+        Self { detach_until: self.detach_until, ..Self::default() }
+    }
+
+    /// Another object drives the session: what the service last said to this one is worth nothing any more.
+    #[must_use]
+    pub fn distrusted(self) -> Self {
+        let state = if self.state == State::Attached { State::Unknown } else { self.state };
+        Self { state, ..self }
     }
 
     /// The first table: what is due.
@@ -181,6 +202,7 @@ impl Record {
                     Operation::Detach => State::Detached,
                 };
                 self.refusals = None;
+                self.assumed = false;
                 if opposite_was_over {
                     *self.opposite_mut(call.operation) = None;
                 }
@@ -238,10 +260,9 @@ impl Record {
 
     /// Drops what can't matter any more: what was refused before the spec turned, and a deadline of the wanted operation, once it is over and
     /// the wanted state is reached.
-    #[must_use]
-    pub fn tidied(mut self, want: Want, now: ServiceTime) -> Self {
-        self.refusals = self.refusals.filter(|refusals| refusals.operation == want.operation());
-        self.last_failure = self.last_failure.filter(|failure| failure.operation == want.operation());
+    pub fn tidy(&mut self, want: Want, now: ServiceTime) {
+        self.refusals.take_if(|refusals| refusals.operation != want.operation());
+        self.last_failure.take_if(|failure| failure.operation != want.operation());
         let reached = match want {
             Want::In => self.state == State::Attached,
             Want::Out => self.state == State::Detached,
@@ -252,13 +273,18 @@ impl Record {
                 *own = None;
             }
         }
-        self
     }
 
     /// Whether the service may hold the instance because of us, or may yet do something to it because of us.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.state != State::Detached || self.attach_until.is_some() || self.detach_until.is_some()
+    }
+
+    /// Whether the service may hold the instance, now or later, because of us.
+    #[must_use]
+    pub fn may_be_in(&self) -> bool {
+        self.state != State::Detached || self.attach_until.is_some()
     }
 
     /// Whether the record says nothing more than no record would.
@@ -337,6 +363,11 @@ mod tests {
 
     fn after(record: Record, operation: Operation, outcome: Outcome, want: Want) -> Record {
         record.after(Ended { operation, start_time: NOW, code: "", validity: VALIDITY }, outcome, want)
+    }
+
+    fn tidied(mut record: Record, want: Want) -> Record {
+        record.tidy(want, NOW);
+        record
     }
 
     fn count(record: &Record) -> u32 {
@@ -456,11 +487,11 @@ mod tests {
 
     #[test]
     fn what_cannot_matter_any_more_is_dropped() {
-        assert_eq!(record(Attached, PAST, None).tidied(Want::In, NOW), Record::attached());
-        assert_eq!(record(Attached, SOON, None).tidied(Want::In, NOW), record(Attached, SOON, None));
-        assert_eq!(record(Unknown, PAST, None).tidied(Want::In, NOW), record(Unknown, PAST, None), "the wanted state is not reached");
-        assert_eq!(record(Attached, None, PAST).tidied(Want::In, NOW), record(Attached, None, PAST), "the opposite doubt needs a call");
-        assert_eq!(refused(record(Attached, None, None), Detach, 4).tidied(Want::In, NOW), Record::attached(), "the spec has turned");
-        assert!(record(Detached, None, PAST).tidied(Want::Out, NOW).is_void(Want::Out));
+        assert_eq!(tidied(record(Attached, PAST, None), Want::In), Record::attached());
+        assert_eq!(tidied(record(Attached, SOON, None), Want::In), record(Attached, SOON, None));
+        assert_eq!(tidied(record(Unknown, PAST, None), Want::In), record(Unknown, PAST, None), "the wanted state is not reached");
+        assert_eq!(tidied(record(Attached, None, PAST), Want::In), record(Attached, None, PAST), "the opposite doubt needs a call");
+        assert_eq!(tidied(refused(record(Attached, None, None), Detach, 4), Want::In), Record::attached(), "the spec has turned");
+        assert!(tidied(record(Detached, None, PAST), Want::Out).is_void(Want::Out));
     }
 }

@@ -11,7 +11,7 @@ pub const RETRY_MAX: Duration = Duration::from_mins(5);
 pub const CREDENTIALS_RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// The backoff of one object. Times are monotonic, since the start of the process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Retry {
     base: Duration,
     seed: u64,
@@ -19,7 +19,7 @@ pub struct Retry {
     instances: Gate,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Gate {
     failures: u32,
     opens: Duration,

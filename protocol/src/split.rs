@@ -4,15 +4,15 @@
 use crate::answer::{Answer, Operation, Verdict};
 use crate::ids::InstanceId;
 use crate::ledger::{Desired, Journal, Ledger};
-use crate::plan::{Batch, Urgency};
-use crate::record::Next;
+use crate::plan::{Allowed, Batch, Urgency};
+use crate::record::{Next, Want};
 use crate::time::ServiceTime;
 
 /// Calls in a row without a success after which it is not one id's fault. A batch of 100 with one poisoned id needs seven to find it.
 pub const FRUITLESS_MAX: u32 = 16;
 
 /// The open parts of a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Split {
     operation: Operation,
     /// The next part is the last.
@@ -72,10 +72,13 @@ impl Split {
 
     /// The next part, less what an edit has made superfluous.
     #[must_use]
-    pub fn next(&self, ledger: &Ledger, desired: &Desired, now: ServiceTime) -> Option<Batch> {
-        let due = |id: &InstanceId| match ledger.records.get(id) {
-            Some(record) => record.next(desired.want(id), now) == Next::Send(self.operation),
-            None => desired.want(id).operation() == Operation::Attach && self.operation == Operation::Attach,
+    pub fn next(&self, ledger: &Ledger, desired: &Desired, now: ServiceTime, allowed: Allowed<'_>) -> Option<Batch> {
+        let wish = desired.at(ledger.target.as_ref());
+        let due = |id: &InstanceId| {
+            let record = ledger.records.get(id);
+            let next = record.map_or(Next::Send(Operation::Attach), |record| record.next(wish.want(id), now));
+            let wanted = record.is_some() || wish.want(id) == Want::In;
+            wanted && next == Next::Send(self.operation) && allowed.allows(id, record, self.operation)
         };
         let urgency = if self.detaches() { Urgency::Detach } else { Urgency::Attach };
         self.open.iter().rev().find_map(|part| {

@@ -9,18 +9,23 @@
 //! There is no program counter: after each response [`Round::step`] decides anew from the object's copy and from [`Memory`]. So it makes no
 //! difference at which effect a round was cut off: the next one reads and goes on, or, in another process, finds the journal.
 
+mod advance;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{Answer, NothingDone, Operation, Verdict};
-use crate::conditions::{Counts, Problem, conditions, ledger_lost};
-pub use crate::effect::{Effect, End, Found, Moment, Response, Status, View};
-use crate::ids::JournalId;
+use crate::claims::{Place, Standing};
+use crate::conditions::{Conditions, Counts, Problem, invariant_violated, ledger_unreadable};
+pub use crate::effect::{Asked, Effect, End, Found, Handled, Moment, Notice, Request, Response, Status, View};
+use crate::invariants::{self, Grounds};
 use crate::ledger::{DeletionPolicy, Journal, Ledger, Rules, Target};
-use crate::plan::{Batch, Plan};
-use crate::retry::Retry;
+pub use crate::memory::Memory;
+use crate::memory::Stage;
+use crate::record::Want;
+use crate::rival::Owner;
 use crate::split::{Split, may_be_one_ids_fault};
-use crate::time::ServiceTime;
+use advance::Account;
 
 /// Reads in a round, at most: each conflict costs one, and who keeps losing comes back later.
 const READS_MAX: u32 = 8;
@@ -29,7 +34,7 @@ const READS_MAX: u32 = 8;
 const WAKE_MAX: Duration = Duration::from_hours(1);
 
 /// The settings of a round.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// The numbers of the protocol.
     pub rules: Rules,
@@ -42,7 +47,7 @@ pub struct Settings {
 }
 
 /// A call whose journal stands in the object: only this module makes one, and only from the copy that the journal's write returned.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Journalled {
     journal: Journal,
     target: Target,
@@ -62,94 +67,25 @@ impl Journalled {
     }
 }
 
-#[derive(Clone, Debug)]
-enum Stage {
-    /// The journal's write is under way or done.
-    Journalled,
-    /// The request may be on its way.
-    Sent,
-    /// This is its answer; whether its batch is being split because of it.
-    Answered(Answer, bool),
-}
-
-#[derive(Clone, Debug)]
-struct Own {
-    journal: JournalId,
-    credential: String,
-    deleting: bool,
-    stage: Stage,
-}
-
-/// What is remembered of an object between rounds, in memory alone: losing it costs a wait, never a phone.
-#[derive(Clone, Debug)]
-pub struct Memory {
-    uid: String,
-    generation: i64,
-    /// The journal that stands in the object, and the one whose write is under way.
-    own: Vec<Own>,
-    foreign: Option<(JournalId, Duration)>,
-    retry: Retry,
-    split: Option<Split>,
-    other_half_first: bool,
-    api_failures: u32,
-    lost_races: u32,
-    problem: Option<Problem>,
-}
-
-impl Memory {
-    /// Nothing yet.
-    #[must_use]
-    pub fn new(settings: &Settings) -> Self {
-        Self {
-            uid: String::new(),
-            generation: 0,
-            own: Vec::new(),
-            foreign: None,
-            retry: Retry::new(settings.retry_base, 0),
-            split: None,
-            other_half_first: false,
-            api_failures: 0,
-            lost_races: 0,
-            problem: None,
-        }
-    }
-
-    /// Whether an answer is known that the object does not show yet.
-    #[must_use]
-    pub fn owes_settle(&self) -> bool {
-        self.own.iter().any(|own| matches!(own.stage, Stage::Answered(..)))
-    }
-
-    /// Takes note of the copy; says whether its spec is another one than before.
-    fn meet(&mut self, view: &View, settings: &Settings) -> bool {
-        if self.uid != view.uid {
-            let seed = view.uid.bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
-            *self = Self { uid: view.uid.clone(), retry: Retry::new(settings.retry_base, seed), ..Self::new(settings) };
-        }
-        let edited = self.generation != view.generation;
-        if edited {
-            self.generation = view.generation;
-            self.retry.reset();
-        }
-        edited
-    }
-}
-
 /// One round of one object.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Round<'a> {
     settings: &'a Settings,
     memory: Memory,
     view: Option<Box<View>>,
     /// The copy is what a write of this round returned, not what was merely read.
     from_write: bool,
+    /// What the write that is under way writes.
+    written: Option<Box<Status>>,
     credential: Option<String>,
     permit: Permit,
+    /// The object that drives the session, if it was looked at; and what it shows, if it could be read.
+    owner: Option<(Arc<str>, Option<Owner>)>,
     reads: u32,
     batch_size_max: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Permit {
     Unknown,
     Held,
@@ -166,8 +102,10 @@ impl<'a> Round<'a> {
             memory,
             view: None,
             from_write: false,
+            written: None,
             credential: None,
             permit,
+            owner: None,
             reads: 0,
             batch_size_max: settings.rules.batch_size_max,
         }
@@ -189,6 +127,12 @@ impl<'a> Round<'a> {
         self.memory
     }
 
+    /// The session whose standing counts, once the object was read.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.view.as_ref().map(|view| view.place())
+    }
+
     /// The endpoint whose clock and permits count, once the object was read.
     #[must_use]
     pub fn endpoint(&self) -> Option<&str> {
@@ -201,6 +145,7 @@ impl<'a> Round<'a> {
             // Somebody else has asked for the time meanwhile.
             self.memory.problem = None;
         }
+        let written = self.written.take();
         match response {
             Response::Started | Response::Time(Ok(())) => {}
             Response::Object(None) => return Effect::End(End::Gone),
@@ -212,6 +157,9 @@ impl<'a> Round<'a> {
                 if self.memory.meet(&view, self.settings) {
                     // It may name another Secret now.
                     self.credential = None;
+                }
+                if let Some(Err(violation)) = written.map(|status| invariants::was_written(&status, &view)) {
+                    self.memory.halted = Some(violation);
                 }
                 self.view = Some(view);
             }
@@ -242,6 +190,11 @@ impl<'a> Round<'a> {
                 }
                 self.answered(answer, moment);
             }
+            Response::Owner(view) => {
+                if let (Standing::Behind(name), Some(place)) = (&moment.standing, self.place()) {
+                    self.owner = Some((Arc::clone(name), view.map(|view| Owner::of(&view, &place))));
+                }
+            }
         }
         self.decide(moment)
     }
@@ -250,7 +203,7 @@ impl<'a> Round<'a> {
         if let Some(view) = &self.view
             && let Found::Ours(ledger) = &view.status.found
             && let Some(journal) = &ledger.journal
-            && let Some(own) = self.memory.own.iter_mut().find(|own| own.journal == journal.id)
+            && let Some(own) = self.memory.own.iter_mut().find(|own| own.journal.id == journal.id)
         {
             let was_split = self.memory.split.is_some();
             let split = Split::after(self.memory.split.take(), journal, &answer, self.memory.other_half_first);
@@ -278,7 +231,14 @@ impl<'a> Round<'a> {
     fn decide(&mut self, moment: &Moment) -> Effect {
         let Some(view) = self.view.take() else { return self.read() };
         let effect = self.decide_on(&view, moment);
+        let acts = matches!(effect, Effect::Call(_) | Effect::WriteStatus(..) | Effect::AddFinalizer | Effect::RemoveFinalizer);
+        self.from_write |= acts;
+        self.written = if let Effect::WriteStatus(status, _) = &effect { Some(status.clone()) } else { None };
         self.view = Some(view);
+        if acts && !moment.may_act {
+            self.memory.api_failures = self.memory.api_failures.saturating_add(1);
+            return Effect::End(End::After(self.memory.retry.pause(self.memory.api_failures)));
+        }
         effect
     }
 
@@ -299,39 +259,66 @@ impl<'a> Round<'a> {
             return Effect::End(End::OnChange);
         }
         if deleting && view.desired.deletion_policy == DeletionPolicy::Orphan {
-            return self.write(Effect::RemoveFinalizer);
+            return Effect::RemoveFinalizer;
+        }
+        if let Some(violation) = self.memory.halted.clone() {
+            return Self::say(view, invariant_violated(&violation), vec![Notice::Violated(violation)], WAKE_MAX);
         }
         let stored = match &view.status.found {
             Found::New => Ledger::default(),
             Found::Ours(ledger) => ledger.clone(),
-            Found::Lost(why) => {
-                let said = Status {
-                    observed_generation: view.generation,
-                    conditions: Some(ledger_lost(why, deleting)),
-                    counts: view.status.counts,
-                    found: view.status.found.clone(),
-                };
-                return if said == view.status { Effect::End(End::OnChange) } else { self.write(Effect::WriteStatus(Box::new(said))) };
-            }
+            Found::Lost { why, remains } => return self.rebuild(view, why, remains, moment),
         };
         if !deleting && !view.finalizer && !stored.holds_nothing() {
-            return self.write(Effect::AddFinalizer);
+            return Effect::AddFinalizer;
         }
         match stored.journal.clone() {
             None => {
-                self.memory.own.clear();
+                let own = std::mem::take(&mut self.memory.own);
                 self.memory.foreign = None;
-                self.advance(view, stored, moment, false)
+                let sent = own.into_iter().find(|own| own.stage != Stage::Journalled).map(|own| own.journal);
+                match sent.filter(|journal| !stored.remembers(journal, self.settings.rules.validity)) {
+                    None => self.advance(view, Account::of(view, stored), moment),
+                    Some(journal) => {
+                        // Neither settled nor in doubt: somebody has edited the status while the call was under way.
+                        let doubt = Ledger { journal: Some(journal), ..stored }.doubt(&view.desired, &self.settings.rules);
+                        self.advance(view, Account { must_write: true, ..Account::of(view, doubt) }, moment)
+                    }
+                }
             }
             Some(journal) => self.journalled(view, stored, journal, moment),
         }
+    }
+
+    /// The ledger is lost: it is made anew from what can be known, once there is a clock to date it with.
+    fn rebuild(&mut self, view: &View, why: &str, remains: &Ledger, moment: &Moment) -> Effect {
+        let Some(now) = moment.service else {
+            if self.may_ask(moment) {
+                return Effect::AskTime;
+            }
+            let said = ledger_unreadable(why, self.memory.problem.as_ref());
+            return Self::say(view, said, Vec::new(), self.memory.retry.whole_opens_in(moment.elapsed));
+        };
+        let mut remains = remains.clone();
+        let sent = std::mem::take(&mut self.memory.own).into_iter().find(|own| own.stage != Stage::Journalled);
+        remains.journal = remains.journal.or(sent.map(|own| own.journal));
+        let ledger = Ledger::rebuilt(remains, &view.desired, now, self.settings.rules.validity);
+        let notices = vec![Notice::Rebuilt(why.to_owned())];
+        self.advance(view, Account { must_write: true, notices, ..Account::of(view, ledger) }, moment)
+    }
+
+    /// Says something of an object and touches nothing else; looks again after `pause`.
+    fn say(view: &View, conditions: Conditions, notices: Vec<Notice>, pause: Duration) -> Effect {
+        let said = Status { observed_generation: view.generation, conditions: Some(conditions), ..view.status.clone() };
+        if said == view.status { Effect::End(End::After(pause.min(WAKE_MAX))) } else { Effect::WriteStatus(Box::new(said), notices) }
     }
 
     /// A journal stands in the object: ours goes on where it is, someone else's is left alone for a while and then becomes doubt.
     fn journalled(&mut self, view: &View, stored: Ledger, journal: Journal, moment: &Moment) -> Effect {
         let desired = &view.desired;
         let rules = &self.settings.rules;
-        self.memory.own.retain(|own| own.journal == journal.id);
+        self.memory.own.retain(|own| own.journal.id == journal.id);
+        let over = |ledger: Ledger, grounds: Grounds| Account { must_write: true, grounds, ..Account::of(view, ledger) };
         let Some(own) = self.memory.own.first_mut() else {
             let since = match &self.memory.foreign {
                 Some((id, since)) if *id == journal.id => *since,
@@ -343,110 +330,40 @@ impl<'a> Round<'a> {
             let waited = moment.elapsed.saturating_sub(since);
             return match self.settings.patience.checked_sub(waited) {
                 Some(rest) if !rest.is_zero() => Effect::End(End::After(rest)),
-                _ => self.advance(view, stored.doubt(desired, rules), moment, true),
+                _ => self.advance(view, over(stored.doubt(desired, rules), Grounds::default()), moment),
             };
         };
         match &own.stage {
             Stage::Answered(answer, splitting) => {
+                let believed = stored.target.as_ref().is_some_and(|target| target.believes(&own.credential));
+                let gone = answer.verdict == Verdict::SessionGone && believed;
                 let settled = stored.settle(answer, &own.credential, desired, rules, *splitting);
-                self.advance(view, settled, moment, true)
+                self.advance(view, over(settled, Grounds { settled: true, all: gone, ..Grounds::default() }), moment)
             }
             // The round was cut off while it called.
-            Stage::Sent => self.advance(view, stored.doubt(desired, rules), moment, true),
+            Stage::Sent => self.advance(view, over(stored.doubt(desired, rules), Grounds::default()), moment),
             Stage::Journalled => {
                 let young = moment.service.is_some_and(|now| now.since(journal.start_time) <= self.settings.journal_age_max_seconds);
-                let as_planned = self.from_write && view.finalizer && own.deleting == desired.deleting && self.permit == Permit::Held;
+                let wish = desired.at(stored.target.as_ref());
+                // The copy may show another spec than the one that was planned for: the finalizer was written in between.
+                let wanted = journal.operation == Operation::Detach || journal.instances.iter().all(|id| wish.want(id) == Want::In);
+                let as_planned = own.deleting == desired.deleting && own.standing == moment.standing && wanted;
+                let may_go = self.from_write && view.finalizer && self.permit == Permit::Held && moment.may_act;
                 match stored.target.clone() {
-                    Some(target) if young && as_planned => {
+                    Some(target) if young && as_planned && may_go => {
+                        if let Err(violation) = invariants::may_call(view, &stored, &journal, &moment.standing) {
+                            return self.halt(view, violation);
+                        }
                         own.stage = Stage::Sent;
                         self.permit = Permit::Unknown;
                         Effect::Call(Box::new(Journalled { journal, target }))
                     }
-                    _ => self.advance(view, Ledger { journal: None, ..stored }, moment, true),
+                    _ => {
+                        let taken_back = Ledger { journal: None, ..stored };
+                        self.advance(view, over(taken_back, Grounds { settled: true, ..Grounds::default() }), moment)
+                    }
                 }
             }
         }
-    }
-
-    /// No call is open any more: `ledger` is what is known. `must_write`: it says more than the object does, and that can't wait for a permit.
-    fn advance(&mut self, view: &View, ledger: Ledger, moment: &Moment, must_write: bool) -> Effect {
-        let desired = &view.desired;
-        // Without a clock no deadline is over.
-        let now = moment.service.unwrap_or(ServiceTime(i64::MIN));
-        let ledger = ledger.tidied(desired, now);
-        if desired.deleting && ledger.holds_nothing() && !must_write {
-            return self.write(Effect::RemoveFinalizer);
-        }
-        let due = self.memory.retry.due(moment.elapsed);
-        let mut plan = ledger.plan(desired, now, due, self.batch_size_max);
-        if let Some(split) = &self.memory.split
-            && due.fresh
-            && plan.batch.as_ref().is_none_or(|batch| batch.operation == Operation::Attach || split.detaches())
-        {
-            plan.batch = split.next(&ledger, desired, now).or(plan.batch);
-        }
-        if let Some(batch) = &plan.batch {
-            if self.credential.is_none() {
-                return Effect::Credentials;
-            }
-            if moment.service.is_none() {
-                return Effect::AskTime;
-            }
-            match self.permit {
-                Permit::Unknown => return Effect::Permit,
-                Permit::Denied if !must_write => return Effect::End(End::AwaitPermit(batch.urgency)),
-                Permit::Denied => {}
-                Permit::Held => return self.journal(view, ledger, batch, now, moment),
-            }
-        } else if plan.wake.is_some() && moment.service.is_none() && self.may_ask(moment) {
-            return Effect::AskTime;
-        }
-        let said = self.status(view, ledger, plan.full, now);
-        if said == view.status {
-            return Effect::End(self.wake(&plan, moment));
-        }
-        // The next decision starts from what was written, and may ask for a permit again.
-        if self.permit == Permit::Denied {
-            self.permit = Permit::Unknown;
-        }
-        self.write(Effect::WriteStatus(Box::new(said)))
-    }
-
-    fn may_ask(&self, moment: &Moment) -> bool {
-        self.memory.retry.due(moment.elapsed).fresh
-    }
-
-    fn journal(&mut self, view: &View, mut ledger: Ledger, batch: &Batch, now: ServiceTime, moment: &Moment) -> Effect {
-        let Some(credential) = self.credential.clone() else { return Effect::Credentials };
-        let id = JournalId(Arc::from(format!("{:032x}", moment.nonce)));
-        ledger.target = Some(ledger.target_for(&view.desired, &credential));
-        ledger.journal = Some(Journal { id: id.clone(), operation: batch.operation, instances: batch.instances.clone(), start_time: now });
-        self.memory.own.push(Own { journal: id, credential, deleting: view.desired.deleting, stage: Stage::Journalled });
-        let said = self.status(view, ledger, false, now);
-        self.write(Effect::WriteStatus(Box::new(said)))
-    }
-
-    fn status(&self, view: &View, ledger: Ledger, full: bool, now: ServiceTime) -> Status {
-        let rules = &self.settings.rules;
-        Status {
-            observed_generation: view.generation,
-            conditions: Some(conditions(&view.desired, &ledger, self.memory.problem.as_ref(), full, now, rules)),
-            counts: Counts::of(&view.desired, &ledger),
-            found: Found::Ours(ledger),
-        }
-    }
-
-    /// A write's answer is a copy to go on from.
-    fn write(&mut self, effect: Effect) -> Effect {
-        self.from_write = true;
-        effect
-    }
-
-    fn wake(&self, plan: &Plan, moment: &Moment) -> End {
-        let deadline = plan.wake.zip(moment.service).map(|(until, now)| Duration::from_secs(until.since(now).try_into().unwrap_or(0)));
-        // A deadline that can't be judged for want of a clock: when the service may be asked again.
-        let clock = (plan.wake.is_some() && moment.service.is_none()).then(|| self.memory.retry.whole_opens_in(moment.elapsed));
-        let backoff = self.memory.retry.opens_in(plan.held_back, moment.elapsed);
-        deadline.into_iter().chain(clock).chain(backoff).min().map_or(End::OnChange, |wake| End::After(wake.min(WAKE_MAX)))
     }
 }

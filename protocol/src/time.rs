@@ -31,7 +31,7 @@ impl fmt::Display for ServiceTime {
 }
 
 /// How long a signed request can take effect. Two operators of one fleet, and the simulator, must agree on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Validity {
     /// Seconds for which the service takes a signature: 300 (reference, section 2).
     pub signature_seconds: i64,

@@ -1,21 +1,23 @@
 //! The object's copy as the protocol sees it, and the protocol's status as the object stores it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::conditions::{Conditions, Counts, Mode, Reason};
 use streamsession_protocol::ids::{InstanceId, InvalidId, JournalId, SessionId};
 use streamsession_protocol::ledger::{self as core, Desired, Journal, Ledger};
 use streamsession_protocol::record::{self, Record, State};
-use streamsession_protocol::step::{Found, Status, View};
+use streamsession_protocol::step::{Asked, Found, Handled, Request, Status, View};
 use streamsession_protocol::time::ServiceTime;
 
-use super::FINALIZER;
 use super::v1alpha1::{self as api, StreamSession, StreamSessionStatus};
+use super::{ADOPT, FINALIZER, FORGET_INSTANCES};
 
 /// What an object takes from the operator's settings where its spec is silent.
 #[derive(Clone, Debug)]
@@ -23,7 +25,7 @@ pub struct Defaults {
     /// `--region`.
     pub region: Option<String>,
     /// `--gs-endpoint`, as `status.target.endpoint` spells it.
-    pub endpoint: String,
+    pub endpoint: Arc<str>,
 }
 
 /// Why an object can't be read. The schema keeps such objects out; an object stored before a schema can be one.
@@ -48,6 +50,7 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
     let uid = object.uid().unwrap_or_default();
     let deleting = object.metadata.deletion_timestamp.is_some();
     let finalizer = object.finalizers().iter().any(|name| name == FINALIZER);
+    let asked = Asked { forget: request(object, FORGET_INSTANCES), adopt: request(object, ADOPT) };
     // A deletion needs the ledger alone: a broken spec never blocks it.
     let instances = if deleting {
         object.spec.slave_instance_ids.iter().filter_map(|id| InstanceId::parse(id).ok()).collect()
@@ -63,15 +66,18 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
     Ok(View {
         desired: Desired {
             session: wanted_session,
-            region: object.spec.region.clone().or_else(|| defaults.region.clone()),
-            endpoint: defaults.endpoint.clone(),
+            region: object.spec.region.clone(),
+            default_region: defaults.region.clone(),
+            endpoint: defaults.endpoint.to_string(),
             instances,
             deleting,
             deletion_policy: match object.spec.deletion_policy {
                 api::DeletionPolicy::Delete => core::DeletionPolicy::Delete,
                 api::DeletionPolicy::Orphan => core::DeletionPolicy::Orphan,
             },
+            forgets_failures: object.spec.detach_failure_policy == api::DetachFailurePolicy::Forget,
         },
+        asked,
         status: Status {
             observed_generation: status.observed_generation.unwrap_or(-1),
             conditions: said(status),
@@ -80,6 +86,7 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
                 attached: count(status.attached_instances),
                 failed: count(status.failed_instances),
             },
+            handled: Handled { forget: status.last_handled_forget_instances.clone(), adopt: status.last_handled_adopt.clone() },
             found: found(status, &uid, finalizer),
         },
         uid,
@@ -92,47 +99,80 @@ fn count(stored: Option<i32>) -> usize {
     stored.and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
 }
 
-fn found(status: &StreamSessionStatus, uid: &str, finalizer: bool) -> Found {
-    match &status.object_uid {
-        Some(owner) if owner == uid => match stored_ledger(status) {
-            Ok(ledger) => Found::Ours(ledger),
-            Err(error) => Found::Lost(format!("The status was changed by someone else: {error}")),
-        },
-        Some(owner) => Found::Lost(format!("The status is that of another object (uid {owner}), copied or restored")),
-        None if finalizer => {
-            Found::Lost("The object has the operator's finalizer but no record in its status, as after a restore".to_owned())
-        }
-        None => Found::New,
-    }
+/// What the annotation asks for: ids, separated by commas or spaces. What is no id names nobody.
+fn request(object: &StreamSession, annotation: &str) -> Option<Request> {
+    let value = object.annotations().get(annotation)?;
+    let words = value.split([',', ' ', '\n', '\t']);
+    Some(Request { value: short(value), instances: words.filter_map(|word| InstanceId::parse(word).ok()).collect() })
 }
 
-fn stored_ledger(status: &StreamSessionStatus) -> Result<Ledger, Unreadable> {
+/// A text that stands for an annotation's value: itself, or its beginning and its hash, since the status is bounded.
+fn short(value: &str) -> String {
+    const LENGTH_MAX: usize = 256;
+    if value.chars().count() <= LENGTH_MAX {
+        return value.to_owned();
+    }
+    let hash = hex::encode(Sha256::digest(value));
+    let beginning: String = value.chars().take(LENGTH_MAX - hash.len() - 1).collect();
+    format!("{beginning} {hash}")
+}
+
+/// Whether an annotation asks for something that was not done yet.
+#[must_use]
+pub fn is_asked(object: &StreamSession, status: &StreamSessionStatus) -> bool {
+    let open = |annotation, handled: &Option<String>| {
+        object.annotations().get(annotation).is_some_and(|value| handled.as_ref() != Some(&short(value)))
+    };
+    open(FORGET_INSTANCES, &status.last_handled_forget_instances) || open(ADOPT, &status.last_handled_adopt)
+}
+
+fn found(status: &StreamSessionStatus, uid: &str, finalizer: bool) -> Found {
+    let (ledger, damage) = stored_ledger(status);
+    let why = match &status.object_uid {
+        Some(owner) if owner == uid => match damage {
+            None => return Found::Ours(ledger),
+            Some(damage) => format!("The status was changed by someone else: {damage}"),
+        },
+        Some(owner) => format!("The status is that of another object (uid {owner}), copied or restored"),
+        None if !ledger.holds_nothing() => "The status names no object, so somebody has changed it".to_owned(),
+        None if finalizer => "The object has the operator's finalizer but no record in its status, as after a restore".to_owned(),
+        None => return Found::New,
+    };
+    Found::Lost { why, remains: ledger }
+}
+
+/// The ledger as far as it can be read, and what can't be.
+fn stored_ledger(status: &StreamSessionStatus) -> (Ledger, Option<String>) {
+    let mut damage = None;
+    let mut keep = |parsed: Result<InstanceId, Unreadable>| parsed.map_err(|error| damage = Some(error.to_string())).ok();
     let mut records = BTreeMap::new();
     for id in &status.attached_instance_ids {
-        records.insert(instance(id, "status.attachedInstanceIds")?, Record::attached());
+        records.extend(keep(instance(id, "status.attachedInstanceIds")).map(|id| (id, Record::attached())));
     }
     for unsettled in &status.unsettled_instances {
-        records.insert(instance(&unsettled.instance_id, "status.unsettledInstances")?, stored_record(unsettled));
+        let id = keep(instance(&unsettled.instance_id, "status.unsettledInstances"));
+        records.extend(id.map(|id| (id, stored_record(unsettled))));
     }
-    let target = match &status.target {
-        None => None,
-        Some(target) => Some(core::Target {
-            session: session(&target.session_id, "status.target.sessionId")?,
+    let journal = status.pending_call.as_ref().map(|call| {
+        let instances: BTreeSet<_> =
+            call.instance_ids.iter().filter_map(|id| keep(instance(id, "status.pendingCall.instanceIds"))).collect();
+        Journal {
+            id: JournalId(Arc::from(call.id.as_str())),
+            operation: operation(call.operation),
+            instances: instances.into_iter().collect(),
+            start_time: seconds(&call.start_time),
+        }
+    });
+    let target = status.target.as_ref().and_then(|target| {
+        let session = session(&target.session_id, "status.target.sessionId").map_err(|error| damage = Some(error.to_string())).ok()?;
+        Some(core::Target {
+            session,
             region: target.region.clone(),
             endpoint: target.endpoint.clone(),
             credential: target.credential.clone(),
             credential_proven: target.credential_proven,
-        }),
-    };
-    let journal = match &status.pending_call {
-        None => None,
-        Some(call) => Some(Journal {
-            id: JournalId(Arc::from(call.id.as_str())),
-            operation: operation(call.operation),
-            instances: call.instance_ids.iter().map(|id| instance(id, "status.pendingCall.instanceIds")).collect::<Result<_, _>>()?,
-            start_time: seconds(&call.start_time),
-        }),
-    };
+        })
+    });
     let last_call = status.last_call.as_ref().map(|call| core::LastCall {
         operation: operation(call.operation),
         request_id: call.request_id.clone(),
@@ -141,7 +181,20 @@ fn stored_ledger(status: &StreamSessionStatus) -> Result<Ledger, Unreadable> {
         failed: count(Some(call.failed)),
         code: call.code.clone(),
     });
-    Ok(Ledger { target, records, journal, last_call })
+    let ledger = Ledger { target, records, journal, last_call };
+    let attached = ledger.records.values().filter(|record| record.state == State::Attached).count();
+    let counted = count(status.attached_instances);
+    let damage = damage.or_else(|| {
+        let too_many = || format!("it names {} instances, which is more than the operator writes", ledger.records.len());
+        if ledger.target.is_none() && !(ledger.records.is_empty() && ledger.journal.is_none()) {
+            Some("status.target is missing, so the session of its instances is not known".to_owned())
+        } else if attached != counted {
+            Some(format!("it counts {counted} attached instances and names {attached}"))
+        } else {
+            (ledger.records.len() > Ledger::RECORDS_MAX).then(too_many)
+        }
+    });
+    (ledger, damage)
 }
 
 fn stored_record(stored: &api::UnsettledInstance) -> Record {
@@ -170,6 +223,7 @@ fn stored_record(stored: &api::UnsettledInstance) -> Record {
             attempts: failure.attempts.try_into().unwrap_or(0),
             time: seconds(&failure.time),
         }),
+        assumed: stored.assumed,
     }
 }
 
@@ -185,12 +239,17 @@ pub fn status(said: &Status, uid: &str, stored: &StreamSessionStatus, wall_clock
     };
     let settled = Record::attached();
     let (attached, unsettled): (Vec<_>, Vec<_>) = ledger.records.iter().partition(|(_, record)| **record == settled);
+    // What a later version of the operator wrote beside our fields is kept, as long as what it speaks of is there.
+    let others: BTreeMap<_, _> = stored.unsettled_instances.iter().map(|record| (record.instance_id.as_str(), &record.other)).collect();
+    let other = |id: &InstanceId| others.get(id.as_str()).map(|other| (*other).clone()).unwrap_or_default();
     StreamSessionStatus {
         conditions,
         observed_generation: Some(said.observed_generation),
         desired_instances: Some(small(said.counts.desired)),
         attached_instances: Some(small(said.counts.attached)),
         failed_instances: Some(small(said.counts.failed)),
+        last_handled_forget_instances: said.handled.forget.clone(),
+        last_handled_adopt: said.handled.adopt.clone(),
         object_uid: Some(uid.to_owned()),
         target: ledger.target.as_ref().map(|target| api::Target {
             session_id: target.session.to_string(),
@@ -198,9 +257,10 @@ pub fn status(said: &Status, uid: &str, stored: &StreamSessionStatus, wall_clock
             endpoint: target.endpoint.clone(),
             credential: target.credential.clone(),
             credential_proven: target.credential_proven,
+            other: stored.target.as_ref().map(|target| target.other.clone()).unwrap_or_default(),
         }),
         attached_instance_ids: attached.into_iter().map(|(id, _)| id.to_string()).collect(),
-        unsettled_instances: unsettled.into_iter().map(|(id, record)| written_record(id, record)).collect(),
+        unsettled_instances: unsettled.into_iter().map(|(id, record)| written_record(id, record, other(id))).collect(),
         pending_call: ledger.journal.as_ref().map(|journal| api::PendingCall {
             id: journal.id.0.to_string(),
             operation: written_operation(journal.operation),
@@ -215,10 +275,11 @@ pub fn status(said: &Status, uid: &str, stored: &StreamSessionStatus, wall_clock
             failed: small(call.failed),
             code: call.code.clone(),
         }),
+        other: stored.other.clone(),
     }
 }
 
-fn written_record(id: &InstanceId, record: &Record) -> api::UnsettledInstance {
+fn written_record(id: &InstanceId, record: &Record, other: BTreeMap<String, Value>) -> api::UnsettledInstance {
     api::UnsettledInstance {
         instance_id: id.to_string(),
         state: match record.state {
@@ -245,6 +306,8 @@ fn written_record(id: &InstanceId, record: &Record) -> api::UnsettledInstance {
             attempts: failure.attempts.try_into().unwrap_or(i32::MAX),
             time: time(failure.time),
         }),
+        assumed: record.assumed,
+        other,
     }
 }
 

@@ -8,5 +8,9 @@ pub mod v1alpha1;
 
 /// The finalizer: the object does not go before its instances are out.
 pub const FINALIZER: &str = "gs.tencentcloud.dev/detach";
+/// Lets go of instances that the service does not: their ids, separated by commas. Once for each value.
+pub const FORGET_INSTANCES: &str = "gs.tencentcloud.dev/forget-instances";
+/// Takes instances into the record that something else has attached: their ids, separated by commas. Once for each value.
+pub const ADOPT: &str = "gs.tencentcloud.dev/adopt";
 /// Who writes, as `kubectl get --show-managed-fields` shows it.
 pub const FIELD_MANAGER: &str = "streamsession-operator";

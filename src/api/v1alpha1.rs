@@ -6,6 +6,8 @@
 #![allow(unreachable_pub, reason = "the derive puts the types into a module of its own")]
 #![allow(clippy::duplicated_attributes, reason = "printer columns share values")]
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema};
@@ -39,14 +41,14 @@ use serde_json::{Value, json};
 )]
 #[serde(rename_all = "camelCase")]
 #[schemars(description = "spec says which slave cloud phones shall be in which multi-stream session of Tencent Cloud GS.")]
-#[x_kube(validation = Rule::new("has(self.region) == has(oldSelf.region) && (!has(self.region) || self.region == oldSelf.region)").message("`region` must not change: delete the StreamSession and create one for the other region"))]
 pub struct StreamSessionSpec {
-    /// sessionId is the id of the multi-stream session, as the service gave it: a number of about 19 digits that must be quoted. It must not change.
+    /// sessionId is the id of the multi-stream session, as the service gave it: a number of about 19 digits that must be quoted. If it changes, all
+    /// instances are first detached from the old session (deletionPolicy Orphan: left there), then attached to the new one.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[!-~]+$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("`sessionId` must not change: delete the StreamSession and create one for the other session"))]
     pub session_id: String,
 
-    /// region is sent as X-TC-Region, such as ap-guangzhou. Default: the operator's --region; without one no region is sent. It must not change.
+    /// region is sent as X-TC-Region, such as ap-guangzhou. Default: the operator's --region; without one no region is sent.
+    /// Another region is another session; taking the field out moves nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9-]+$"))]
     pub region: Option<String>,
@@ -66,6 +68,11 @@ pub struct StreamSessionSpec {
     /// stay in the session, and nobody remembers them. It may be changed while the deletion waits.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
+
+    /// detachFailurePolicy says what happens to an instance whose detachment the service keeps refusing: five times, over ten minutes at least. Retain
+    /// (the default): it stays in the status, and a person has to look. Forget: it is taken for detached, with a Warning event.
+    #[serde(default)]
+    pub detach_failure_policy: DetachFailurePolicy,
 }
 
 /// A Secret of the same namespace.
@@ -83,6 +90,15 @@ pub enum DeletionPolicy {
     #[default]
     Delete,
     Orphan,
+}
+
+/// What happens to an instance that the service does not let go of.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema's description is the field's")]
+pub enum DetachFailurePolicy {
+    #[default]
+    Retain,
+    Forget,
 }
 
 /// What the operator knows. It is the only memory of what is attached: the service can't be asked.
@@ -119,6 +135,16 @@ pub struct StreamSessionStatus {
     #[schemars(range(min = 0, max = 2000))]
     pub failed_instances: Option<i32>,
 
+    /// lastHandledForgetInstances is the value of the annotation gs.tencentcloud.dev/forget-instances that was acted on last; a long one is shortened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub last_handled_forget_instances: Option<String>,
+
+    /// lastHandledAdopt is the value of the annotation gs.tencentcloud.dev/adopt that was acted on last; a long one is shortened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub last_handled_adopt: Option<String>,
+
     /// objectUID is the uid of the object whose ledger this is: a copied status is recognised by it.
     #[serde(default, rename = "objectUID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -147,10 +173,15 @@ pub struct StreamSessionStatus {
     /// lastCall is the last call that came to an end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_call: Option<LastCall>,
+
+    /// What a later version wrote: it is kept.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// The session that the status is about.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// sessionId of the session.
@@ -163,12 +194,17 @@ pub struct Target {
     /// endpoint that is called.
     #[schemars(length(max = 300))]
     pub endpoint: String,
-    /// credential is the id of the key, never the key; empty if several were tried and none has worked.
+    /// credential is the id of the key, never the key; absent before the first call, empty if several were tried and none has worked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
-    pub credential: String,
+    pub credential: Option<String>,
     /// credentialProven says whether the service has done something for that key.
     #[serde(default)]
     pub credential_proven: bool,
+    /// What a later version wrote.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// What a call does.
@@ -219,6 +255,13 @@ pub struct UnsettledInstance {
     /// lastFailure is the last attempt that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
+    /// assumed: nobody saw this object attach it; the status was lost or copied, or a person told of it. A success ends that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub assumed: bool,
+    /// What a later version wrote.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub other: BTreeMap<String, Value>,
 }
 
 /// Refusals in a row.

@@ -119,10 +119,22 @@ impl Agenda {
         self.entries.iter().filter(|(_, entry)| owes(entry)).map(|(key, _)| key.clone()).collect()
     }
 
-    /// The next object that is due.
-    pub fn pop(&mut self) -> Option<ObjectKey> {
-        while let Some(key) = self.ready.pop_front() {
-            if self.entries.get(&key).is_some_and(|entry| entry.doing == Doing::Ready) {
+    /// Whether the object is there.
+    #[must_use]
+    pub fn knows(&self, key: &ObjectKey) -> bool {
+        self.entries.contains_key(key)
+    }
+
+    /// The next object that is due, outside of the scopes that are `closed`.
+    pub fn pop(&mut self, closed: &[Scope]) -> Option<ObjectKey> {
+        for _ in 0..self.ready.len() {
+            if closed.contains(&Scope::All) {
+                return None;
+            }
+            let key = self.ready.pop_front()?;
+            if closed.iter().any(|scope| scope.holds(&key)) {
+                self.ready.push_back(key);
+            } else if self.entries.get(&key).is_some_and(|entry| entry.doing == Doing::Ready) {
                 return Some(key);
             }
         }
@@ -183,7 +195,7 @@ mod tests {
 
         saw(&mut agenda, "1", true);
 
-        assert_eq!(agenda.pop(), None);
+        assert_eq!(agenda.pop(&[]), None);
     }
 
     #[test]
@@ -203,40 +215,40 @@ mod tests {
     fn an_edit_during_a_round_starts_another_one() {
         let mut agenda = Agenda::default();
         saw(&mut agenda, "1", false);
-        let due = agenda.pop().unwrap();
+        let due = agenda.pop(&[]).unwrap();
         let (round, _) = agenda.started(&due);
 
         saw(&mut agenda, "7", false);
 
         assert!(!agenda.finished(&key(), round, None, vec!["2".into()]));
-        assert_eq!(agenda.pop(), Some(key()));
+        assert_eq!(agenda.pop(&[]), Some(key()));
     }
 
     #[test]
     fn an_edit_that_takes_an_edit_back_starts_a_round_if_one_is_under_way() {
         let mut agenda = Agenda::default();
         saw(&mut agenda, "1", false);
-        let due = agenda.pop().unwrap();
+        let due = agenda.pop(&[]).unwrap();
         let (round, _) = agenda.started(&due);
 
         saw(&mut agenda, "7", true);
 
         assert!(agenda.finished(&key(), round, None, vec!["2".into()]), "what the watch shows last needs nothing");
-        assert_eq!(agenda.pop(), None);
+        assert_eq!(agenda.pop(&[]), None);
     }
 
     #[test]
     fn the_round_of_an_object_that_is_gone_has_no_say_in_the_next_one_of_its_name() {
         let mut agenda = Agenda::default();
         saw(&mut agenda, "1", false);
-        let due = agenda.pop().unwrap();
+        let due = agenda.pop(&[]).unwrap();
         let (old, _) = agenda.started(&due);
         agenda.gone(&key());
         saw(&mut agenda, "5", false);
 
         assert!(!agenda.finished(&key(), old, None, Vec::new()));
 
-        let due = agenda.pop().expect("the new object is still due");
+        let due = agenda.pop(&[]).expect("the new object is still due");
         let (new, _) = agenda.started(&due);
         assert!(!agenda.finished(&key(), old, None, Vec::new()));
         assert!(!agenda.may_start(&key()), "the new object's round is still under way");

@@ -1,10 +1,12 @@
 //! What every round needs, shared.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kube::Client;
+use streamsession_protocol::claims::Claims;
 use streamsession_protocol::step::Settings;
 use tracing::warn;
 
@@ -43,6 +45,10 @@ pub struct Context {
     pub kube_deadline: Duration,
     /// For each call of the service.
     pub call_deadline: Duration,
+    /// Who drives which session.
+    pub claims: Mutex<Claims<ObjectKey>>,
+    /// Whether this process may still act.
+    pub fence: Fence,
     /// Events, best effort.
     pub events: Events,
     /// The counters.
@@ -71,11 +77,33 @@ impl Context {
         }
     }
 
+    /// Who drives which session.
+    pub fn claims(&self) -> MutexGuard<'_, Claims<ObjectKey>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What to watch.
     #[must_use]
     pub fn scopes(&self) -> Vec<Scope> {
         let named: BTreeSet<_> = self.namespaces.iter().collect();
         if named.is_empty() { vec![Scope::All] } else { named.into_iter().map(|name| Scope::Namespace(name.as_str().into())).collect() }
+    }
+}
+
+/// Whether this process may still act: asked before each call and each write. It saves calls; no promise rests on it.
+#[derive(Clone, Debug, Default)]
+pub struct Fence(Arc<AtomicBool>);
+
+impl Fence {
+    /// Another process acts now: this one does nothing more.
+    pub fn close(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it may act.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.0.load(Ordering::SeqCst)
     }
 }
 

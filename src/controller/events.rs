@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Resource, ResourceExt};
 use streamsession_protocol::conditions::{Conditions, Mode, Reason};
+use streamsession_protocol::ids::InstanceId;
+use streamsession_protocol::step::Notice;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, error, info, warn};
 
 use crate::api::FIELD_MANAGER;
 use crate::api::v1alpha1::StreamSession;
@@ -40,10 +42,59 @@ impl Events {
             (Mode::Ready, _) | (_, Reason::Deleting) => EventType::Normal,
             _ => EventType::Warning,
         };
+        self.publish(object, type_, after.reason.as_str(), &after.message);
+    }
+
+    /// Tells people, and the log, of something that happened once.
+    pub fn notice(&self, object: &StreamSession, notice: &Notice) {
+        let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+        let ids = notice.instances();
+        let names = streamsession_protocol::conditions::names(&ids.iter().collect::<Vec<_>>());
+        let (type_, reason, note) = match notice {
+            Notice::Rebuilt(why) => (
+                EventType::Warning,
+                "LedgerRebuilt",
+                format!(
+                    "{why}. Its instances are attached or detached anew, as the spec says; instances that were attached before and are not in the record can't be known."
+                ),
+            ),
+            Notice::Forgotten(_) => (
+                EventType::Warning,
+                "InstancesForgotten",
+                format!(
+                    "Taken for detached though the service never said so: {names}. Look in the console whether they still are in the session."
+                ),
+            ),
+            Notice::HandedOver(_) => {
+                (EventType::Normal, "InstancesHandedOver", format!("Left to the StreamSession that drives the session: {names}."))
+            }
+            Notice::Doubtful(_) => (
+                EventType::Warning,
+                "InstancesDropped",
+                format!(
+                    "Dropped from a record that was made anew, since another StreamSession drives the session and does not want them: {names}. If they are in the session, nothing detaches them."
+                ),
+            ),
+            Notice::Orphaned(_) => {
+                (EventType::Normal, "InstancesOrphaned", format!("Left in the old session, as spec.deletionPolicy says: {names}."))
+            }
+            Notice::Violated(what) => (EventType::Warning, "InvariantViolated", what.clone()),
+        };
+        // The event names some of them, the log all.
+        let ids: Vec<_> = ids.iter().map(InstanceId::as_str).collect();
+        match (type_, notice) {
+            (_, Notice::Violated(_)) => error!(object = name, violation = note, "the work on this object stops"),
+            (EventType::Warning, _) => warn!(object = name, ?ids, reason, note),
+            (EventType::Normal, _) => info!(object = name, ?ids, reason, note),
+        }
+        self.publish(object, type_, reason, &note);
+    }
+
+    fn publish(&self, object: &StreamSession, type_: EventType, reason: &str, note: &str) {
         let event = Event {
             type_,
-            reason: after.reason.as_str().to_owned(),
-            note: Some(after.message.chars().take(NOTE_MAX).collect()),
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(NOTE_MAX).collect()),
             action: "Reconcile".to_owned(),
             secondary: None,
         };

@@ -34,7 +34,7 @@ use tracing::{info, warn};
 
 use agenda::Agenda;
 use context::Context;
-use key::ObjectKey;
+use key::{ObjectKey, Scope};
 use reconcile::{Finished, Permit};
 use watch::Seen;
 
@@ -68,6 +68,8 @@ pub struct Controller {
     rounds: JoinSet<Ended>,
     /// Rounds that began without a permit: these are bounded, so that calls that wait for the service never keep edits from being read.
     plain: usize,
+    /// What was never listed yet: no object there is worked on, since one that comes first may not be in sight.
+    unlisted: Vec<Scope>,
     stopping: CancellationToken,
 }
 
@@ -76,6 +78,7 @@ impl Controller {
     #[must_use]
     pub fn new(context: Arc<Context>, stopping: CancellationToken) -> Self {
         Self {
+            unlisted: context.scopes(),
             context,
             agenda: Agenda::default(),
             timers: DelayQueue::new(),
@@ -150,9 +153,15 @@ impl Controller {
                 for key in self.agenda.list_ended(&scope) {
                     self.forget(&key);
                 }
+                self.unlisted.retain(|unlisted| *unlisted != scope);
                 self.context.readiness.listed(&scope);
             }
-            Seen::Object(key, digest) => {
+            Seen::Object(key, mut digest, claim) => {
+                {
+                    let mut claims = self.context.claims();
+                    claims.set(&key, claim);
+                    digest.converged &= !claims.is_behind(&key);
+                }
                 let converged = digest.converged;
                 if self.agenda.saw(&key, digest) {
                     self.cancel_timer(&key);
@@ -167,10 +176,21 @@ impl Controller {
                 self.forget(&key);
             }
         }
+        self.wake_rivals();
         self.context.metrics.sessions.set(self.agenda.len().try_into().unwrap_or(i64::MAX));
     }
 
+    /// Objects that drive their session now, or don't any more.
+    fn wake_rivals(&mut self) {
+        let changed = self.context.claims().take_changed();
+        for key in &changed {
+            self.cancel_timer(key);
+            self.agenda.due(key);
+        }
+    }
+
     fn forget(&mut self, key: &ObjectKey) {
+        self.context.claims().remove(key);
         self.cancel_timer(key);
         self.context.limiter.cancel(key);
     }
@@ -183,7 +203,7 @@ impl Controller {
 
     fn start_ready(&mut self) {
         while self.plain < self.context.concurrency {
-            let Some(key) = self.agenda.pop() else { return };
+            let Some(key) = self.agenda.pop(&self.unlisted) else { return };
             self.start(key, None);
         }
     }
@@ -211,7 +231,13 @@ impl Controller {
         self.plain = self.plain.saturating_sub(usize::from(!permitted));
         let Finished { end, memory, versions, bucket } = finished;
         let keep = if end == End::OnChange || end == End::Gone { None } else { Some(memory) };
-        if !self.agenda.finished(key, number, keep, versions) {
+        let counts = self.agenda.finished(key, number, keep, versions);
+        if !self.agenda.knows(key) {
+            // What the round saw last is gone meanwhile.
+            self.context.claims().remove(key);
+        }
+        self.wake_rivals();
+        if !counts {
             return;
         }
         match (end, bucket) {

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use streamsession_protocol::answer::{Answer, NothingDone, Verdict, is_too_large};
-use streamsession_protocol::step::{Effect, End, Found, Journalled, Memory, Moment, Response, Round, Status};
+use streamsession_protocol::claims::Standing;
+use streamsession_protocol::step::{Effect, End, Journalled, Memory, Moment, Notice, Response, Round, Status};
 use streamsession_protocol::time::ServiceTime;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::context::Context;
+use super::digest;
 use super::key::ObjectKey;
 use super::object::{Object, Outcome};
 use crate::api::ledger;
@@ -89,7 +91,8 @@ pub async fn round(
                 Effect::Credentials => shell.credentials(&mut round).await,
                 Effect::AskTime => shell.ask_time(&round).await,
                 Effect::Permit => Response::Permit(shell.take_permit(&round)),
-                Effect::WriteStatus(status) => shell.write_status(&status).await,
+                Effect::ReadOwner(owner) => shell.read_owner(&owner).await,
+                Effect::WriteStatus(status, notices) => shell.write_status(&status, notices).await,
                 Effect::AddFinalizer => shell.write_finalizer(true).await,
                 Effect::RemoveFinalizer => shell.write_finalizer(false).await,
                 Effect::Call(call) => {
@@ -114,7 +117,8 @@ fn name(effect: &Effect) -> &'static str {
         Effect::Credentials => "credentials",
         Effect::AskTime => "ask time",
         Effect::Permit => "permit",
-        Effect::WriteStatus(_) => "write status",
+        Effect::ReadOwner(_) => "read owner",
+        Effect::WriteStatus(..) => "write status",
         Effect::AddFinalizer => "add finalizer",
         Effect::RemoveFinalizer => "remove finalizer",
         Effect::Call(_) => "call",
@@ -130,7 +134,17 @@ impl Shell {
         };
         let endpoint = text.and_then(|text| self.endpoint(text).ok());
         let service = endpoint.and_then(|endpoint| self.context.gs.now(&endpoint)).map(ServiceTime);
-        Moment { service, elapsed: self.context.started.elapsed(), nonce: uuid::Uuid::new_v4().as_u128() }
+        let place = match response {
+            Response::Object(Some(view)) => Some(view.place()),
+            _ => round.place(),
+        };
+        Moment {
+            service,
+            elapsed: self.context.started.elapsed(),
+            nonce: uuid::Uuid::new_v4().as_u128(),
+            standing: place.map_or(Standing::Alone, |place| self.context.claims().standing(&self.key, &place)),
+            may_act: self.context.fence.is_open(),
+        }
     }
 
     fn endpoint(&self, text: &str) -> Result<Endpoint, InvalidEndpoint> {
@@ -150,6 +164,7 @@ impl Shell {
         Ok(match outcome {
             Outcome::Copy(copy) => {
                 let view = ledger::view(&copy, &self.context.defaults)?;
+                self.context.claims().set(&self.key, digest::claim(&copy, &self.context.defaults.endpoint));
                 self.copy = Some(copy);
                 Response::Object(Some(Box::new(view)))
             }
@@ -174,14 +189,24 @@ impl Shell {
         response
     }
 
-    async fn write_status(&mut self, status: &Status) -> Response {
+    /// The object that drives the session; none if it can't be read now.
+    async fn read_owner(&self, owner: &str) -> Response {
+        let Some((namespace, name)) = owner.split_once('/') else { return Response::Owner(None) };
+        let key = ObjectKey { namespace: namespace.into(), name: name.into() };
+        let outcome = Object::new(self.context.client.clone(), key, self.context.kube_deadline).read().await;
+        let Outcome::Copy(copy) = outcome else { return Response::Owner(None) };
+        Response::Owner(ledger::view(&copy, &self.context.defaults).ok().map(Box::new))
+    }
+
+    async fn write_status(&mut self, status: &Status, notices: Vec<Notice>) -> Response {
         let Some(copy) = &self.copy else { return Response::Failed };
         let before = copy.status.as_ref().and_then(ledger::said);
         let outcome = self.object.write_status(copy, status).await;
         if let (Outcome::Copy(copy), Some(after)) = (&outcome, &status.conditions) {
             self.context.events.transition(copy, before.as_ref(), after);
-            if let Found::Lost(why) = &status.found {
-                warn!(%why, "the ledger is lost; nothing is attached or detached");
+            for notice in notices {
+                self.context.metrics.notice(&notice);
+                self.context.events.notice(copy, &notice);
             }
         }
         self.wrote(outcome)

@@ -6,12 +6,13 @@ use futures::StreamExt;
 use kube::core::{DeserializeGuard, Status};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
+use streamsession_protocol::claims::Claim;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::context::Context;
-use super::digest::Digest;
+use super::digest::{self, Digest};
 use super::key::{ObjectKey, Scope};
 use crate::api::v1alpha1::StreamSession;
 
@@ -25,8 +26,8 @@ pub enum Seen {
     Began(Scope),
     /// It has ended.
     Listed(Scope),
-    /// An object, new or changed.
-    Object(ObjectKey, Digest),
+    /// An object, new or changed, and what it claims.
+    Object(ObjectKey, Digest, Claim),
     /// An object is gone.
     Gone(ObjectKey),
 }
@@ -77,7 +78,7 @@ async fn follow(context: &Context, scope: &Scope, api: Api<Object>, config: watc
         let seeing = match event {
             watcher::Event::Init => Some(Seen::Began(scope.clone())),
             watcher::Event::InitDone => Some(Seen::Listed(scope.clone())),
-            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => digest(object),
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => digest(context, object),
             watcher::Event::Delete(object) => key(&object).map(Seen::Gone),
         };
         if let Some(seeing) = seeing
@@ -93,10 +94,10 @@ fn key(object: &Object) -> Option<ObjectKey> {
     Some(ObjectKey { namespace: object.namespace()?.into(), name: object.name_any().into() })
 }
 
-fn digest(object: Object) -> Option<Seen> {
+fn digest(context: &Context, object: Object) -> Option<Seen> {
     let key = key(&object)?;
     match object.0 {
-        Ok(object) => Some(Seen::Object(key, Digest::of(&object))),
+        Ok(object) => Some(Seen::Object(key, Digest::of(&object), digest::claim(&object, &context.defaults.endpoint))),
         Err(invalid) => {
             error!(object = %key, error = %invalid.error, "this StreamSession can't be decoded and is left alone; compare the CRD with the operator's version");
             None

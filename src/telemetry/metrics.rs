@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use streamsession_protocol::answer::{Answer, NothingDone, Operation, Verdict};
 use streamsession_protocol::ledger::Journal;
-use streamsession_protocol::step::End;
+use streamsession_protocol::step::{End, Notice};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
@@ -32,6 +32,9 @@ pub struct Metrics {
     instances: Family<Call, Counter>,
     rounds: Family<Ended, Counter>,
     writes: Family<Ended, Counter>,
+    let_go: Family<Ended, Counter>,
+    ledgers_rebuilt: Counter,
+    invariants_violated: Counter,
     /// Events of the watch.
     pub watch_events: Counter,
     /// Interruptions of the watch.
@@ -49,12 +52,25 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("streamsession");
         let (calls, instances) = (Family::<Call, Counter>::default(), Family::<Call, Counter>::default());
         let (rounds, writes) = (Family::<Ended, Counter>::default(), Family::<Ended, Counter>::default());
+        let let_go = Family::<Ended, Counter>::default();
+        let (ledgers_rebuilt, invariants_violated) = (Counter::default(), Counter::default());
         let (watch_events, watch_errors) = (Counter::default(), Counter::default());
         let (sessions, waiting, clock_ahead) = (Gauge::default(), Gauge::default(), Gauge::default());
         registry.register("gs_calls", "Calls of the service, by what came of them", calls.clone());
         registry.register("gs_instances", "Instances named in calls, by what came of them", instances.clone());
         registry.register("rounds", "Rounds of reconciliation, by how they ended", rounds.clone());
         registry.register("object_writes", "Writes to StreamSessions, by result", writes.clone());
+        registry.register(
+            "instances_let_go",
+            "Instances that left a record though the service never said that they are out",
+            let_go.clone(),
+        );
+        registry.register("ledgers_rebuilt", "Records that were lost, copied or restored, and made anew", ledgers_rebuilt.clone());
+        registry.register(
+            "invariants_violated",
+            "Objects on which the work has stopped; always an error in the operator",
+            invariants_violated.clone(),
+        );
         registry.register("watch_events", "Events of the watch", watch_events.clone());
         registry.register("watch_errors", "Interruptions of the watch", watch_errors.clone());
         registry.register("objects", "StreamSessions known", sessions.clone());
@@ -64,7 +80,21 @@ impl Default for Metrics {
             "Seconds by which the node's clock was ahead of the service's at the last answer; negative: behind",
             clock_ahead.clone(),
         );
-        Self { registry: Arc::new(registry), calls, instances, rounds, writes, watch_events, watch_errors, sessions, waiting, clock_ahead }
+        Self {
+            registry: Arc::new(registry),
+            calls,
+            instances,
+            rounds,
+            writes,
+            let_go,
+            ledgers_rebuilt,
+            invariants_violated,
+            watch_events,
+            watch_errors,
+            sessions,
+            waiting,
+            clock_ahead,
+        }
     }
 }
 
@@ -109,6 +139,25 @@ impl Metrics {
     /// A write to an object has ended.
     pub fn write(&self, outcome: &'static str) {
         self.writes.get_or_create(&Ended { outcome }).inc();
+    }
+
+    /// Something was told to people.
+    pub fn notice(&self, notice: &Notice) {
+        let outcome = match notice {
+            Notice::Rebuilt(_) => {
+                self.ledgers_rebuilt.inc();
+                return;
+            }
+            Notice::Violated(_) => {
+                self.invariants_violated.inc();
+                return;
+            }
+            Notice::Forgotten(_) => "forgotten",
+            Notice::HandedOver(_) => "handed_over",
+            Notice::Doubtful(_) => "dropped",
+            Notice::Orphaned(_) => "orphaned",
+        };
+        self.let_go.get_or_create(&Ended { outcome }).inc_by(notice.instances().len().try_into().unwrap_or(u64::MAX));
     }
 
     /// All of it as OpenMetrics text.

@@ -10,11 +10,14 @@ use serde_json::json;
 use streamsession_operator::api::ledger::{Defaults, status, view};
 use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus};
 use streamsession_protocol::answer::Operation;
-use streamsession_protocol::conditions::{Conditions, Counts, Mode, Problem, Reason, conditions, ledger_lost};
+use streamsession_protocol::claims::Standing;
+use streamsession_protocol::conditions::{
+    Conditions, Counts, Mode, Problem, Reason, Scene, conditions, invariant_violated, ledger_unreadable,
+};
 use streamsession_protocol::ids::{InstanceId, JournalId, SessionId};
 use streamsession_protocol::ledger::{DeletionPolicy, Desired, Journal, LastCall, Ledger, Rules, Target};
 use streamsession_protocol::record::{Failure, FailureReason, Next, Record, Refusals, State};
-use streamsession_protocol::step::{Found, Status};
+use streamsession_protocol::step::{Found, Handled, Status};
 use streamsession_protocol::time::ServiceTime;
 
 use crate::harness::SESSION;
@@ -31,11 +34,18 @@ fn desired(ids: &[&str]) -> Desired {
     Desired {
         session: SessionId::parse(SESSION).expect("an id"),
         region: None,
+        default_region: None,
         endpoint: "gs.tencentcloudapi.com".into(),
         instances: ids.iter().map(|text| id(text)).collect(),
         deleting: false,
         deletion_policy: DeletionPolicy::Delete,
+        forgets_failures: false,
     }
+}
+
+fn told(desired: &Desired, ledger: &Ledger, problem: Option<&Problem>, full: bool, standing: &Standing) -> Conditions {
+    let rules = Rules::default();
+    conditions(&Scene { desired, ledger, problem, full, guesses: false, standing, now: NOW, rules: &rules })
 }
 
 fn deleting() -> Desired {
@@ -77,8 +87,9 @@ fn pending(mut ledger: Ledger, operation: Operation, ids: &[&str]) -> Ledger {
 fn said(desired: &Desired, ledger: Ledger, problem: Option<&Problem>, full: bool, generation: i64) -> Status {
     Status {
         observed_generation: generation,
-        conditions: Some(conditions(desired, &ledger, problem, full, NOW, &Rules::default())),
+        conditions: Some(told(desired, &ledger, problem, full, &Standing::Alone)),
         counts: Counts::of(desired, &ledger),
+        handled: Handled::default(),
         found: Found::Ours(ledger),
     }
 }
@@ -210,11 +221,11 @@ fn while_one_is_stuck_and_another_is_worked_on_reconciling_wins() {
 
 #[test]
 fn a_stalled_deletion_says_how_to_let_go() {
-    let told = |ledger, problem| conditions(&deleting(), &ledger, problem, false, NOW, &Rules::default());
+    let told = |ledger, problem| told(&deleting(), &ledger, problem, false, &Standing::Alone);
     let refused = told(ledger([("a", failed(Operation::Detach, FailureReason::Refused, 6))]), None);
     let no_key = told(ledger([("a", Record::attached())]), Some(&Problem::Credentials("There is no Secret tencent.".into())));
 
-    for Conditions { mode, message, .. } in [refused, no_key, ledger_lost("The status is gone", true)] {
+    for Conditions { mode, message, .. } in [refused, no_key, invariant_violated("I1: a would leave")] {
         assert_eq!(mode, Mode::Stalled);
         assert!(message.contains("set spec.deletionPolicy to Orphan"), "{message}");
     }
@@ -230,8 +241,8 @@ fn a_lost_ledger_keeps_what_was_found_and_says_so_once() {
     };
     for found in [foreign, StreamSessionStatus::default()] {
         let read = read_back(&desired(&["a"]), &found, 3);
-        let Found::Lost(why) = &read.found else { panic!("{read:?}") };
-        let said = Status { observed_generation: 3, conditions: Some(ledger_lost(why, false)), ..read.clone() };
+        let Found::Lost { why, .. } = &read.found else { panic!("{read:?}") };
+        let said = Status { observed_generation: 3, conditions: Some(ledger_unreadable(why, None)), ..read.clone() };
 
         let written = status(&said, UID, &found, Timestamp::UNIX_EPOCH);
 
@@ -290,19 +301,29 @@ fn any_record() -> impl Strategy<Value = Record> {
         .prop_map(|(operation, reason, code, attempts, time)| Failure { operation, reason, code, attempts, time });
     let until = || option::of(any_time());
     let open = (state, until(), until(), option::of(refusals), option::of(failure)).prop_map(
-        |(state, attach_until, detach_until, refusals, last_failure)| Record { state, attach_until, detach_until, refusals, last_failure },
+        |(state, attach_until, detach_until, refusals, last_failure)| Record {
+            state,
+            attach_until,
+            detach_until,
+            refusals,
+            last_failure,
+            // Of few, so that most are as the operator makes them.
+            assumed: state == State::Unknown && attach_until.is_some() && attach_until == detach_until,
+        },
     );
     prop_oneof![Just(Record::attached()), open]
 }
 
 fn any_ledger() -> impl Strategy<Value = Ledger> {
     let target =
-        (option::of("[a-z-]{1,12}"), "[A-Za-z0-9]{0,20}", any::<bool>()).prop_map(|(region, credential, credential_proven)| Target {
-            session: SessionId::parse(SESSION).expect("an id"),
-            region,
-            endpoint: "gs.tencentcloudapi.com".into(),
-            credential,
-            credential_proven,
+        (option::of("[a-z-]{1,12}"), option::of("[A-Za-z0-9]{0,20}"), any::<bool>()).prop_map(|(region, credential, credential_proven)| {
+            Target {
+                session: SessionId::parse(SESSION).expect("an id"),
+                region,
+                endpoint: "gs.tencentcloudapi.com".into(),
+                credential,
+                credential_proven,
+            }
         });
     let journal = ("[0-9a-f]{32}", any_operation(), collection::btree_set(any_id(), 1..5), any_time()).prop_map(
         |(id, operation, instances, start_time)| Journal {
@@ -316,12 +337,15 @@ fn any_ledger() -> impl Strategy<Value = Ledger> {
         |(operation, request_id, time, succeeded, failed, code)| LastCall { operation, request_id, time, succeeded, failed, code },
     );
     let records = collection::btree_map(any_id(), any_record(), 0..9);
-    (option::of(target), records, option::of(journal), option::of(call)).prop_map(|(target, records, journal, last_call)| Ledger {
-        target,
-        records,
-        journal,
-        last_call,
-    })
+    (option::of(target.clone()), target, records, option::of(journal), option::of(call)).prop_map(
+        |(target, bound, records, journal, last_call)| Ledger {
+            // What is held is held in some session.
+            target: if records.is_empty() && journal.is_none() { target } else { Some(bound) },
+            records,
+            journal,
+            last_call,
+        },
+    )
 }
 
 fn any_desired() -> impl Strategy<Value = Desired> {
@@ -356,10 +380,10 @@ proptest! {
 
     #[test]
     fn whatever_the_ledger_ready_is_true_only_if_all_is_as_wanted(wanted in any_desired(), ledger in any_ledger(), problem in any_problem()) {
-        let told = conditions(&wanted, &ledger, problem.as_ref(), false, NOW, &Rules::default());
+        let told = told(&wanted, &ledger, problem.as_ref(), false, &Standing::Alone);
 
         let all_in = wanted.instances.iter().all(|id| ledger.records.get(id).is_some_and(|record| record.state == State::Attached));
-        let nothing_due = ledger.records.iter().all(|(id, record)| record.next(wanted.want(id), NOW) == Next::Done);
+        let nothing_due = ledger.records.iter().all(|(id, record)| record.next(wanted.at(None).want(id), NOW) == Next::Done);
         let as_wanted = !wanted.deleting && all_in && nothing_due && ledger.journal.is_none();
         prop_assert_eq!(told.mode == Mode::Ready, as_wanted, "{:?}", told);
     }
@@ -376,7 +400,7 @@ proptest! {
 
     #[test]
     fn a_message_names_few_ids_and_does_not_change_with_every_try(wanted in any_desired(), mut ledger in any_ledger()) {
-        let before = conditions(&wanted, &ledger, None, false, NOW, &Rules::default());
+        let before = told(&wanted, &ledger, None, false, &Standing::Alone);
         if let Some(call) = &mut ledger.last_call {
             call.request_id = "another".into();
             call.time = call.time.plus(60);
@@ -385,7 +409,7 @@ proptest! {
             failure.time = failure.time.plus(60);
         }
 
-        let after = conditions(&wanted, &ledger, None, false, NOW, &Rules::default());
+        let after = told(&wanted, &ledger, None, false, &Standing::Alone);
 
         prop_assert!(named(&before.message) <= 2 * IDS_NAMED_MAX, "{}", before.message);
         prop_assert_eq!(before, after);

@@ -121,7 +121,7 @@ async fn create(lab: &Lab, name: &str, ids: &[&str]) {
 
 /// Whom the calls of the ready session `lobby` are signed for.
 async fn credential(lab: &Lab, ids: &[&str]) -> String {
-    lab.until_ready("lobby", ids).await.status.expect("a status").target.expect("a target").credential
+    lab.until_ready("lobby", ids).await.status.expect("a status").target.expect("a target").credential.expect("a name")
 }
 
 /// The calls that were refused, with the keys that signed them.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use streamsession_operator::api::FINALIZER;
 use streamsession_operator::api::v1alpha1::StreamSession;
 
-use crate::harness::{Lab, eventually, kubectl, slow};
+use crate::harness::{Lab, eventually, kubectl, ready, slow};
 
 /// A lab whose session `lobby` holds `a` and `b`.
 async fn lab_with_a_and_b() -> Lab {
@@ -142,16 +142,19 @@ async fn a_finalizer_that_was_replaced_away_comes_back() {
 }
 
 #[tokio::test]
-async fn a_finalizer_without_a_ledger_stalls_the_object_and_touches_nothing() {
+async fn a_finalizer_without_a_ledger_makes_the_ids_of_the_spec_assumed() {
     let lab = Lab::start().await;
 
     create_with_finalizer(&lab, "lobby", FINALIZER).await;
 
     let message = lab.until_reason("lobby", "LedgerLost").await;
-    assert!(message.contains("nothing is attached or detached"), "{message}");
-    assert!(stalled(&lab.get("lobby").await));
-    lab.until_marked().await;
-    assert_eq!(lab.history(), ["Attach marked"]);
+    assert!(message.contains("in the record without evidence"), "{message}");
+    let object = lab
+        .until_status("lobby", "its instances are attached and confirmed", |status| {
+            status.unsettled_instances.is_empty() && status.attached_instances > Some(0)
+        })
+        .await;
+    assert!(ready(&object).0, "{:?}", object.status);
 }
 
 #[tokio::test]

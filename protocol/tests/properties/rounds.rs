@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use streamsession_protocol::answer::{Answer, Verdict};
+use streamsession_protocol::claims::Standing;
 use streamsession_protocol::conditions::{Counts, Reason};
 use streamsession_protocol::ids::SessionId;
 use streamsession_protocol::ledger::{DeletionPolicy, Desired, Ledger};
 use streamsession_protocol::record::{Record, State};
-use streamsession_protocol::step::{Effect, End, Found, Memory, Moment, Response, Round, Status, View};
+use streamsession_protocol::step::{Asked, Effect, End, Found, Handled, Memory, Moment, Response, Round, Status, View};
 use streamsession_protocol::time::ServiceTime;
 
 use crate::world::{id, settings};
@@ -16,18 +17,26 @@ fn view(ledger: Ledger) -> Box<View> {
     let desired = Desired {
         session: SessionId::parse("132").unwrap(),
         region: None,
+        default_region: None,
         endpoint: "gs.tencentcloudapi.com".into(),
         instances: [id("a")].into(),
         deleting: false,
         deletion_policy: DeletionPolicy::Delete,
+        forgets_failures: false,
     };
     let found = if ledger.records.is_empty() { Found::New } else { Found::Ours(ledger) };
-    let status = Status { observed_generation: -1, conditions: None, counts: Counts::default(), found };
-    Box::new(View { uid: "1".into(), generation: 1, finalizer: true, desired, status })
+    let status = Status { observed_generation: -1, conditions: None, counts: Counts::default(), handled: Handled::default(), found };
+    Box::new(View { uid: "1".into(), generation: 1, finalizer: true, desired, asked: Asked::default(), status })
 }
 
 fn at(service: Option<i64>, elapsed: u64) -> Moment {
-    Moment { service: service.map(ServiceTime), elapsed: Duration::from_secs(elapsed), nonce: u128::from(elapsed) }
+    Moment {
+        service: service.map(ServiceTime),
+        elapsed: Duration::from_secs(elapsed),
+        nonce: u128::from(elapsed),
+        standing: Standing::Alone,
+        may_act: true,
+    }
 }
 
 fn written(view: &View, status: Status) -> Box<View> {
@@ -42,7 +51,7 @@ fn a_deadline_in_the_far_future_is_slept_for_in_hours() {
     let mut round = Round::new(&settings, Memory::new(&settings), false);
     round.step(Response::Started, &at(None, 0));
 
-    let Effect::WriteStatus(status) = round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)) else { panic!("a write") };
+    let Effect::WriteStatus(status, _) = round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)) else { panic!("a write") };
     let end = round.step(Response::Object(Some(written(&object, *status))), &at(Some(1_000), 0));
 
     assert!(matches!(end, Effect::End(End::After(pause)) if pause == Duration::from_hours(1)), "{end:?}");
@@ -56,7 +65,9 @@ fn an_outage_is_no_longer_told_once_somebody_else_has_the_time() {
     round.step(Response::Started, &at(None, 0));
     round.step(Response::Object(Some(object.clone())), &at(None, 0));
     assert!(matches!(round.step(Response::Credentials(Ok("AKID".into())), &at(None, 0)), Effect::AskTime));
-    let Effect::WriteStatus(down) = round.step(Response::Time(Err("the service is down".into())), &at(None, 0)) else { panic!("a write") };
+    let Effect::WriteStatus(down, _) = round.step(Response::Time(Err("the service is down".into())), &at(None, 0)) else {
+        panic!("a write")
+    };
     assert_eq!(down.conditions.as_ref().unwrap().message, "the service is down");
 
     let mut round = Round::new(&settings, round.into_memory(), true);
@@ -65,7 +76,7 @@ fn an_outage_is_no_longer_told_once_somebody_else_has_the_time() {
     round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 9));
     let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 9));
 
-    let Effect::WriteStatus(status) = journal else { panic!("a journal, not {journal:?}") };
+    let Effect::WriteStatus(status, _) = journal else { panic!("a journal, not {journal:?}") };
     assert_eq!(status.conditions.unwrap().reason, Reason::Progressing);
 }
 
@@ -76,14 +87,14 @@ fn an_answer_that_could_not_be_written_is_owed() {
     let mut round = Round::new(&settings, Memory::new(&settings), true);
     round.step(Response::Started, &at(None, 0));
     round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0));
-    let Effect::WriteStatus(journal) = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)) else {
+    let Effect::WriteStatus(journal, _) = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)) else {
         panic!("a journal")
     };
     let object = written(&object, *journal);
     assert!(matches!(round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)), Effect::Call(_)));
     let done = Verdict::Processed { succeeded: [id("a")].into(), refused: [].into() };
     let answer = Answer { verdict: done, code: String::new(), message: String::new(), request_id: "r".into() };
-    assert!(matches!(round.step(Response::Answer(answer), &at(Some(1_001), 1)), Effect::WriteStatus(_)));
+    assert!(matches!(round.step(Response::Answer(answer), &at(Some(1_001), 1)), Effect::WriteStatus(_, _)));
 
     round.step(Response::Failed, &at(Some(1_001), 1));
     let memory = round.into_memory();
@@ -91,7 +102,7 @@ fn an_answer_that_could_not_be_written_is_owed() {
 
     let mut round = Round::new(&settings, memory, false);
     round.step(Response::Started, &at(None, 2));
-    let Effect::WriteStatus(status) = round.step(Response::Object(Some(object)), &at(Some(1_002), 2)) else { panic!("the settle") };
+    let Effect::WriteStatus(status, _) = round.step(Response::Object(Some(object)), &at(Some(1_002), 2)) else { panic!("the settle") };
     let Found::Ours(ledger) = status.found else { panic!("a ledger") };
     assert_eq!(ledger.records[&id("a")].state, State::Attached, "the answer is settled, not doubted");
 }

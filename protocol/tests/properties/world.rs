@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use streamsession_protocol::answer::{Answer, NothingDone, Operation, Verdict};
+use streamsession_protocol::claims::Standing;
 use streamsession_protocol::conditions::{Counts, Mode};
 use streamsession_protocol::ids::{InstanceId, SessionId};
 use streamsession_protocol::ledger::{DeletionPolicy, Desired, Ledger, Rules};
-use streamsession_protocol::step::{Effect, End, Found, Journalled, Memory, Moment, Response, Round, Settings, Status, View};
+use streamsession_protocol::step::{
+    Asked, Effect, End, Found, Handled, Journalled, Memory, Moment, Response, Round, Settings, Status, View,
+};
 use streamsession_protocol::time::{ServiceTime, Validity};
 
 pub const IDS: [&str; 3] = ["a", "b", "c"];
@@ -65,18 +68,21 @@ impl World {
         let desired = Desired {
             session: SessionId::parse("1326515201117065216").unwrap(),
             region: None,
+            default_region: None,
             endpoint: "gs.tencentcloudapi.com".into(),
             instances: [id("a"), id("b")].into(),
             deleting: false,
             deletion_policy: DeletionPolicy::Delete,
+            forgets_failures: false,
         };
-        let status = Status { observed_generation: -1, conditions: None, counts: Counts::default(), found: Found::New };
+        let status =
+            Status { observed_generation: -1, conditions: None, counts: Counts::default(), handled: Handled::default(), found: Found::New };
         Self {
             settings,
             poison: None,
             add_present_ok,
             remove_absent_ok,
-            object: Some(View { uid: "1".into(), generation: 1, finalizer: false, desired, status }),
+            object: Some(View { uid: "1".into(), generation: 1, finalizer: false, desired, asked: Asked::default(), status }),
             version: 1,
             seen: [None, None],
             members: BTreeSet::new(),
@@ -92,7 +98,7 @@ impl World {
     fn moment(&mut self) -> Moment {
         self.nonce += 1;
         let elapsed = Duration::from_secs(u64::try_from(self.clock).unwrap());
-        Moment { service: Some(ServiceTime(self.clock)), elapsed, nonce: self.nonce }
+        Moment { service: Some(ServiceTime(self.clock)), elapsed, nonce: self.nonce, standing: Standing::Alone, may_act: true }
     }
 
     pub fn ledger(&self) -> Ledger {
@@ -196,7 +202,7 @@ impl World {
                 let memory = std::mem::replace(&mut self.operators[which].memory, Memory::new(self.settings));
                 let mut round = Round::new(self.settings, memory, false);
                 // Which endpoint's clock counts is not known before the object was read.
-                let effect = round.step(Response::Started, &Moment { service: None, ..moment });
+                let effect = round.step(Response::Started, &Moment { service: None, ..moment.clone() });
                 (round, effect)
             }
         };
@@ -223,7 +229,8 @@ impl World {
             Effect::Credentials => Response::Credentials(Ok("AKID".into())),
             Effect::AskTime => Response::Time(Ok(())),
             Effect::Permit => Response::Permit(fault != 2),
-            Effect::WriteStatus(status) => self.write(which, fault, |object| object.status = *status),
+            Effect::ReadOwner(_) => Response::Owner(None),
+            Effect::WriteStatus(status, _) => self.write(which, fault, |object| object.status = *status),
             Effect::AddFinalizer => self.write(which, fault, |object| object.finalizer = true),
             Effect::RemoveFinalizer => self.write(which, fault, |object| object.finalizer = false),
             Effect::Call(call) => {

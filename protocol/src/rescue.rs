@@ -1,0 +1,203 @@
+//! A ledger that is lost, cloned, restored or told of by a person: what can be known is kept, as *assumed*, until the service has confirmed it
+//! (design 3.9). And the opposite: letting go of what the service never gives back, because a person says so (design 3.3).
+
+use std::collections::BTreeSet;
+
+use crate::ids::InstanceId;
+use crate::ledger::{Desired, Ledger, Target};
+use crate::record::{Record, Want};
+use crate::time::{ServiceTime, Validity, over};
+
+impl Ledger {
+    /// A ledger instead of one that is lost or another object's, `found` (which may be empty): its ids keep its target, those of the spec join them
+    /// if they are about the same session. An earlier call for any of them may still arrive.
+    #[must_use]
+    pub fn rebuilt(found: Self, desired: &Desired, now: ServiceTime, validity: Validity) -> Self {
+        let until = validity.end(now);
+        let target = found.target.unwrap_or_else(|| Target {
+            session: desired.session.clone(),
+            region: desired.region.clone().or_else(|| desired.default_region.clone()),
+            endpoint: desired.endpoint.clone(),
+            credential: None,
+            credential_proven: false,
+        });
+        let mut ledger = Self { target: Some(target), ..Self::default() };
+        let kept = found.records.into_iter().filter(|(_, record)| record.holds()).map(|(id, _)| id);
+        ledger.assume(kept.chain(found.journal.into_iter().flat_map(|journal| journal.instances)), until);
+        if ledger.target.as_ref().is_some_and(|target| !desired.moves_from(target)) {
+            ledger.assume(desired.instances.iter().cloned(), until);
+        }
+        ledger
+    }
+
+    /// A person knows of these instances: they join the ledger, up to its bound. Says whether all of them are in it now.
+    pub fn adopt(&mut self, ids: &BTreeSet<InstanceId>, desired: &Desired, now: ServiceTime, validity: Validity) -> bool {
+        if self.target.is_none() {
+            self.target = Self::rebuilt(Self::default(), &Desired { instances: BTreeSet::new(), ..desired.clone() }, now, validity).target;
+        }
+        self.assume(ids.iter().cloned(), validity.end(now));
+        ids.iter().all(|id| self.records.contains_key(id))
+    }
+
+    fn assume(&mut self, ids: impl Iterator<Item = InstanceId>, until: ServiceTime) {
+        for id in ids {
+            if self.records.len() >= Self::RECORDS_MAX && !self.records.contains_key(&id) {
+                continue;
+            }
+            self.records.entry(id).or_insert_with(|| Record::assumed(until));
+        }
+    }
+
+    /// Lets go of the instances that nobody wants and that `asked` names, or that can't be removed if the policy says so; never while an attach of
+    /// ours may still arrive. Answers their ids, and whether some of `asked` has to wait.
+    pub fn forget(
+        &mut self,
+        asked: &BTreeSet<InstanceId>,
+        desired: &Desired,
+        now: ServiceTime,
+        validity: Validity,
+    ) -> (Vec<InstanceId>, bool) {
+        let wish = desired.at(self.target.as_ref());
+        let (mut forgotten, mut waits) = (Vec::new(), false);
+        for (id, record) in &mut self.records {
+            let by_policy = desired.forgets_failures && record.cannot_leave(now, validity);
+            if wish.want(id) == Want::In || !(by_policy || asked.contains(id)) || !record.may_be_in() {
+                continue;
+            }
+            if over(record.attach_until, now) {
+                *record = record.clone().forgotten();
+                forgotten.push(id.clone());
+            } else {
+                waits = true;
+            }
+        }
+        (forgotten, waits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Operation;
+    use crate::ids::{JournalId, SessionId};
+    use crate::ledger::{DeletionPolicy, Journal};
+    use crate::record::{Refusals, State};
+
+    const VALIDITY: Validity = Validity { signature_seconds: 300, margin_seconds: 5 };
+    const NOW: ServiceTime = ServiceTime(1_000);
+
+    fn id(text: &str) -> InstanceId {
+        InstanceId::parse(text).unwrap()
+    }
+
+    fn ids(texts: &[&str]) -> BTreeSet<InstanceId> {
+        texts.iter().map(|text| id(text)).collect()
+    }
+
+    fn desired(session: &str, instances: &[&str]) -> Desired {
+        Desired {
+            session: SessionId::parse(session).unwrap(),
+            region: None,
+            default_region: None,
+            endpoint: "gs.tencentcloudapi.com".into(),
+            instances: ids(instances),
+            deleting: false,
+            deletion_policy: DeletionPolicy::Delete,
+            forgets_failures: false,
+        }
+    }
+
+    fn target(session: &str) -> Target {
+        Ledger::rebuilt(Ledger::default(), &desired(session, &[]), NOW, VALIDITY).target.unwrap()
+    }
+
+    fn tracked(ledger: &Ledger) -> BTreeSet<InstanceId> {
+        assert!(ledger.records.values().all(|record| *record == Record::assumed(ServiceTime(1_305))));
+        ledger.records.keys().cloned().collect()
+    }
+
+    #[test]
+    fn without_any_ledger_the_ids_of_the_spec_are_assumed() {
+        let rebuilt = Ledger::rebuilt(Ledger::default(), &desired("1", &["a", "b"]), NOW, VALIDITY);
+
+        assert_eq!(tracked(&rebuilt), ids(&["a", "b"]));
+        let target = rebuilt.target.unwrap();
+        assert_eq!((target.session.as_str(), target.credential), ("1", None));
+    }
+
+    #[test]
+    fn a_foreign_ledger_keeps_its_ids_its_open_call_and_its_target() {
+        let found = Ledger {
+            target: Some(target("1")),
+            records: [(id("x"), Record::attached()), (id("void"), Record::default())].into(),
+            journal: Some(Journal {
+                id: JournalId("j".into()),
+                operation: Operation::Attach,
+                instances: vec![id("y")],
+                start_time: ServiceTime(0),
+            }),
+            last_call: None,
+        };
+        let same = Ledger::rebuilt(found.clone(), &desired("1", &["a"]), NOW, VALIDITY);
+        assert_eq!(tracked(&same), ids(&["a", "x", "y"]));
+        assert_eq!(same.journal, None);
+
+        let elsewhere = Ledger::rebuilt(found, &desired("2", &["a"]), NOW, VALIDITY);
+        assert_eq!(tracked(&elsewhere), ids(&["x", "y"]), "the spec speaks of another session");
+        assert_eq!(elsewhere.target.unwrap().session.as_str(), "1");
+    }
+
+    #[test]
+    fn a_rebuilt_ledger_keeps_within_its_bound_and_what_was_held_comes_first() {
+        let many: Vec<_> = (0..Ledger::RECORDS_MAX).map(|n| format!("held-{n}")).collect();
+        let held = many.iter().map(|text| (id(text), Record::attached())).collect();
+        let found = Ledger { target: Some(target("1")), records: held, ..Ledger::default() };
+
+        let rebuilt = Ledger::rebuilt(found, &desired("1", &["a"]), NOW, VALIDITY);
+
+        assert_eq!(rebuilt.records.len(), Ledger::RECORDS_MAX);
+        assert!(!rebuilt.records.contains_key(&id("a")));
+    }
+
+    #[test]
+    fn what_is_known_of_an_adopted_instance_stays() {
+        let mut ledger = Ledger { records: [(id("a"), Record::attached())].into(), ..Ledger::default() };
+
+        assert!(ledger.adopt(&ids(&["a", "b"]), &desired("1", &["c"]), NOW, VALIDITY));
+
+        assert_eq!(ledger.records.get(&id("a")), Some(&Record::attached()));
+        assert_eq!(ledger.records.get(&id("b")), Some(&Record::assumed(ServiceTime(1_305))));
+        assert_eq!(ledger.records.len(), 2, "the spec's own are not assumed");
+        assert!(ledger.target.is_some());
+    }
+
+    fn stuck() -> Record {
+        let refusals = Refusals { operation: Operation::Detach, count: 5, since: ServiceTime(0) };
+        Record { refusals: Some(refusals), detach_until: Some(ServiceTime(1_200)), ..Record::attached() }
+    }
+
+    #[test]
+    fn a_person_may_let_go_of_what_the_spec_does_not_want() {
+        let mut ledger = Ledger { records: [(id("a"), stuck()), (id("b"), stuck()), (id("c"), stuck())].into(), ..Ledger::default() };
+
+        let (forgotten, waits) = ledger.forget(&ids(&["a", "b", "x"]), &desired("1", &["b"]), NOW, VALIDITY);
+
+        assert_eq!((forgotten, waits), (vec![id("a")], false));
+        let kept = Record { detach_until: Some(ServiceTime(1_200)), ..Record::default() };
+        assert_eq!(ledger.records.get(&id("a")), Some(&kept), "a detach of ours may still hit who comes next");
+        assert_eq!(ledger.records.get(&id("c")), Some(&stuck()));
+        assert_eq!(ledger.forget(&ids(&["a"]), &desired("1", &[]), NOW, VALIDITY), (Vec::new(), false), "it is done");
+    }
+
+    #[test]
+    fn the_policy_lets_go_by_itself_but_never_while_an_attach_may_arrive() {
+        let forgetting = Desired { forgets_failures: true, ..desired("1", &[]) };
+        let arriving = Record { attach_until: Some(ServiceTime(1_001)), state: State::Unknown, ..stuck() };
+        let mut ledger = Ledger { records: [(id("a"), stuck()), (id("b"), arriving.clone())].into(), ..Ledger::default() };
+
+        assert_eq!(ledger.forget(&BTreeSet::new(), &forgetting, NOW, VALIDITY), (vec![id("a")], false));
+        assert_eq!(ledger.forget(&ids(&["b"]), &forgetting, NOW, VALIDITY), (Vec::new(), true), "the person's word waits for the same");
+        assert_eq!(ledger.records.get(&id("b")), Some(&arriving));
+        assert_eq!(ledger.forget(&BTreeSet::new(), &forgetting, ServiceTime(1_001), VALIDITY), (vec![id("b")], false));
+    }
+}

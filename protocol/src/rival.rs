@@ -1,0 +1,166 @@
+//! What an object does with its ledger while another one drives the session: it attaches nobody, trusts nothing that it was told, and lets go of
+//! what the owner remembers (design 3.8).
+//!
+//! | a record that it does not want any more | then |
+//! | --- | --- |
+//! | a call of ours for it may still arrive | wait |
+//! | the owner's ledger says that it may be in | let go: the owner remembers it |
+//! | the owner wants it | wait until the owner has it |
+//! | neither, and it is assumed | let go, with a warning: nobody saw us attach it |
+//! | neither, and we attached it | detach it |
+
+use std::collections::BTreeSet;
+
+use crate::claims::Place;
+use crate::effect::{Found, View};
+use crate::ids::InstanceId;
+use crate::ledger::{Ledger, Wish};
+use crate::record::{Record, Want};
+use crate::time::{ServiceTime, over};
+
+/// What the object that drives the session shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// Instances that may be in because of it, as its ledger says.
+    pub tracks: BTreeSet<InstanceId>,
+    /// Instances that it wants in.
+    pub wants: BTreeSet<InstanceId>,
+}
+
+impl Owner {
+    /// What `view` shows about the session at `place`.
+    #[must_use]
+    pub fn of(view: &View, place: &Place) -> Self {
+        let mut owner = Self::default();
+        if let Found::Ours(ledger) = &view.status.found
+            && let Some(target) = &ledger.target
+            && target.session == place.session
+            && *target.endpoint == *place.endpoint
+        {
+            owner.tracks = ledger.records.iter().filter(|(_, record)| record.may_be_in()).map(|(id, _)| id.clone()).collect();
+            owner.tracks.extend(ledger.journal.iter().flat_map(|journal| journal.instances.iter().cloned()));
+        }
+        if view.desired.session == place.session && !view.desired.deleting {
+            owner.wants.clone_from(&view.desired.instances);
+        }
+        owner
+    }
+}
+
+/// What an object that is not the owner may do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Concession {
+    /// Let go of, since the owner remembers them.
+    pub handed_over: Vec<InstanceId>,
+    /// Let go of without evidence that they are out, or that they ever were in.
+    pub doubtful: Vec<InstanceId>,
+    /// To be detached.
+    pub detach: BTreeSet<InstanceId>,
+}
+
+impl Ledger {
+    /// Whether there is anything that the owner has to be asked about.
+    #[must_use]
+    pub fn has_leavings(&self, wish: Wish<'_>) -> bool {
+        self.records.iter().any(|(id, record)| wish.want(id) == Want::Out && record.holds())
+    }
+
+    /// Gives way to `owner`; if what it shows could not be read, nothing is let go of.
+    pub fn concede(&mut self, owner: Option<&Owner>, wish: Wish<'_>, now: ServiceTime) -> Concession {
+        let mut concession = Concession::default();
+        for (id, record) in &mut self.records {
+            *record = record.clone().distrusted();
+            let Some(owner) = owner else { continue };
+            if wish.want(id) == Want::In || !record.holds() || !(over(record.attach_until, now) && over(record.detach_until, now)) {
+                continue;
+            }
+            let assumed = record.assumed;
+            match (owner.tracks.contains(id), owner.wants.contains(id)) {
+                (true, _) => concession.handed_over.push(id.clone()),
+                (false, true) => continue,
+                (false, false) if assumed => concession.doubtful.push(id.clone()),
+                (false, false) => {
+                    concession.detach.insert(id.clone());
+                    continue;
+                }
+            }
+            *record = Record::default();
+        }
+        concession
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::SessionId;
+    use crate::ledger::{DeletionPolicy, Desired};
+    use crate::record::State;
+
+    const NOW: ServiceTime = ServiceTime(1_000);
+
+    fn id(text: &str) -> InstanceId {
+        InstanceId::parse(text).unwrap()
+    }
+
+    fn ids(texts: &[&str]) -> BTreeSet<InstanceId> {
+        texts.iter().map(|text| id(text)).collect()
+    }
+
+    fn conceded(record: Record, wanted: &[&str], tracks: &[&str], wants: &[&str]) -> (Concession, Ledger) {
+        let desired = Desired {
+            session: SessionId::parse("1").unwrap(),
+            region: None,
+            default_region: None,
+            endpoint: "e".into(),
+            instances: ids(wanted),
+            deleting: false,
+            deletion_policy: DeletionPolicy::Delete,
+            forgets_failures: false,
+        };
+        let mut ledger = Ledger { records: [(id("a"), record)].into(), ..Ledger::default() };
+        let owner = Owner { tracks: ids(tracks), wants: ids(wants) };
+        let concession = ledger.concede(Some(&owner), desired.at(None), NOW);
+        (concession, ledger)
+    }
+
+    fn past(record: Record) -> Record {
+        Record { attach_until: Some(ServiceTime(999)), detach_until: Some(ServiceTime(999)), ..record }
+    }
+
+    #[test]
+    fn what_is_wanted_stays_but_is_not_believed_any_more() {
+        let (concession, ledger) = conceded(Record::attached(), &["a"], &["a"], &["a"]);
+        assert_eq!(concession, Concession::default());
+        assert_eq!(ledger.records.get(&id("a")).unwrap().state, State::Unknown);
+    }
+
+    #[test]
+    fn what_the_owner_remembers_is_let_go_of_and_what_it_only_wants_is_waited_for() {
+        for record in [Record::attached(), past(Record::assumed(NOW))] {
+            let (concession, ledger) = conceded(record.clone(), &[], &["a"], &[]);
+            assert_eq!(concession.handed_over, [id("a")]);
+            assert!(!ledger.records.get(&id("a")).unwrap().holds());
+
+            let (concession, ledger) = conceded(record, &[], &[], &["a"]);
+            assert_eq!(concession, Concession::default());
+            assert!(ledger.records.get(&id("a")).unwrap().holds());
+        }
+    }
+
+    #[test]
+    fn what_nobody_else_knows_is_detached_if_we_attached_it_and_doubted_if_not() {
+        assert_eq!(conceded(Record::attached(), &[], &[], &[]).0.detach, ids(&["a"]));
+        assert_eq!(conceded(past(Record::assumed(NOW)), &[], &[], &[]).0.doubtful, [id("a")]);
+    }
+
+    #[test]
+    fn nothing_is_let_go_of_while_a_call_of_ours_may_arrive() {
+        for (attach, detach) in [(Some(ServiceTime(1_001)), None), (None, Some(ServiceTime(1_001)))] {
+            let record = Record { attach_until: attach, detach_until: detach, ..Record::attached() };
+            let (concession, ledger) = conceded(record, &[], &["a"], &[]);
+            assert_eq!(concession, Concession::default());
+            assert!(ledger.records.get(&id("a")).unwrap().holds());
+        }
+    }
+}
