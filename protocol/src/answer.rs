@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::ids::InstanceId;
+use crate::ids::{InOrder, InstanceId};
 
 /// What a call does to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,9 +142,30 @@ impl Answer {
     /// What it says about `id`, one of `ids_in_call` ids. A gone session is not asked here: it speaks of every record of the ledger.
     #[must_use]
     pub fn outcome(&self, id: &InstanceId, ids_in_call: usize) -> Outcome {
+        let listed = match &self.verdict {
+            Verdict::Processed { succeeded, refused } => (succeeded.contains(id), refused.contains(id)),
+            _ => (false, false),
+        };
+        self.outcome_of(listed, ids_in_call)
+    }
+
+    /// Likewise about all ids of a call, which are in ascending order.
+    pub fn outcomes<'a>(&'a self, ids: &'a [InstanceId]) -> impl Iterator<Item = (&'a InstanceId, Outcome)> {
+        let mut lists = match &self.verdict {
+            Verdict::Processed { succeeded, refused } => Some((InOrder::of(succeeded), InOrder::of(refused))),
+            _ => None,
+        };
+        ids.iter().map(move |id| {
+            let listed = lists.as_mut().map_or((false, false), |(succeeded, refused)| (succeeded.has(id), refused.has(id)));
+            (id, self.outcome_of(listed, ids.len()))
+        })
+    }
+
+    /// `listed`: whether the id is among those that succeeded, and among those that were refused.
+    fn outcome_of(&self, listed: (bool, bool), ids_in_call: usize) -> Outcome {
         match &self.verdict {
             Verdict::NothingDone(_) => Outcome::NothingDone,
-            Verdict::Processed { succeeded, refused } => match (succeeded.contains(id), refused.contains(id)) {
+            Verdict::Processed { .. } => match listed {
                 (true, false) => Outcome::Done,
                 (false, true) => Outcome::Refused,
                 (false, false) | (true, true) => Outcome::Unclear,
@@ -232,5 +253,21 @@ mod tests {
             assert_eq!(verdict(code), Verdict::Unclear, "{code}");
         }
         assert_eq!(outcome(Verdict::Unclear, 1), Outcome::Unclear);
+    }
+
+    #[test]
+    fn the_outcomes_of_a_call_are_those_of_its_ids() {
+        let all: Vec<_> = ["a", "b", "c", "d"].iter().map(|text| InstanceId::parse(text).unwrap()).collect();
+        let verdict =
+            Verdict::Processed { succeeded: [all[0].clone(), all[2].clone()].into(), refused: [all[1].clone(), all[2].clone()].into() };
+        let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
+
+        let outcomes: Vec<_> = answer.outcomes(&all).collect();
+
+        assert_eq!(outcomes, all.iter().map(|id| (id, answer.outcome(id, 4))).collect::<Vec<_>>());
+        assert_eq!(
+            outcomes.iter().map(|(_, outcome)| *outcome).collect::<Vec<_>>(),
+            [Outcome::Done, Outcome::Refused, Outcome::Unclear, Outcome::Unclear]
+        );
     }
 }

@@ -128,11 +128,11 @@ impl Counts {
     /// Counts the ledger.
     #[must_use]
     pub fn of(desired: &Desired, ledger: &Ledger) -> Self {
-        let wish = desired.at(ledger.target.as_ref());
+        let mut wanted = desired.at(ledger.target.as_ref()).in_order();
         Self {
             desired: desired.instances.len(),
             attached: ledger.records.values().filter(|record| record.state == crate::record::State::Attached).count(),
-            failed: ledger.records.iter().filter(|(id, record)| record.failure(wish.want(id)).is_some()).count(),
+            failed: ledger.records.iter().filter(|(id, record)| record.failure(wanted(id)).is_some()).count(),
         }
     }
 }
@@ -160,8 +160,9 @@ impl<'a> Open<'a> {
     fn of(desired: &'a Desired, ledger: &'a Ledger, now: ServiceTime, rules: &Rules) -> Self {
         let mut open = Self::default();
         let wish = desired.at(ledger.target.as_ref());
+        let mut wanted = wish.in_order();
         for (id, record) in &ledger.records {
-            let want = wish.want(id);
+            let want = wanted(id);
             if record.assumed {
                 open.assumed.push(id);
             }
@@ -182,7 +183,7 @@ impl<'a> Open<'a> {
                 },
             }
         }
-        open.attach += wish.instances().filter(|id| !ledger.records.contains_key(*id)).count();
+        open.attach += ledger.missing(wish).count();
         open
     }
 

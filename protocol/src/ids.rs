@@ -1,7 +1,9 @@
 //! The names of the field, parsed once at the border and trusted after it.
 
 use std::borrow::Borrow;
+use std::collections::{BTreeSet, btree_set};
 use std::fmt;
+use std::iter::Peekable;
 use std::sync::Arc;
 
 /// Why a text is no id.
@@ -90,3 +92,21 @@ impl InstanceId {
 /// Random and unique: an operator knows its own journal by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JournalId(pub Arc<str>);
+
+/// Looks ids up that come in ascending order: one walk through a set instead of a search for each id.
+#[derive(Clone, Debug)]
+pub struct InOrder<'a>(Peekable<btree_set::Iter<'a, InstanceId>>);
+
+impl<'a> InOrder<'a> {
+    /// Looks into `ids`.
+    #[must_use]
+    pub fn of(ids: &'a BTreeSet<InstanceId>) -> Self {
+        Self(ids.iter().peekable())
+    }
+
+    /// Whether `id`, which must not come before the last one that was asked for, is there.
+    pub fn has(&mut self, id: &InstanceId) -> bool {
+        while self.0.next_if(|next| *next < id).is_some() {}
+        self.0.peek().is_some_and(|next| *next == id)
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::answer::{Answer, Operation, Outcome, Verdict};
-use crate::ids::{InstanceId, JournalId, SessionId};
+use crate::ids::{InOrder, InstanceId, JournalId, SessionId};
 use crate::record::{Ended, FailureReason, Record, State, Want};
 use crate::time::{ServiceTime, Validity};
 
@@ -126,6 +126,12 @@ impl<'a> Wish<'a> {
         if self.0.is_some_and(|wanted| wanted.contains(id)) { Want::In } else { Want::Out }
     }
 
+    /// Likewise, of ids that come in ascending order.
+    pub fn in_order(self) -> impl FnMut(&InstanceId) -> Want {
+        let mut wanted = self.0.map(InOrder::of);
+        move |id| if wanted.as_mut().is_some_and(|wanted| wanted.has(id)) { Want::In } else { Want::Out }
+    }
+
     /// All that are wanted.
     pub fn instances(self) -> impl Iterator<Item = &'a InstanceId> {
         self.0.into_iter().flatten()
@@ -174,6 +180,15 @@ impl Ledger {
     /// Characters of a request id that are kept; the service's are 36.
     pub const REQUEST_ID_LENGTH_MAX: usize = 128;
 
+    /// Instances that are wanted and of which nothing is known, in ascending order.
+    pub fn missing<'a>(&'a self, wish: Wish<'a>) -> impl Iterator<Item = &'a InstanceId> {
+        let mut known = self.records.keys().peekable();
+        wish.instances().filter(move |id| {
+            while known.next_if(|known| known < id).is_some() {}
+            known.peek() != Some(id)
+        })
+    }
+
     /// Whether the service may hold anything because of this object.
     #[must_use]
     pub fn holds_nothing(&self) -> bool {
@@ -213,14 +228,14 @@ impl Ledger {
         if answer.verdict == Verdict::SessionGone && believed {
             self.session_gone(&journal, call, wish);
         } else {
-            for id in &journal.instances {
-                let record = self.records.remove(id).unwrap_or_default();
-                let outcome = match Self::outcome(&journal, &record, id, answer, believed) {
+            for (id, outcome) in answer.outcomes(&journal.instances) {
+                let record = self.records.entry(id.clone()).or_default();
+                let outcome = match Self::outcome(&journal, record, answer, outcome, believed) {
                     Outcome::Unclear if splitting => Outcome::Suspect,
                     outcome => outcome,
                 };
                 succeeded += usize::from(outcome == Outcome::Done);
-                self.records.insert(id.clone(), record.after(call, outcome, wish.want(id)));
+                *record = std::mem::take(record).after(call, outcome, wish.want(id));
             }
         }
         if succeeded > 0
@@ -242,14 +257,14 @@ impl Ledger {
 
     /// The two rows of design 3.2 that ask the ledger: a lone id that isn't attached and is an invalid parameter of a detach can't be in;
     /// and a gone session that is not believed says nothing.
-    fn outcome(journal: &Journal, record: &Record, id: &InstanceId, answer: &Answer, believed: bool) -> Outcome {
+    fn outcome(journal: &Journal, record: &Record, answer: &Answer, outcome: Outcome, believed: bool) -> Outcome {
         let lone = journal.instances.len() == 1;
         match answer.verdict {
             Verdict::Invalid if lone && journal.operation == Operation::Detach && record.state != State::Attached && believed => {
                 Outcome::Done
             }
             Verdict::SessionGone => Outcome::Unclear,
-            _ => answer.outcome(id, journal.instances.len()),
+            _ => outcome,
         }
     }
 
@@ -299,9 +314,9 @@ impl Ledger {
     /// The ledger without what can't matter any more at `now`. One that holds nothing of a session that the spec has left is about no session.
     #[must_use]
     pub fn tidied(mut self, desired: &Desired, now: ServiceTime) -> Self {
-        let wish = desired.at(self.target.as_ref());
+        let mut wanted = desired.at(self.target.as_ref()).in_order();
         self.records.retain(|id, record| {
-            let want = wish.want(id);
+            let want = wanted(id);
             record.tidy(want, now);
             !record.is_void(want)
         });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::answer::Operation;
 use crate::ids::InstanceId;
 use crate::ledger::{Desired, Ledger};
-use crate::record::{Next, Record};
+use crate::record::{Next, Record, Want};
 use crate::time::ServiceTime;
 
 /// How much a call matters against those of other objects; the order is that of their turns.
@@ -104,9 +104,9 @@ impl Ledger {
         let mut attach_again = Vec::new();
         let mut room = Self::RECORDS_MAX.saturating_sub(self.records.len());
 
-        let new = wish.instances().filter(|id| !self.records.contains_key(*id));
-        for (id, record) in self.records.iter().map(|(id, record)| (id, Some(record))).chain(new.map(|id| (id, None))) {
-            let want = wish.want(id);
+        let mut wanted = wish.in_order();
+        let known = self.records.iter().map(|(id, record)| (id, Some(record), wanted(id)));
+        for (id, record, want) in known.chain(self.missing(wish).map(|id| (id, None, Want::In))) {
             let next = record.map_or(Next::Send(Operation::Attach), |record| record.next(want, now));
             let Next::Send(operation) = next else { continue };
             if !allowed.allows(id, record, operation) {
