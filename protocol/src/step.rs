@@ -215,7 +215,10 @@ impl<'a> Round<'a> {
             let call_failed = settled.last_call.as_ref().is_some_and(|call| call.failed > 0);
             let failing = Counts::of(&view.desired, &settled).failed > 0;
             let blames_an_id = matches!(answer.verdict, Verdict::Invalid | Verdict::NotFound | Verdict::Unclear);
-            if given_up {
+            if settled.target.is_none() {
+                // The session that was to be left is gone: the way to the next one is free.
+                self.memory.retry.reset();
+            } else if given_up {
                 self.memory.retry.failed(moment.elapsed);
             } else if self.memory.split.is_some() && blames_an_id {
                 // The search goes on at once; however many it finds, they are tried again after one pause.

@@ -265,4 +265,16 @@ mod tests {
         assert_eq!(agenda.list_ended(&Scope::All), [key()]);
         assert!(agenda.is_empty());
     }
+
+    #[test]
+    fn nothing_is_worked_on_where_the_first_list_is_still_under_way() {
+        let mut agenda = Agenda::default();
+        saw(&mut agenda, "1", false);
+        let other = Scope::Namespace("stage".into());
+        let own = Scope::Namespace("arcade".into());
+
+        assert_eq!(agenda.pop(&[Scope::All]), None);
+        assert_eq!(agenda.pop(&[own, other.clone()]), None);
+        assert_eq!(agenda.pop(&[other]), Some(key()));
+    }
 }

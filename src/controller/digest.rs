@@ -81,3 +81,71 @@ pub fn claim(object: &StreamSession, default_endpoint: &Arc<str>) -> Claim {
         stakes,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(session: &str, status: &Value) -> StreamSession {
+        let object = json!({
+            "apiVersion": "gs.tencentcloud.dev/v1alpha1",
+            "kind": "StreamSession",
+            "metadata": {"name": "lobby", "uid": "u", "generation": 1, "finalizers": [FINALIZER], "resourceVersion": "7"},
+            "spec": {"sessionId": session, "slaveInstanceIds": ["a"]},
+            "status": status,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn attached() -> Value {
+        json!({
+            "observedGeneration": 1, "objectUID": "u", "attachedInstances": 1, "attachedInstanceIds": ["a"],
+            "target": {"sessionId": "1", "endpoint": "e"},
+            "conditions": [{"type": "Ready", "status": "True", "reason": "UpToDate", "message": "", "observedGeneration": 1,
+                "lastTransitionTime": "2026-01-08T10:00:00Z"}],
+        })
+    }
+
+    fn stakes(object: &StreamSession) -> Vec<(String, bool, bool)> {
+        let claim = claim(object, &"e".into());
+        claim.stakes.iter().map(|stake| (stake.place.session.to_string(), stake.confirmed, stake.leaving)).collect()
+    }
+
+    #[test]
+    fn an_object_claims_its_session_and_until_it_has_left_it_the_one_before() {
+        assert_eq!(stakes(&object("1", &json!({}))), [("1".into(), false, false)]);
+        assert_eq!(stakes(&object("1", &attached())), [("1".into(), true, false)]);
+        assert_eq!(stakes(&object("2", &attached())), [("1".into(), true, true), ("2".into(), false, false)]);
+    }
+
+    #[test]
+    fn the_instances_of_another_objects_status_confirm_nothing() {
+        let mut copied = attached();
+        copied["objectUID"] = "another".into();
+        assert_eq!(stakes(&object("1", &copied)), [("1".into(), false, false)]);
+    }
+
+    #[test]
+    fn an_object_without_credentials_says_so_in_its_claim() {
+        let mut stalled = attached();
+        stalled["conditions"] = json!([
+            {"type": "Ready", "status": "False", "reason": "CredentialsNotFound", "message": "", "lastTransitionTime": "2026-01-08T10:00:00Z"},
+            {"type": "Stalled", "status": "True", "reason": "CredentialsNotFound", "message": "", "lastTransitionTime": "2026-01-08T10:00:00Z"},
+        ]);
+        assert!(claim(&object("1", &stalled), &"e".into()).hindered);
+        assert!(!claim(&object("1", &attached()), &"e".into()).hindered);
+    }
+
+    #[test]
+    fn an_object_at_rest_is_due_again_when_its_session_changes_or_a_person_asks_for_something() {
+        assert!(Digest::of(&object("1", &attached())).converged);
+        assert!(!Digest::of(&object("2", &attached())).converged);
+        let mut asked = object("1", &attached());
+        asked.metadata.annotations = Some([(crate::api::ADOPT.to_owned(), "b".to_owned())].into());
+        assert!(!Digest::of(&asked).converged);
+        asked.status.as_mut().unwrap().last_handled_adopt = Some("b".into());
+        assert!(Digest::of(&asked).converged);
+    }
+}
