@@ -282,7 +282,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the records know of the call of `journal`: its deadline is there, or a call has ended since.
+    /// Whether the records know of the call of `journal`: its deadline is there, or a call has ended since, or the session has been left.
     #[must_use]
     pub fn remembers(&self, journal: &Journal, validity: Validity) -> bool {
         let until = validity.end(journal.start_time);
@@ -294,7 +294,7 @@ impl Ledger {
             own.is_some_and(|own| own >= until)
         };
         let ended = self.last_call.as_ref().is_some_and(|call| call.time >= journal.start_time);
-        ended || journal.instances.iter().all(in_doubt)
+        ended || self.target.is_none() || journal.instances.iter().all(in_doubt)
     }
 
     /// Nobody knows the journal's outcome: its writer died, or is another operator.

@@ -158,8 +158,8 @@ impl<'a> Round<'a> {
                     // It may name another Secret now.
                     self.credential = None;
                 }
-                if let Some(Err(violation)) = written.map(|status| invariants::was_written(&status, &view)) {
-                    self.memory.halted = Some(violation);
+                if let Some(status) = written {
+                    self.wrote(&status, &view);
                 }
                 self.view = Some(view);
             }
@@ -197,6 +197,17 @@ impl<'a> Round<'a> {
             }
         }
         self.decide(moment)
+    }
+
+    /// A status is stored: what became of the calls before stands in it, if it is there as it was written.
+    fn wrote(&mut self, status: &Status, copy: &View) {
+        match (invariants::was_written(status, copy), &status.found) {
+            (Err(violation), _) => self.memory.halted = Some(violation),
+            (Ok(()), Found::Ours(ledger)) => {
+                self.memory.own.retain(|own| ledger.journal.as_ref().is_some_and(|journal| journal.id == own.journal.id));
+            }
+            (Ok(()), Found::New | Found::Lost { .. }) => {}
+        }
     }
 
     fn answered(&mut self, answer: Answer, moment: &Moment) {
