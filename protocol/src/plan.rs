@@ -93,14 +93,16 @@ pub struct Held {
 }
 
 impl Ledger {
-    /// The next call, of at most `batch_size_max` ids. Removals go before additions: a phone that moves between two sessions must be free first. Fresh ids go before failed ones.
+    /// The next call, of at most `batch_size_max` ids. Removals go before additions: a phone that moves between two sessions must be free first. Fresh
+    /// ids go before failed ones, and these in the order of their last failures.
     #[must_use]
     pub fn plan(&self, desired: &Desired, now: ServiceTime, due: Due, batch_size_max: usize, allowed: Allowed<'_>) -> Plan {
         let wish = desired.at(self.target.as_ref());
         let mut plan = Plan { wake: self.records.values().filter_map(|record| record.next_deadline(now)).min(), ..Plan::default() };
         let mut detach = Vec::new();
-        let mut only_again = true;
         let mut attach = Vec::new();
+        // With the time of the last failure.
+        let mut detach_again = Vec::new();
         let mut attach_again = Vec::new();
         let mut room = Self::RECORDS_MAX.saturating_sub(self.records.len());
 
@@ -113,7 +115,8 @@ impl Ledger {
                 plan.guesses |= allowed == Allowed::NoGuesses;
                 continue;
             }
-            let failed = record.is_some_and(|record| record.failure(want).is_some());
+            let failure = record.and_then(|record| record.failure(want)).map(|failure| failure.time);
+            let failed = failure.is_some();
             if !(if failed { due.failed } else { due.fresh }) {
                 plan.held_back.failed |= failed;
                 plan.held_back.fresh |= !failed;
@@ -126,21 +129,25 @@ impl Ledger {
                 }
                 room -= 1;
             }
-            match operation {
-                Operation::Detach => {
-                    only_again &= failed;
-                    detach.push(id);
-                }
-                Operation::Attach if failed => attach_again.push(id),
-                Operation::Attach => attach.push(id),
+            match (operation, failure) {
+                (Operation::Detach, None) => detach.push(id),
+                (Operation::Detach, Some(time)) => detach_again.push((time, id)),
+                (Operation::Attach, None) => attach.push(id),
+                (Operation::Attach, Some(time)) => attach_again.push((time, id)),
             }
         }
 
+        // What failed longest ago is tried first, of either operation: a phone that can't be removed must not keep others waiting for ever.
+        detach_again.sort_unstable();
+        attach_again.sort_unstable();
+        let oldest = |again: &[(ServiceTime, &InstanceId)]| again.first().map(|(time, _)| *time);
+        let attach_waits_longer = oldest(&attach_again).is_some_and(|time| oldest(&detach_again).is_none_or(|other| time < other));
+        let again = |ids: Vec<(ServiceTime, _)>| ids.into_iter().map(|(_, id)| id);
         let (operation, urgency, ids) = match (detach.is_empty(), attach.is_empty()) {
-            (false, _) if only_again => (Operation::Detach, Urgency::Retry, detach),
-            (false, _) => (Operation::Detach, Urgency::Detach, detach),
-            (true, false) => (Operation::Attach, Urgency::Attach, attach),
-            (true, true) => (Operation::Attach, Urgency::Retry, attach_again),
+            (false, _) => (Operation::Detach, Urgency::Detach, detach.into_iter().chain(again(detach_again)).collect()),
+            (true, false) if detach_again.is_empty() => (Operation::Attach, Urgency::Attach, attach),
+            (true, true) if attach_waits_longer => (Operation::Attach, Urgency::Retry, again(attach_again).collect()),
+            _ => (Operation::Detach, Urgency::Retry, again(detach_again).collect::<Vec<&InstanceId>>()),
         };
         if !ids.is_empty() {
             let mut instances: Vec<_> = ids.into_iter().take(batch_size_max.max(1)).cloned().collect();
@@ -148,5 +155,65 @@ impl Ledger {
             plan.batch = Some(Batch { operation, instances, urgency });
         }
         plan
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::SessionId;
+    use crate::ledger::DeletionPolicy;
+    use crate::record::{Failure, FailureReason, State};
+    use Operation::{Attach, Detach};
+
+    fn id(text: &str) -> InstanceId {
+        InstanceId::parse(text).unwrap()
+    }
+
+    fn failed(state: State, operation: Operation, seconds: i64) -> Record {
+        let (reason, time) = (FailureReason::Refused, ServiceTime(seconds));
+        Record { state, last_failure: Some(Failure { operation, reason, code: String::new(), attempts: 1, time }), ..Record::default() }
+    }
+
+    fn next(records: &[(&str, Record)], wanted: &[&str], batch_size_max: usize) -> (Operation, Vec<InstanceId>) {
+        let ledger = Ledger { records: records.iter().map(|(text, record)| (id(text), record.clone())).collect(), ..Ledger::default() };
+        let desired = Desired {
+            session: SessionId::parse("132").unwrap(),
+            region: None,
+            default_region: None,
+            endpoint: "gs.tencentcloudapi.com".into(),
+            instances: wanted.iter().map(|text| id(text)).collect(),
+            deleting: false,
+            deletion_policy: DeletionPolicy::Delete,
+            forgets_failures: false,
+        };
+        let batch = ledger.plan(&desired, ServiceTime(1_000), Due::ALL, batch_size_max, Allowed::All).batch.unwrap();
+        (batch.operation, batch.instances)
+    }
+
+    #[test]
+    fn a_phone_that_can_t_be_removed_does_not_keep_a_failed_attach_waiting_for_ever() {
+        let stuck = |seconds| ("out", failed(State::Unknown, Detach, seconds));
+        let lost = |seconds| ("in", failed(State::Unknown, Attach, seconds));
+
+        assert_eq!(next(&[stuck(10), lost(10)], &["in"], 100), (Detach, vec![id("out")]));
+        assert_eq!(next(&[stuck(11), lost(10)], &["in"], 100), (Attach, vec![id("in")]), "the detach has had its turn");
+        assert_eq!(next(&[stuck(11), lost(12)], &["in"], 100), (Detach, vec![id("out")]), "and so has the attach");
+    }
+
+    #[test]
+    fn more_failed_ones_than_a_call_can_name_take_turns() {
+        let records: Vec<_> =
+            [("a", 12), ("b", 11), ("c", 10)].into_iter().map(|(text, time)| (text, failed(State::Detached, Attach, time))).collect();
+
+        assert_eq!(next(&records, &["a", "b", "c"], 2), (Attach, vec![id("b"), id("c")]));
+    }
+
+    #[test]
+    fn a_removal_that_was_not_tried_yet_goes_first_and_takes_failed_ones_along() {
+        let records = [("a", failed(State::Unknown, Detach, 10)), ("b", Record::attached()), ("c", failed(State::Unknown, Attach, 1))];
+
+        assert_eq!(next(&records, &["c", "d"], 100), (Detach, vec![id("a"), id("b")]));
+        assert_eq!(next(&records[..1], &["d"], 100), (Detach, vec![id("a")]), "before an addition that was not tried yet, too");
     }
 }
