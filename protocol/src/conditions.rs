@@ -271,6 +271,9 @@ pub fn conditions(scene: &Scene<'_>) -> Conditions {
         return at_rest(desired, ledger, &open);
     }
     let mut said = unfinished(scene, &open);
+    if left_session(desired, ledger).is_some() && said.reason != Reason::Progressing {
+        let _ = write!(said.message, " The move to session {} waits for that.", desired.session);
+    }
     if desired.deleting && desired.deletion_policy == DeletionPolicy::Delete && said.mode == Mode::Stalled {
         let _ = write!(said.message, " {LET_GO}.");
     }
@@ -341,7 +344,7 @@ fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
             return stalled(
                 Reason::SessionNotFound,
                 format!(
-                    "The service says that session {session} does not exist ({code}): nothing is attached any more. Create the session again, or delete this object and declare the new session."
+                    "The service says that session {session} does not exist ({code}): nothing is attached any more. Create the session again, or set spec.sessionId to the new one."
                 ),
             );
         }
@@ -400,13 +403,12 @@ fn conflict(scene: &Scene<'_>, session: &SessionId, open: &Open<'_>) -> Option<C
     match scene.standing {
         Standing::Behind(owner) => {
             let leavings = open.detach + open.stuck_inside.len() + usize::from(open.waiting.is_some());
-            let leavings = if leavings > 0 {
-                format!(" {leavings} of its instances are not wanted here any more and wait until {owner} has them, or does not want them.")
-            } else {
-                String::new()
+            let leavings = match leavings {
+                0 => String::new(),
+                count => format!(" {count} of its instances wait until {owner} has them or does not want them."),
             };
             let message = format!(
-                "Session {session} is driven by the StreamSession {owner}, which came first: this one attaches nothing, and takes over by itself when {owner} is deleted or names another session. One StreamSession for each session is enough; it may name all instances.{leavings}"
+                "Session {session} is driven by the StreamSession {owner}: this one attaches nothing, and takes over by itself when that one is deleted or names another session. Name all instances in one of them.{leavings}"
             );
             Some(stalled(Reason::SessionConflict, message))
         }
@@ -429,8 +431,7 @@ fn ledger_lost(open: &Open<'_>) -> Option<Conditions> {
     Some(reconciling(
         Reason::LedgerLost,
         format!(
-            "{} instances are in the record without evidence, since the record was lost, is a copy, or was told of by the annotation adopt: {}. They are attached or detached anew, as the spec says. Instances that were attached before and are not among them can't be known.",
-            open.assumed.len(),
+            "In the record without evidence, since it was lost, is a copy, or was told of by the annotation adopt: {}. They are attached or detached anew, as the spec says; what was attached before and is not among them can't be known.",
             names(&open.assumed)
         ),
     ))
@@ -492,7 +493,7 @@ fn refused(open: &Open<'_>) -> String {
         let separator = if message.is_empty() { "" } else { " " };
         let _ = write!(
             message,
-            "{separator}The service refuses to detach {}. Look in the console whether it is still in the session.",
+            "{separator}The service refuses to detach {}. Look in the console whether it is still in the session; let go of what is out with the annotation gs.tencentcloud.dev/forget-instances or with spec.detachFailurePolicy.",
             names(&open.stuck_inside)
         );
     }

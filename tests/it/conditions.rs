@@ -11,9 +11,7 @@ use streamsession_operator::api::ledger::{Defaults, status, view};
 use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus};
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::claims::Standing;
-use streamsession_protocol::conditions::{
-    Conditions, Counts, Mode, Problem, Reason, Scene, conditions, invariant_violated, ledger_unreadable,
-};
+use streamsession_protocol::conditions::{Conditions, Counts, Mode, Problem, Scene, conditions, ledger_unreadable};
 use streamsession_protocol::ids::{InstanceId, JournalId, SessionId};
 use streamsession_protocol::ledger::{DeletionPolicy, Desired, Journal, LastCall, Ledger, Rules, Target};
 use streamsession_protocol::record::{Failure, FailureReason, Next, Record, Refusals, State};
@@ -48,10 +46,6 @@ fn told(desired: &Desired, ledger: &Ledger, problem: Option<&Problem>, full: boo
     conditions(&Scene { desired, ledger, problem, full, guesses: false, standing, now: NOW, rules: &rules })
 }
 
-fn deleting() -> Desired {
-    Desired { deleting: true, ..desired(&[]) }
-}
-
 fn ledger<const N: usize>(records: [(&str, Record); N]) -> Ledger {
     Ledger { records: records.into_iter().map(|(text, record)| (id(text), record)).collect(), ..Ledger::default() }
 }
@@ -64,24 +58,6 @@ fn failed(operation: Operation, reason: FailureReason, attempts: u32) -> Record 
         last_failure: Some(Failure { operation, reason, code: String::new(), attempts, time: NOW }),
         ..Record::default()
     }
-}
-
-fn after(code: &str, ledger: Ledger) -> Ledger {
-    let call = LastCall {
-        operation: Operation::Attach,
-        request_id: "67f3".into(),
-        time: NOW,
-        succeeded: 0,
-        failed: ledger.records.len(),
-        code: code.into(),
-    };
-    Ledger { last_call: Some(call), ..ledger }
-}
-
-fn pending(mut ledger: Ledger, operation: Operation, ids: &[&str]) -> Ledger {
-    let instances = ids.iter().map(|text| id(text)).collect();
-    ledger.journal = Some(Journal { id: JournalId("7f0c".into()), operation, instances, start_time: NOW });
-    ledger
 }
 
 fn said(desired: &Desired, ledger: Ledger, problem: Option<&Problem>, full: bool, generation: i64) -> Status {
@@ -145,90 +121,6 @@ fn breach(status: &StreamSessionStatus, generation: i64) -> Option<String> {
         }
     }
     None
-}
-
-fn assert_told(what: &str, desired: &Desired, ledger: Ledger, problem: Option<&Problem>, mode: Mode, reason: Reason) {
-    let said = said(desired, ledger, problem, false, 3);
-
-    let told = said.conditions.clone().expect("conditions");
-    println!("{what}: {}: {}", told.reason.as_str(), told.message);
-    assert_eq!((told.mode, told.reason), (mode, reason), "{what}: {}", told.message);
-    assert!(told.message.ends_with('.'), "{what}: {}", told.message);
-    assert_eq!(breach(&write(&said), 3), None, "{what}");
-}
-
-#[test]
-fn what_is_at_rest_is_ready() {
-    let attached = || ledger([("a", Record::attached()), ("b", Record::attached())]);
-    let rest = |what, wanted: &[&str], ledger| assert_told(what, &desired(wanted), ledger, None, Mode::Ready, Reason::UpToDate);
-
-    rest("all attached", &["a", "b"], attached());
-    rest("one attached", &["a"], ledger([("a", Record::attached())]));
-    rest("nothing wanted, nothing attached", &[], Ledger::default());
-    rest("an old error does not matter", &["a", "b"], after("FailedOperation", attached()));
-}
-
-#[test]
-fn what_is_under_way_is_reconciling() {
-    let reconciling = |what, wanted: &Desired, ledger, reason| assert_told(what, wanted, ledger, None, Mode::Reconciling, reason);
-    let in_doubt = Record { attach_until: Some(NOW.plus(100)), state: State::Detached, ..Record::default() };
-    let hit = Record { detach_until: Some(NOW.plus(100)), ..Record::attached() };
-
-    reconciling("new", &desired(&["a"]), Ledger::default(), Reason::Progressing);
-    reconciling("one too many", &desired(&[]), ledger([("a", Record::attached())]), Reason::Progressing);
-    reconciling("a swap", &desired(&["b"]), ledger([("a", Record::attached())]), Reason::Progressing);
-    reconciling("the call is out", &desired(&["a"]), pending(Ledger::default(), Operation::Attach, &["a"]), Reason::Progressing);
-    reconciling("an attach in doubt", &desired(&[]), ledger([("a", in_doubt)]), Reason::OutcomeUnknown);
-    reconciling("a detach in doubt", &desired(&["a"]), ledger([("a", hit)]), Reason::OutcomeUnknown);
-    let refused = failed(Operation::Attach, FailureReason::Refused, 1);
-    reconciling("refused once", &desired(&["a"]), ledger([("a", refused)]), Reason::ProgressingWithRetry);
-    reconciling("deletion", &deleting(), ledger([("a", Record::attached())]), Reason::Deleting);
-    reconciling(
-        "a deletion that waits",
-        &deleting(),
-        ledger([("a", Record { detach_until: Some(NOW.plus(9)), ..Record::default() })]),
-        Reason::Deleting,
-    );
-    let unreachable = Problem::Unreachable("The service can't be reached.".into());
-    assert_told("no network", &desired(&["a"]), Ledger::default(), Some(&unreachable), Mode::Reconciling, Reason::ProgressingWithRetry);
-}
-
-#[test]
-fn what_needs_a_person_is_stalled() {
-    let stalled = |what, wanted: &Desired, ledger, reason| assert_told(what, wanted, ledger, None, Mode::Stalled, reason);
-    let stuck = |operation| failed(operation, FailureReason::Refused, 6);
-
-    stalled("an attach that is refused for good", &desired(&["a"]), ledger([("a", stuck(Operation::Attach))]), Reason::InstancesRefused);
-    stalled("a detach that is refused for good", &desired(&[]), ledger([("a", stuck(Operation::Detach))]), Reason::InstancesRefused);
-    stalled("a deletion that is refused", &deleting(), ledger([("a", stuck(Operation::Detach))]), Reason::InstancesRefused);
-    stalled("a wrong key", &desired(&["a"]), after("AuthFailure.SignatureFailure", Ledger::default()), Reason::CredentialsRejected);
-    let gone = "ResourceNotFound.SessionNotFound";
-    stalled("no such session", &desired(&["a"]), after(gone, Ledger::default()), Reason::SessionNotFound);
-    stalled("another account's word", &desired(&["b"]), after(gone, ledger([("a", Record::attached())])), Reason::TargetMismatch);
-    let missing = Problem::Credentials("There is no Secret tencent.".into());
-    assert_told("no key", &desired(&["a"]), Ledger::default(), Some(&missing), Mode::Stalled, Reason::CredentialsNotFound);
-    let full = said(&desired(&["a"]), Ledger::default(), None, true, 3);
-    assert_eq!(full.conditions.as_ref().map(|told| (told.mode, told.reason)), Some((Mode::Stalled, Reason::TooManyInstances)));
-    assert_eq!(breach(&write(&full), 3), None);
-}
-
-#[test]
-fn while_one_is_stuck_and_another_is_worked_on_reconciling_wins() {
-    let stuck = failed(Operation::Attach, FailureReason::Refused, 6);
-
-    assert_told("both", &desired(&["a", "b"]), ledger([("a", stuck)]), None, Mode::Reconciling, Reason::Progressing);
-}
-
-#[test]
-fn a_stalled_deletion_says_how_to_let_go() {
-    let told = |ledger, problem| told(&deleting(), &ledger, problem, false, &Standing::Alone);
-    let refused = told(ledger([("a", failed(Operation::Detach, FailureReason::Refused, 6))]), None);
-    let no_key = told(ledger([("a", Record::attached())]), Some(&Problem::Credentials("There is no Secret tencent.".into())));
-
-    for Conditions { mode, message, .. } in [refused, no_key, invariant_violated("I1: a would leave")] {
-        assert_eq!(mode, Mode::Stalled);
-        assert!(message.contains("set spec.deletionPolicy to Orphan"), "{message}");
-    }
 }
 
 #[test]
