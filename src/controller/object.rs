@@ -76,10 +76,15 @@ impl Object {
         self.within("write the finalizers of", self.api.patch(&self.key.name, &parameters, &Patch::Merge(body))).await
     }
 
+    /// A 404 that names the object. Without a name it is of a server that does not know the kind, yet or just now: that says nothing about the object.
+    fn is_missing(&self, status: &kube::core::Status) -> bool {
+        status.code == 404 && status.details.as_ref().is_some_and(|details| details.name == *self.key.name)
+    }
+
     async fn within(&self, what: &str, request: impl Future<Output = kube::Result<StreamSession>>) -> Outcome {
         match timeout(self.deadline, request).await {
             Ok(Ok(copy)) => Outcome::Copy(Box::new(copy)),
-            Ok(Err(kube::Error::Api(status))) if status.code == 404 => Outcome::Gone,
+            Ok(Err(kube::Error::Api(status))) if self.is_missing(&status) => Outcome::Gone,
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Outcome::Conflict,
             // The merge patch met another uid, or the object began to terminate; or an admission policy denies it, which the log should show.
             Ok(Err(kube::Error::Api(status))) if status.code == 422 && what.contains("finalizers") => {
