@@ -1,14 +1,19 @@
 //! The one watch: StreamSessions, summarised on arrival.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
+use http::{Request, Response};
+use kube::client::Body;
 use kube::core::{DeserializeGuard, Status};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use streamsession_protocol::claims::Claim;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tower::service_fn;
 use tracing::{error, info, warn};
 
 use super::context::Context;
@@ -18,6 +23,8 @@ use crate::api::v1alpha1::StreamSession;
 
 /// Objects in a page where the API server has no streaming lists: the price of a page is memory.
 const PAGE: u32 = 50;
+/// A page may take so many times as long as an object: some megabytes, if each object has its thousand instances.
+const PAGE_DEADLINES: u32 = 6;
 
 /// What a watch saw.
 #[derive(Debug)]
@@ -45,23 +52,60 @@ pub fn spawn(context: &Arc<Context>, seen: &Sender<Seen>) -> JoinSet<()> {
 type Object = DeserializeGuard<StreamSession>;
 
 async fn watch(context: Arc<Context>, scope: Scope, seen: Sender<Seen>) {
+    let client = bounded(context.client.clone(), context.kube_deadline);
     let api: Api<Object> = match &scope {
-        Scope::All => Api::all(context.client.clone()),
-        Scope::Namespace(namespace) => Api::namespaced(context.client.clone(), namespace),
+        Scope::All => Api::all(client),
+        Scope::Namespace(namespace) => Api::namespaced(client, namespace),
     };
     let mut config = watcher::Config::default().streaming_lists();
+    let mut pauses = watcher::DefaultBackoff::default();
     loop {
-        // kube's own watcher asks again for ever where streaming lists are switched off: the fall-back is ours.
-        if !follow(&context, &scope, api.clone(), config, &seen).await {
-            return;
+        match follow(&context, &scope, api.clone(), config.clone(), &seen).await {
+            Ended::NobodyListens => return,
+            // kube's own watcher asks again for ever where streaming lists are switched off: the fall-back is ours.
+            Ended::StreamingIsForbidden => {
+                info!("the API server has no streaming lists; falling back to pages of {PAGE}");
+                config = watcher::Config::default().page_size(PAGE);
+            }
+            Ended::Lost => {
+                if let Some(pause) = pauses.next() {
+                    sleep(pause).await;
+                }
+            }
         }
-        info!("the API server has no streaming lists; falling back to pages of {PAGE}");
-        config = watcher::Config::default().page_size(PAGE);
     }
 }
 
-/// Follows the watch; true if it has to be tried without streaming, false if nobody listens any more.
-async fn follow(context: &Context, scope: &Scope, api: Api<Object>, config: watcher::Config, seen: &Sender<Seen>) -> bool {
+/// A client whose requests are answered within a deadline or fail: kube's own watcher would wait without end, and see nothing meanwhile.
+fn bounded(client: Client, deadline: Duration) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    Client::new(service_fn(move |request| answer(client.clone(), request, deadline)), namespace)
+}
+
+/// The answer's head within the deadline; and the body too, but that of a watch, which goes on.
+async fn answer(client: Client, request: Request<Body>, deadline: Duration) -> kube::Result<Response<Body>> {
+    let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|parameter| parameter == "watch=true"));
+    let late = |_| kube::Error::Service("no answer in time".into());
+    let response = timeout(deadline, client.send(request)).await.map_err(late)??;
+    if is_watch {
+        return Ok(response);
+    }
+    let (head, body) = response.into_parts();
+    let body = timeout(deadline * PAGE_DEADLINES, body.collect_bytes()).await.map_err(late)??;
+    Ok(Response::from_parts(head, Body::from(body)))
+}
+
+/// Why a watch is followed no longer.
+enum Ended {
+    NobodyListens,
+    /// It has to be tried without.
+    StreamingIsForbidden,
+    /// Changes may have been missed: everything has to be listed anew.
+    Lost,
+}
+
+/// Follows the watch, over everything that it can be resumed after.
+async fn follow(context: &Context, scope: &Scope, api: Api<Object>, config: watcher::Config, seen: &Sender<Seen>) -> Ended {
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         let event = match event {
@@ -69,7 +113,11 @@ async fn follow(context: &Context, scope: &Scope, api: Api<Object>, config: watc
             Err(problem) => {
                 context.metrics.watch_errors.inc();
                 if streaming_is_forbidden(&problem) {
-                    return true;
+                    return Ended::StreamingIsForbidden;
+                }
+                if is_lost(&problem) {
+                    info!(error = %problem, "the watch can't be resumed; listing anew");
+                    return Ended::Lost;
                 }
                 report(context, scope, &problem);
                 continue;
@@ -84,10 +132,10 @@ async fn follow(context: &Context, scope: &Scope, api: Api<Object>, config: watc
         if let Some(seeing) = seeing
             && seen.send(seeing).await.is_err()
         {
-            return false;
+            return Ended::NobodyListens;
         }
     }
-    false
+    Ended::NobodyListens
 }
 
 fn key(object: &Object) -> Option<ObjectKey> {
@@ -116,6 +164,15 @@ fn refusal(problem: &watcher::Error) -> Option<&Status> {
 
 fn streaming_is_forbidden(problem: &watcher::Error) -> bool {
     refusal(problem).is_some_and(|status| status.code == 422 && status.message.contains("sendInitialEvents"))
+}
+
+/// kube's own watcher would go on: ask for a version that is gone again and again, or skip the change that it could not read.
+fn is_lost(problem: &watcher::Error) -> bool {
+    match problem {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 410,
+        watcher::Error::WatchFailed(kube::Error::SerdeError(_)) => true,
+        _ => false,
+    }
 }
 
 fn report(context: &Context, scope: &Scope, problem: &watcher::Error) {
