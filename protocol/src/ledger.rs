@@ -282,9 +282,10 @@ impl Ledger {
         }
     }
 
-    /// Whether the records know of the call of `journal`: its deadline is there, or a call has ended since, or the session has been left.
+    /// Whether the ledger shows what became of the call of `journal`, whose `answer` is known if it came: its doubt is there, its answer was the last
+    /// one that was settled, or a later call has ended since.
     #[must_use]
-    pub fn remembers(&self, journal: &Journal, validity: Validity) -> bool {
+    pub fn remembers(&self, journal: &Journal, answer: Option<&Answer>, validity: Validity) -> bool {
         let until = validity.end(journal.start_time);
         let in_doubt = |id: &InstanceId| {
             let own = self.records.get(id).and_then(|record| match journal.operation {
@@ -293,8 +294,13 @@ impl Ledger {
             });
             own.is_some_and(|own| own >= until)
         };
-        let ended = self.last_call.as_ref().is_some_and(|call| call.time >= journal.start_time);
-        ended || self.target.is_none() || journal.instances.iter().all(in_doubt)
+        // Two calls may be signed in one second.
+        let settled =
+            |call: &LastCall| answer.is_some_and(|answer| bounded(&answer.request_id, Self::REQUEST_ID_LENGTH_MAX) == call.request_id);
+        let ended = self.last_call.as_ref().is_some_and(|call| {
+            call.time > journal.start_time || (call.time == journal.start_time && call.operation == journal.operation && settled(call))
+        });
+        ended || journal.instances.iter().all(in_doubt)
     }
 
     /// Nobody knows the journal's outcome: its writer died, or is another operator.

@@ -7,10 +7,11 @@ use crate::claims::Standing;
 use crate::conditions::Problem;
 use crate::effect::View;
 use crate::ids::JournalId;
-use crate::ledger::Journal;
+use crate::ledger::{Journal, Ledger, Target};
 use crate::retry::Retry;
 use crate::split::Split;
 use crate::step::Settings;
+use crate::time::Validity;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
@@ -26,10 +27,23 @@ pub(crate) enum Stage {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Own {
     pub(crate) journal: Journal,
+    pub(crate) target: Target,
     pub(crate) credential: String,
     pub(crate) deleting: bool,
     pub(crate) standing: Standing,
     pub(crate) stage: Stage,
+}
+
+impl Own {
+    /// The request may have left, and `stored`, whose journal is gone, shows neither its outcome nor the doubt about it.
+    pub(crate) fn is_missing_from(&self, stored: &Ledger, validity: Validity) -> bool {
+        let answer = match &self.stage {
+            Stage::Journalled => return false,
+            Stage::Sent => None,
+            Stage::Answered(answer, _) => Some(answer),
+        };
+        !stored.remembers(&self.journal, answer, validity)
+    }
 }
 
 /// What is remembered of an object between rounds, in memory alone: losing it costs a wait, never a phone.

@@ -22,7 +22,7 @@ use crate::invariants::{self, Grounds};
 use crate::ledger::{DeletionPolicy, Journal, Ledger, Rules, Target};
 pub use crate::memory::Memory;
 use crate::memory::Stage;
-use crate::record::Want;
+use crate::record::{Record, State, Want};
 use crate::rival::Owner;
 use crate::split::{Split, may_be_one_ids_fault};
 use advance::Account;
@@ -77,6 +77,8 @@ pub struct Round<'a> {
     from_write: bool,
     /// What the write that is under way writes.
     written: Option<Box<Status>>,
+    /// It accounts for every call of ours that was sent.
+    accounts: bool,
     credential: Option<String>,
     permit: Permit,
     /// The object that drives the session, if it was looked at; and what it shows, if it could be read.
@@ -103,6 +105,7 @@ impl<'a> Round<'a> {
             view: None,
             from_write: false,
             written: None,
+            accounts: false,
             credential: None,
             permit,
             owner: None,
@@ -158,8 +161,10 @@ impl<'a> Round<'a> {
                     // It may name another Secret now.
                     self.credential = None;
                 }
-                if let Some(status) = written {
-                    self.wrote(&status, &view);
+                match written.map(|status| invariants::was_written(&status, &view)) {
+                    Some(Err(violation)) => self.memory.halted = Some(violation),
+                    Some(Ok(())) if self.accounts => self.memory.own.retain(|own| own.stage == Stage::Journalled),
+                    Some(Ok(())) | None => {}
                 }
                 self.view = Some(view);
             }
@@ -199,17 +204,6 @@ impl<'a> Round<'a> {
         self.decide(moment)
     }
 
-    /// A status is stored: what became of the calls before stands in it, if it is there as it was written.
-    fn wrote(&mut self, status: &Status, copy: &View) {
-        match (invariants::was_written(status, copy), &status.found) {
-            (Err(violation), _) => self.memory.halted = Some(violation),
-            (Ok(()), Found::Ours(ledger)) => {
-                self.memory.own.retain(|own| ledger.journal.as_ref().is_some_and(|journal| journal.id == own.journal.id));
-            }
-            (Ok(()), Found::New | Found::Lost { .. }) => {}
-        }
-    }
-
     fn answered(&mut self, answer: Answer, moment: &Moment) {
         if let Some(view) = &self.view
             && let Found::Ours(ledger) = &view.status.found
@@ -244,6 +238,7 @@ impl<'a> Round<'a> {
 
     fn decide(&mut self, moment: &Moment) -> Effect {
         let Some(view) = self.view.take() else { return self.read() };
+        self.accounts = false;
         let effect = self.decide_on(&view, moment);
         let acts = matches!(effect, Effect::Call(_) | Effect::WriteStatus(..) | Effect::AddFinalizer | Effect::RemoveFinalizer);
         self.from_write |= acts;
@@ -288,14 +283,15 @@ impl<'a> Round<'a> {
         }
         match stored.journal.clone() {
             None => {
-                let own = std::mem::take(&mut self.memory.own);
+                let validity = self.settings.rules.validity;
                 self.memory.foreign = None;
-                let sent = own.into_iter().find(|own| own.stage != Stage::Journalled).map(|own| own.journal);
-                match sent.filter(|journal| !stored.remembers(journal, self.settings.rules.validity)) {
+                self.memory.own.retain(|own| own.is_missing_from(&stored, validity));
+                match self.memory.own.first() {
                     None => self.advance(view, Account::of(view, stored), moment),
-                    Some(journal) => {
-                        // Neither settled nor in doubt: somebody has edited the status while the call was under way.
-                        let doubt = Ledger { journal: Some(journal), ..stored }.doubt(&view.desired, &self.settings.rules);
+                    // Neither settled nor in doubt: somebody has edited the status while the call was under way. It is remembered until that is written.
+                    Some(own) => {
+                        let (journal, target) = (Some(own.journal.clone()), stored.target.clone().or_else(|| Some(own.target.clone())));
+                        let doubt = Ledger { target, journal, ..stored }.doubt(&view.desired, &self.settings.rules);
                         self.advance(view, Account { must_write: true, ..Account::of(view, doubt) }, moment)
                     }
                 }
@@ -314,8 +310,13 @@ impl<'a> Round<'a> {
             return Self::say(view, said, Vec::new(), self.memory.retry.whole_opens_in(moment.elapsed));
         };
         let mut remains = remains.clone();
-        let sent = std::mem::take(&mut self.memory.own).into_iter().find(|own| own.stage != Stage::Journalled);
-        remains.journal = remains.journal.or(sent.map(|own| own.journal));
+        // What a call of ours may have done is not lost with the status; it is remembered until that is written.
+        for own in self.memory.own.iter().filter(|own| own.stage != Stage::Journalled) {
+            remains.target.get_or_insert_with(|| own.target.clone());
+            for id in &own.journal.instances {
+                remains.records.insert(id.clone(), Record { state: State::Unknown, ..Record::default() });
+            }
+        }
         let ledger = Ledger::rebuilt(remains, &view.desired, now, self.settings.rules.validity);
         let notices = vec![Notice::Rebuilt(why.to_owned())];
         self.advance(view, Account { must_write: true, notices, ..Account::of(view, ledger) }, moment)

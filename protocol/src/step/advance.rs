@@ -180,7 +180,8 @@ impl Round<'_> {
 
     fn journal(&mut self, view: &View, mut account: Account, batch: Batch, now: ServiceTime, moment: &Moment) -> Effect {
         let Some(credential) = self.credential.clone() else { return Effect::Credentials };
-        account.ledger.target = Some(account.ledger.target_for(&view.desired, &credential));
+        let target = account.ledger.target_for(&view.desired, &credential);
+        account.ledger.target = Some(target.clone());
         let journal = Journal {
             id: JournalId(Arc::from(format!("{:032x}", moment.nonce))),
             operation: batch.operation,
@@ -189,7 +190,7 @@ impl Round<'_> {
         };
         account.ledger.journal = Some(journal.clone());
         let standing = moment.standing.clone();
-        self.memory.own.push(Own { journal, credential, deleting: view.desired.deleting, standing, stage: Stage::Journalled });
+        self.memory.own.push(Own { journal, target, credential, deleting: view.desired.deleting, standing, stage: Stage::Journalled });
         let said = self.status(view, account.ledger, account.handled, &Plan::default(), now, moment);
         self.write(view, said, account.notices, &account.grounds, now)
     }
@@ -215,6 +216,7 @@ impl Round<'_> {
     }
 
     fn write(&mut self, view: &View, status: Status, notices: Vec<Notice>, grounds: &Grounds, now: ServiceTime) -> Effect {
+        self.accounts = true;
         match invariants::may_write(view, &status, grounds, now) {
             Ok(()) => Effect::WriteStatus(Box::new(status), notices),
             Err(violation) => self.halt(view, violation),

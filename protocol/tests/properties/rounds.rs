@@ -132,3 +132,69 @@ fn a_write_that_is_always_denied_is_tried_ever_more_seldom() {
 
     assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]), "{pauses:?}");
 }
+
+fn done() -> Answer {
+    let verdict = Verdict::Processed { succeeded: [id("a")].into(), refused: [].into() };
+    Answer { verdict, code: String::new(), message: String::new(), request_id: "r".into() }
+}
+
+/// A round whose call is on its way, and the copy with its journal.
+fn calling<'a>(settings: &'a streamsession_protocol::step::Settings, object: &View) -> (Round<'a>, Box<View>) {
+    let mut round = Round::new(settings, Memory::new(settings), true);
+    round.step(Response::Started, &at(Some(1_000), 0));
+    round.step(Response::Object(Some(Box::new(object.clone()))), &at(Some(1_000), 0));
+    let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0));
+    let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+    let object = written(object, *journal);
+    assert!(matches!(round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)), Effect::Call(_)));
+    (round, object)
+}
+
+#[test]
+fn what_was_settled_without_a_permit_for_the_next_call_is_doubted_by_nobody() {
+    let settings = settings();
+    let attached = Ledger { records: [(id("a"), Record::attached())].into(), ..Ledger::default() };
+    let target = Ledger::default().target_for(&view(Ledger::default()).desired, "AKID");
+    let mut object = view(Ledger { target: Some(target), ..attached });
+    object.desired.session = SessionId::parse("next").unwrap();
+    let (mut round, object) = calling(&settings, &object);
+
+    assert_eq!(round.step(Response::Answer(done()), &at(Some(1_001), 1)), Effect::Permit);
+    let settle = round.step(Response::Permit(false), &at(Some(1_001), 1));
+    let Effect::WriteStatus(settle, _) = settle else { panic!("the settle, not {settle:?}") };
+    let object = written(&object, *settle);
+    assert_eq!(object.status.found, Found::Ours(Ledger::default()), "the old session is left");
+
+    assert_eq!(round.step(Response::Object(Some(object)), &at(Some(1_001), 1)), Effect::Permit);
+    let end = round.step(Response::Permit(false), &at(Some(1_001), 1));
+    assert!(matches!(end, Effect::End(End::AwaitPermit(_))), "{end:?}");
+}
+
+#[test]
+fn a_call_whose_journal_somebody_removed_is_remembered_until_its_doubt_is_written() {
+    let settings = settings();
+    for found in [Found::Lost { why: "gone".into(), remains: Ledger::default() }, Found::Ours(Ledger::default())] {
+        let (mut round, mut object) = calling(&settings, &view(Ledger::default()));
+        object.generation = 2;
+        object.desired.instances = [id("b")].into();
+        object.status.found = found;
+        round.step(Response::Answer(done()), &at(Some(1_001), 1));
+
+        // The settle conflicts, and what is written instead does too.
+        let mut effect = round.step(Response::Conflict, &at(Some(1_001), 1));
+        for _ in 0..2 {
+            assert_eq!(effect, Effect::Read);
+            effect = round.step(Response::Object(Some(object.clone())), &at(Some(1_001), 1));
+            if effect == Effect::Credentials {
+                effect = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_001), 1));
+            }
+            assert_eq!(effect, Effect::Permit);
+            effect = round.step(Response::Permit(false), &at(Some(1_001), 1));
+            let Effect::WriteStatus(status, _) = effect else { panic!("a write, not {effect:?}") };
+            let Found::Ours(ledger) = status.found else { panic!("a ledger") };
+            assert_eq!(ledger.records[&id("a")].state, State::Unknown);
+            assert_eq!(ledger.target.unwrap().session.as_str(), "132");
+            effect = round.step(Response::Conflict, &at(Some(1_001), 1));
+        }
+    }
+}
