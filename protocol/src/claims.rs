@@ -6,7 +6,7 @@
 //! | first comes | because |
 //! | --- | --- |
 //! | who has credentials | another one can do nothing |
-//! | then who has a confirmed instance there | it drives the session already |
+//! | then who holds something there, or has a call under way or in doubt | what it called must not hit a successor unawares |
 //! | then who is there to stay, not deleted or on the move | it would have to be relieved soon |
 //! | then the older, then the smaller uid | somebody must |
 
@@ -30,8 +30,8 @@ pub struct Place {
 pub struct Stake {
     /// Where.
     pub place: Place,
-    /// The service said of some instance that it is in because of this object.
-    pub confirmed: bool,
+    /// Its ledger holds something there that is not merely assumed: an instance, a call under way, a doubt.
+    pub holds: bool,
     /// It is deleted, or moves to another session.
     pub leaving: bool,
 }
@@ -118,7 +118,7 @@ impl<K: Ord + Clone + Display> Claims<K> {
         let rank = |name: &&K| {
             let claim = self.of.get(*name)?;
             let stake = claim.stakes.iter().find(|stake| stake.place == *place)?;
-            Some((claim.hindered, !stake.confirmed, stake.leaving, claim.created, Arc::clone(&claim.uid)))
+            Some((claim.hindered, !stake.holds, stake.leaving, claim.created, Arc::clone(&claim.uid)))
         };
         self.places.get(place)?.iter().min_by_key(rank)
     }
@@ -164,8 +164,8 @@ mod tests {
         Place { endpoint: "gs.tencentcloudapi.com".into(), session: SessionId::parse(session).unwrap() }
     }
 
-    fn claim(uid: &str, created: i64, confirmed: bool) -> Claim {
-        let stake = Stake { place: place("1"), confirmed, leaving: false };
+    fn claim(uid: &str, created: i64, holds: bool) -> Claim {
+        let stake = Stake { place: place("1"), holds, leaving: false };
         Claim { uid: uid.into(), created, hindered: false, stakes: vec![stake] }
     }
 
@@ -197,17 +197,17 @@ mod tests {
     }
 
     #[test]
-    fn a_confirmed_instance_comes_before_age_and_credentials_before_both() {
-        let confirmed = claims(&[("a", claim("1", 5, false)), ("b", claim("2", 9, true))]);
-        assert_eq!(confirmed.owner(&place("1")), Some(&"b"));
+    fn who_holds_something_comes_before_age_and_who_has_credentials_before_both() {
+        let holding = claims(&[("a", claim("1", 5, false)), ("b", claim("2", 9, true))]);
+        assert_eq!(holding.owner(&place("1")), Some(&"b"));
         let hindered = Claim { hindered: true, ..claim("2", 9, true) };
         assert_eq!(claims(&[("a", claim("1", 5, false)), ("b", hindered)]).owner(&place("1")), Some(&"a"));
     }
 
     #[test]
     fn one_that_leaves_gives_way_unless_it_holds_something() {
-        let leaving = |confirmed| {
-            let mut claim = claim("1", 5, confirmed);
+        let leaving = |holds| {
+            let mut claim = claim("1", 5, holds);
             claim.stakes[0].leaving = true;
             claim
         };
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(claims.take_changed(), [].into(), "the owner is the same");
 
         let mut moving = claim("1", 5, true);
-        moving.stakes.push(Stake { place: place("2"), confirmed: false, leaving: false });
+        moving.stakes.push(Stake { place: place("2"), holds: false, leaving: false });
         claims.set(&"a", moving.clone());
         assert_eq!(claims.take_changed(), [].into(), "nobody else is there");
 

@@ -316,6 +316,8 @@ fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
     let Scene { desired, ledger, rules, .. } = *scene;
     match scene.problem {
         Some(Problem::Credentials(text)) => return stalled(Reason::CredentialsNotFound, text.clone()),
+        // Who only waits for another object needs no service.
+        Some(Problem::Unreachable(_)) if matches!(scene.standing, Standing::Behind(_)) => {}
         Some(Problem::Unreachable(text)) => return reconciling(Reason::ProgressingWithRetry, text.clone()),
         None => {}
     }

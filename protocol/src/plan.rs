@@ -49,7 +49,7 @@ impl Due {
 pub enum Allowed<'a> {
     /// Anything.
     All,
-    /// No detach of an assumed instance: another object names the session too, and may have attached it.
+    /// No detach of an assumed instance that is not wanted: another object names the session too, and may have attached it.
     NoGuesses,
     /// Detaches of these, and nothing else: another object drives the session.
     Only(&'a BTreeSet<InstanceId>),
@@ -58,10 +58,10 @@ pub enum Allowed<'a> {
 impl Allowed<'_> {
     /// Whether this may be called.
     #[must_use]
-    pub fn allows(self, id: &InstanceId, record: Option<&Record>, operation: Operation) -> bool {
+    pub fn allows(self, id: &InstanceId, record: Option<&Record>, want: Want, operation: Operation) -> bool {
         match (self, operation) {
             (Self::All, _) | (Self::NoGuesses, Operation::Attach) => true,
-            (Self::NoGuesses, Operation::Detach) => record.is_some_and(|record| !record.assumed),
+            (Self::NoGuesses, Operation::Detach) => want == Want::In || record.is_some_and(|record| !record.assumed),
             (Self::Only(ids), Operation::Detach) => ids.contains(id),
             (Self::Only(_), Operation::Attach) => false,
         }
@@ -111,7 +111,7 @@ impl Ledger {
         for (id, record, want) in known.chain(self.missing(wish).map(|id| (id, None, Want::In))) {
             let next = record.map_or(Next::Send(Operation::Attach), |record| record.next(want, now));
             let Next::Send(operation) = next else { continue };
-            if !allowed.allows(id, record, operation) {
+            if !allowed.allows(id, record, want, operation) {
                 plan.guesses |= allowed == Allowed::NoGuesses;
                 continue;
             }

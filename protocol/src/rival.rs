@@ -4,8 +4,8 @@
 //! | a record that it does not want any more | then |
 //! | --- | --- |
 //! | a call of ours for it may still arrive | wait |
-//! | the owner's ledger says that it may be in | let go: the owner remembers it |
-//! | the owner wants it | wait until the owner has it |
+//! | the owner's ledger says that it is in | let go: the owner remembers it |
+//! | the owner wants it, or has called for it and does not know | wait until the owner knows |
 //! | neither, and it is assumed | let go, with a warning: nobody saw us attach it |
 //! | neither, and we attached it | detach it |
 
@@ -15,16 +15,16 @@ use crate::claims::Place;
 use crate::effect::{Found, View};
 use crate::ids::InstanceId;
 use crate::ledger::{Ledger, Wish};
-use crate::record::{Record, Want};
+use crate::record::{Record, State, Want};
 use crate::time::{ServiceTime, over};
 
 /// What the object that drives the session shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Owner {
-    /// Instances that may be in because of it, as its ledger says.
-    pub tracks: BTreeSet<InstanceId>,
-    /// Instances that it wants in.
-    pub wants: BTreeSet<InstanceId>,
+    /// Instances that are in, as its ledger says: it will not forget them.
+    pub holds: BTreeSet<InstanceId>,
+    /// Instances that it wants in, or has called for and does not know: an answer may yet make it forget them.
+    pub claims: BTreeSet<InstanceId>,
 }
 
 impl Owner {
@@ -37,11 +37,14 @@ impl Owner {
             && target.session == place.session
             && *target.endpoint == *place.endpoint
         {
-            owner.tracks = ledger.records.iter().filter(|(_, record)| record.may_be_in()).map(|(id, _)| id.clone()).collect();
-            owner.tracks.extend(ledger.journal.iter().flat_map(|journal| journal.instances.iter().cloned()));
+            let ids = |which: fn(&Record) -> bool| ledger.records.iter().filter(move |(_, record)| which(record)).map(|(id, _)| id.clone());
+            owner.holds.extend(ids(|record| record.state == State::Attached));
+            owner.claims.extend(ids(|record| record.may_be_in() && !record.assumed));
+            owner.claims.extend(ledger.journal.iter().flat_map(|journal| journal.instances.iter().cloned()));
+            owner.holds = &owner.holds - &ledger.journal.iter().flat_map(|journal| journal.instances.iter().cloned()).collect();
         }
         if view.desired.session == place.session && !view.desired.deleting {
-            owner.wants.clone_from(&view.desired.instances);
+            owner.claims.extend(view.desired.instances.iter().cloned());
         }
         owner
     }
@@ -75,7 +78,7 @@ impl Ledger {
                 continue;
             }
             let assumed = record.assumed;
-            match (owner.tracks.contains(id), owner.wants.contains(id)) {
+            match (owner.holds.contains(id), owner.claims.contains(id)) {
                 (true, _) => concession.handed_over.push(id.clone()),
                 (false, true) => continue,
                 (false, false) if assumed => concession.doubtful.push(id.clone()),
@@ -95,7 +98,6 @@ mod tests {
     use super::*;
     use crate::ids::SessionId;
     use crate::ledger::{DeletionPolicy, Desired};
-    use crate::record::State;
 
     const NOW: ServiceTime = ServiceTime(1_000);
 
@@ -107,7 +109,7 @@ mod tests {
         texts.iter().map(|text| id(text)).collect()
     }
 
-    fn conceded(record: Record, wanted: &[&str], tracks: &[&str], wants: &[&str]) -> (Concession, Ledger) {
+    fn conceded(record: Record, wanted: &[&str], holds: &[&str], claims: &[&str]) -> (Concession, Ledger) {
         let desired = Desired {
             session: SessionId::parse("1").unwrap(),
             region: None,
@@ -119,7 +121,7 @@ mod tests {
             forgets_failures: false,
         };
         let mut ledger = Ledger { records: [(id("a"), record)].into(), ..Ledger::default() };
-        let owner = Owner { tracks: ids(tracks), wants: ids(wants) };
+        let owner = Owner { holds: ids(holds), claims: ids(claims) };
         let concession = ledger.concede(Some(&owner), desired.at(None), NOW);
         (concession, ledger)
     }

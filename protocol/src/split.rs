@@ -78,7 +78,7 @@ impl Split {
             let record = ledger.records.get(id);
             let next = record.map_or(Next::Send(Operation::Attach), |record| record.next(wish.want(id), now));
             let wanted = record.is_some() || wish.want(id) == Want::In;
-            wanted && next == Next::Send(self.operation) && allowed.allows(id, record, self.operation)
+            wanted && next == Next::Send(self.operation) && allowed.allows(id, record, wish.want(id), self.operation)
         };
         let urgency = if self.detaches() { Urgency::Detach } else { Urgency::Attach };
         self.open.iter().rev().find_map(|part| {

@@ -352,8 +352,15 @@ impl<'a> Round<'a> {
             Stage::Answered(answer, splitting) => {
                 let believed = stored.target.as_ref().is_some_and(|target| target.believes(&own.credential));
                 let gone = answer.verdict == Verdict::SessionGone && believed;
+                // A wrong key may have said so: what a lost ledger only assumed goes with a warning.
+                let unproven = stored.target.as_ref().is_some_and(|target| !target.credential_proven);
+                let assumed = stored.records.iter().filter(|(_, record)| record.assumed).map(|(id, _)| id.clone()).collect();
                 let settled = stored.settle(answer, &own.credential, desired, rules, *splitting);
-                self.advance(view, over(settled, Grounds { settled: true, all: gone, ..Grounds::default() }), moment)
+                let mut account = over(settled, Grounds { settled: true, all: gone, ..Grounds::default() });
+                if gone && unproven {
+                    account.let_go(assumed, Notice::Doubtful);
+                }
+                self.advance(view, account, moment)
             }
             // The round was cut off while it called.
             Stage::Sent => self.advance(view, over(stored.doubt(desired, rules), Grounds::default()), moment),

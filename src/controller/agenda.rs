@@ -18,6 +18,8 @@ enum Doing {
     Running,
     /// A round is under way, and something changed meanwhile.
     RunningAgain,
+    /// A round is under way, and how the object stands among others has changed meanwhile: no version of its own tells that.
+    RunningAnyway,
 }
 
 #[derive(Debug)]
@@ -108,7 +110,15 @@ impl Agenda {
                 self.ready.push_back(key.clone());
             }
             Doing::Running => entry.doing = Doing::RunningAgain,
-            Doing::Ready | Doing::RunningAgain => {}
+            Doing::Ready | Doing::RunningAgain | Doing::RunningAnyway => {}
+        }
+    }
+
+    /// How the object stands among others has changed: it is due, whatever a round that is under way has seen.
+    pub fn stands_otherwise(&mut self, key: &ObjectKey) {
+        self.due(key);
+        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.doing == Doing::RunningAgain) {
+            entry.doing = Doing::RunningAnyway;
         }
     }
 
@@ -163,7 +173,8 @@ impl Agenda {
     pub fn finished(&mut self, key: &ObjectKey, round: u64, memory: Option<Box<Memory>>, versions: Vec<String>) -> bool {
         let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.round == round) else { return false };
         entry.memory = memory;
-        let changed = entry.doing == Doing::RunningAgain && !versions.contains(&entry.digest.version) && !entry.digest.converged;
+        let news = || !versions.contains(&entry.digest.version) && !entry.digest.converged;
+        let changed = entry.doing == Doing::RunningAnyway || (entry.doing == Doing::RunningAgain && news());
         entry.own_versions = versions;
         entry.doing = Doing::Idle;
         if changed {
@@ -276,5 +287,18 @@ mod tests {
         assert_eq!(agenda.pop(&[Scope::All]), None);
         assert_eq!(agenda.pop(&[own, other.clone()]), None);
         assert_eq!(agenda.pop(&[other]), Some(key()));
+    }
+
+    #[test]
+    fn another_standing_during_a_round_starts_another_one_though_no_version_tells() {
+        let mut agenda = Agenda::default();
+        saw(&mut agenda, "1", false);
+        let due = agenda.pop(&[]).unwrap();
+        let (round, _) = agenda.started(&due);
+
+        agenda.stands_otherwise(&key());
+
+        assert!(!agenda.finished(&key(), round, None, vec!["1".into()]));
+        assert_eq!(agenda.pop(&[]), Some(key()));
     }
 }

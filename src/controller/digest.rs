@@ -8,7 +8,7 @@ use streamsession_protocol::claims::{Claim, Place, Stake};
 use streamsession_protocol::conditions::Reason;
 use streamsession_protocol::ids::SessionId;
 
-use crate::api::v1alpha1::{InstanceState, StreamSession, StreamSessionStatus};
+use crate::api::v1alpha1::{InstanceState, StreamSession, StreamSessionStatus, UnsettledInstance};
 use crate::api::{FINALIZER, ledger};
 
 /// A summary of one version of an object.
@@ -57,21 +57,28 @@ pub fn claim(object: &StreamSession, default_endpoint: &Arc<str>) -> Claim {
     let empty = StreamSessionStatus::default();
     let status = object.status.as_ref().unwrap_or(&empty);
     let deleting = object.metadata.deletion_timestamp.is_some();
-    let holds = !status.attached_instance_ids.is_empty() || !status.unsettled_instances.is_empty() || status.pending_call.is_some();
-    let attached = || status.unsettled_instances.iter().any(|record| record.state == InstanceState::Attached);
-    let confirmed = status.object_uid == object.metadata.uid && (!status.attached_instance_ids.is_empty() || attached());
+    let target = status
+        .target
+        .as_ref()
+        .filter(|_| !status.attached_instance_ids.is_empty() || !status.unsettled_instances.is_empty() || status.pending_call.is_some());
+    // A status that is not this object's, or a record that is assumed, is no evidence.
+    let open = |record: &UnsettledInstance| {
+        let doubt = record.attach_may_arrive_until.is_some() || record.detach_may_arrive_until.is_some();
+        !record.assumed && (record.state != InstanceState::Detached || doubt)
+    };
+    let holds = status.object_uid == object.metadata.uid
+        && (!status.attached_instance_ids.is_empty() || status.pending_call.is_some() || status.unsettled_instances.iter().any(open));
     let place =
         |session: &str, endpoint: &Arc<str>| Some(Place { endpoint: Arc::clone(endpoint), session: SessionId::parse(session).ok()? });
     let mut stakes = Vec::new();
-    let target = status.target.as_ref().filter(|_| holds);
     if let Some(target) = target {
         let endpoint = if *target.endpoint == **default_endpoint { Arc::clone(default_endpoint) } else { target.endpoint.as_str().into() };
         let leaving = deleting || target.session_id != object.spec.session_id;
-        stakes.extend(place(&target.session_id, &endpoint).map(|place| Stake { place, confirmed, leaving }));
+        stakes.extend(place(&target.session_id, &endpoint).map(|place| Stake { place, holds, leaving }));
     }
     if target.is_none_or(|target| target.session_id != object.spec.session_id) {
         let place = place(&object.spec.session_id, default_endpoint);
-        stakes.extend(place.map(|place| Stake { place, confirmed: false, leaving: deleting }));
+        stakes.extend(place.map(|place| Stake { place, holds: false, leaving: deleting }));
     }
     let reason = ledger::said(status).map(|said| said.reason);
     Claim {
@@ -110,7 +117,7 @@ mod tests {
 
     fn stakes(object: &StreamSession) -> Vec<(String, bool, bool)> {
         let claim = claim(object, &"e".into());
-        claim.stakes.iter().map(|stake| (stake.place.session.to_string(), stake.confirmed, stake.leaving)).collect()
+        claim.stakes.iter().map(|stake| (stake.place.session.to_string(), stake.holds, stake.leaving)).collect()
     }
 
     #[test]
@@ -121,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_instances_of_another_objects_status_confirm_nothing() {
+    fn what_another_objects_status_holds_is_no_evidence() {
         let mut copied = attached();
         copied["objectUID"] = "another".into();
         assert_eq!(stakes(&object("1", &copied)), [("1".into(), false, false)]);

@@ -72,7 +72,7 @@ impl Events {
                 EventType::Warning,
                 "InstancesDropped",
                 format!(
-                    "Dropped from a record that was made anew, since another StreamSession drives the session and does not want them: {names}. If they are in the session, nothing detaches them."
+                    "Dropped from a record that was made anew, since nobody saw this object attach them, and another StreamSession drives the session and does not want them, or the session is said to be gone: {names}. If they are in the session, nothing detaches them."
                 ),
             ),
             Notice::Orphaned(_) => {

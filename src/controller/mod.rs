@@ -185,7 +185,7 @@ impl Controller {
         let changed = self.context.claims().take_changed();
         for key in &changed {
             self.cancel_timer(key);
-            self.agenda.due(key);
+            self.agenda.stands_otherwise(key);
         }
     }
 

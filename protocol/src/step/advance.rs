@@ -36,7 +36,7 @@ impl Account {
     }
 
     /// Lets go of instances on the grounds that `notice` names.
-    fn let_go(&mut self, ids: Vec<InstanceId>, notice: fn(Vec<InstanceId>) -> Notice) {
+    pub(super) fn let_go(&mut self, ids: Vec<InstanceId>, notice: fn(Vec<InstanceId>) -> Notice) {
         if !ids.is_empty() {
             self.grounds.named.extend(ids.iter().cloned());
             self.notices.push(notice(ids));
@@ -155,6 +155,10 @@ impl Round<'_> {
     /// Another object drives the session: answers what may be detached all the same, or the effect that has to come first.
     fn give_way(&mut self, view: &View, account: &mut Account, owner: &Arc<str>, moment: &Moment) -> Result<BTreeSet<InstanceId>, Effect> {
         self.memory.split = None;
+        if view.status.observed_generation != view.generation {
+            // An edit may have brought other credentials: what was said of the old ones keeps it from its turn no longer.
+            account.ledger.last_call = None;
+        }
         let told = view.status.conditions.as_ref().map(|conditions| conditions.reason);
         if told == Some(Reason::CredentialsNotFound) && self.credential.is_none() && self.memory.retry.due(moment.elapsed).fresh {
             // One without credentials never drives a session: whether it still has none is worth a look.
