@@ -9,10 +9,10 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/streamsession-
 
 CRD := crds/streamsessions.gs.tencentcloud.dev.yaml
 
-.PHONY: help demo dev test check crd smoke
+.PHONY: help demo dev test check simulate crd smoke
 
 help: ## show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## see it work for real, in a minute (the first time builds for some minutes)
 	cargo build --locked --bin streamsession-operator --example demo
@@ -31,6 +31,9 @@ test: ## everything that CI needs
 check: ## the part of it that takes seconds
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --lib -- -D warnings
+
+simulate: ## fleets of objects in virtual time: SEED=7 plays one and tells all, SEEDS=100000 many
+	@cargo test --quiet --locked -p streamsession-protocol --test fleets no_seed -- --nocapture
 
 crd: ## generate the CRD anew
 	cargo run --quiet --locked --bin streamsession-operator -- crd > $(CRD).new

@@ -219,8 +219,8 @@ pub enum Broken {
     PreconditionIgnored,
     /// Says that it stored the deadlines, and did not.
     DeadlinesStripped,
-    /// Of two calls that a batch names, one id is not stored.
-    RecordsForgotten,
+    /// Says that it stored the instances of which nobody knows where they are, and did not.
+    DoubtForgotten,
 }
 
 /// A line of the log that watches read: the object, or that it is gone.
@@ -288,25 +288,13 @@ impl Api {
                     (record.attach_until, record.detach_until) = (None, None);
                 }
             }
-            Some(Broken::RecordsForgotten) => {
+            Some(Broken::DoubtForgotten) => {
                 changed.status.ledger.records.retain(|_, record| record.state != State::Unknown);
             }
             Some(Broken::PreconditionIgnored) | None => {}
         }
         self.put(name, changed);
         Written::Copy(Box::new(Object { version: self.version, ..said }))
-    }
-
-    /// The objects as the log showed them when it had `length` lines.
-    pub fn listed(&self, length: usize) -> BTreeMap<Name, Arc<Digest>> {
-        let mut list = BTreeMap::new();
-        for (name, digest) in &self.log[..length] {
-            match digest {
-                Some(digest) => list.insert(*name, Arc::clone(digest)),
-                None => list.remove(name),
-            };
-        }
-        list
     }
 }
 

@@ -11,7 +11,7 @@ use crate::api::{ENDPOINT, Name, Object, tracked};
 use crate::world::World;
 
 /// How long people wait before they look, and how often they look.
-const PATIENCE_MS: u64 = 15 * 60_000;
+const PATIENCE_MS: u64 = 90 * 60_000;
 const LOOKS_MAX: u32 = 12;
 /// How often they help one object.
 const HELPS_MAX: u32 = 2;
@@ -71,15 +71,6 @@ impl World {
 
     fn names(&self) -> Vec<Name> {
         self.api.objects.keys().copied().collect()
-    }
-
-    /// The claims as they really are.
-    fn claims(&self) -> Claims<Name> {
-        let mut claims = Claims::default();
-        for (name, object) in &self.api.objects {
-            claims.set(name, object.digest().claim);
-        }
-        claims
     }
 
     /// Who is not where it should be, and why.

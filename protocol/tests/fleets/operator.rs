@@ -89,8 +89,8 @@ pub struct Operator {
     pub cursor: usize,
     pub is_watching: bool,
     pub stalled_until_ms: u64,
-    /// The list that is to be seen next is that of so many lines.
-    pub relist: Option<usize>,
+    /// A list is to be seen next.
+    pub must_list: bool,
 }
 
 impl Operator {
@@ -114,7 +114,7 @@ impl Operator {
             cursor: 0,
             is_watching: false,
             stalled_until_ms: 0,
-            relist: None,
+            must_list: false,
         }
     }
 

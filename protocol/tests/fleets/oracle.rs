@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use streamsession_protocol::answer::Operation;
-use streamsession_protocol::claims::{Place, Standing};
+use streamsession_protocol::claims::{Claims, Place, Standing};
 use streamsession_protocol::ids::{InstanceId, SessionId};
 use streamsession_protocol::ledger::DeletionPolicy;
 use streamsession_protocol::record::Want;
@@ -122,9 +122,11 @@ impl World {
         }
         for notice in notices {
             let (Notice::Forgotten(ids) | Notice::Orphaned(ids) | Notice::Doubtful(ids)) = notice else { continue };
-            for (session, id) in &fell {
+            // What is orphaned may be wanted again at once, in another region of the same session.
+            let let_go = if matches!(notice, Notice::Orphaned(_)) { &had } else { &fell };
+            for (session, id) in let_go.iter().filter(|(_, id)| ids.contains(id)) {
                 let doubts = matches!(notice, Notice::Doubtful(_));
-                if ids.contains(id) && (!doubts || self.oracle.doubtful.contains(&(session.clone(), id.clone()))) {
+                if !doubts || self.oracle.doubtful.contains(&(session.clone(), id.clone())) {
                     self.excuse(&before.uid, session, &[id.clone()].into());
                 }
             }
@@ -150,8 +152,8 @@ impl World {
             }
             return;
         }
-        let late = self.requests.values().find(|request| request.uid == object.uid && !is_excused(request)).cloned();
-        if let Some(request) = late.filter(|request| self.service.sessions.contains_key(&request.session)) {
+        let late = self.requests.values().find(|request| request.uid == object.uid && !is_excused(request) && self.service.finds(request));
+        if let Some(request) = late.cloned() {
             self.fail("dishonest deletion", format!("{request:?} is on its way, and its object is gone"));
         }
     }
@@ -252,7 +254,8 @@ impl World {
     /// What can't take effect any more is no threat.
     fn expire(&mut self) {
         let now = self.second();
-        self.requests.retain(|_, request| now < request.start_time + SIGNATURE_SECONDS + MARGIN_SECONDS);
+        let is_broken = self.service.broken;
+        self.requests.retain(|_, request| is_broken || now < request.start_time + SIGNATURE_SECONDS + MARGIN_SECONDS);
     }
 
     /// The promises that hold at any time.
@@ -266,11 +269,13 @@ impl World {
     /// I1.
     fn leak(&self) -> Option<(&'static str, String)> {
         let members = self.service.sessions.iter().flat_map(|(session, state)| state.members.iter().map(move |id| (session, id, "is in")));
-        let coming = self.requests.values().filter(|request| request.operation == Operation::Attach).flat_map(|request| {
-            let ids = request.instances.iter().filter(|id| !request.excused.contains(*id));
-            ids.map(move |id| (&request.session, id, "may come into"))
-        });
-        let coming = coming.filter(|(session, ..)| self.service.sessions.contains_key(*session));
+        let coming =
+            self.requests.values().filter(|request| request.operation == Operation::Attach && self.service.finds(request)).flat_map(
+                |request| {
+                    let ids = request.instances.iter().filter(|id| !request.excused.contains(*id));
+                    ids.map(move |id| (&request.session, id, "may come into"))
+                },
+            );
         for (session, id, how) in members.chain(coming) {
             let held = (session.clone(), id.clone());
             if !self.is_tracked(&held) && !self.oracle.excused.contains(&held) && !self.is_in_limbo(&held) {
@@ -278,6 +283,21 @@ impl World {
             }
         }
         None
+    }
+
+    /// The claims as they really are.
+    pub fn claims(&self) -> Claims<Name> {
+        let mut claims = Claims::default();
+        for (name, object) in &self.api.objects {
+            claims.set(name, object.digest().claim);
+        }
+        claims
+    }
+
+    /// Whether the object drives the session by what all of them show: what another one says is stale, and it will say so once it knows.
+    fn owns(&self, name: Name, session: &SessionId) -> bool {
+        let place = Place { endpoint: ENDPOINT.into(), session: session.clone() };
+        self.claims().owner(&place) == Some(&name)
     }
 
     fn false_ready(&self) -> Option<(&'static str, String)> {
@@ -295,11 +315,15 @@ impl World {
             if object.ledger().and_then(session_of) != Some(session) {
                 return Some(("false Ready", format!("{name} is Ready, and its ledger is about another session than {session}")));
             }
+            if !self.owns(*name, session) {
+                continue;
+            }
             let members = &self.service.sessions[session].members;
             if let Some(id) = object.spec.instances.iter().find(|id| !members.contains(*id) && !self.oracle.is_harmed(session, id)) {
                 return Some(("false Ready", format!("{name} is Ready, and {id} is not in {session}")));
             }
-            for request in self.requests.values().filter(|request| request.operation == Operation::Detach && request.session == *session) {
+            let detaches = |request: &&Request| request.operation == Operation::Detach && request.session == *session;
+            for request in self.requests.values().filter(detaches).filter(|request| self.service.finds(request)) {
                 let threatened = request.instances.iter().find(|id| object.spec.instances.contains(*id) && !request.excused.contains(*id));
                 if let Some(id) = threatened {
                     let kind = if request.uid == object.uid { "threatened Ready" } else { "Ready threatened by a rival" };

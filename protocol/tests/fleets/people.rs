@@ -92,7 +92,7 @@ impl World {
                 self.secrets.insert(namespace, key);
             }
             Act::WipeStatus { name } => self.wipe(name),
-            Act::StripFinalizer { name } => self.edit(name, |object| object.finalizer &= object.deleting),
+            Act::StripFinalizer { name } => self.strip(name),
             Act::Clone { from, to, finalizer, status } => {
                 if let Some(original) = self.api.objects.get(&from).cloned() {
                     self.restore(to, original, finalizer, status);
@@ -117,12 +117,9 @@ impl World {
             Act::Fence { operator, for_ms } => self.operators[usize::from(operator)].fenced_until_ms = self.now_ms + for_ms,
             Act::Freeze { operator, for_ms } => self.operators[usize::from(operator)].frozen_until_ms = self.now_ms + for_ms,
             Act::WatchStalls { operator, for_ms } => self.operators[usize::from(operator)].stalled_until_ms = self.now_ms + for_ms,
-            Act::WatchBreaks { operator, back } => {
-                let lines = self.api.log.len().saturating_sub(usize::from(back));
+            Act::WatchBreaks { operator } => {
                 let operator = &mut self.operators[usize::from(operator)];
-                if operator.is_up {
-                    operator.relist = Some(lines);
-                }
+                operator.must_list |= operator.is_up;
             }
         }
     }
@@ -181,6 +178,12 @@ impl World {
         if !self.service.sessions.values().any(|session| session.members.contains(id)) {
             self.service.poisoned.insert(id.clone());
         }
+    }
+
+    /// `kubectl replace` with a file without finalizers. Not of an object whose status is empty too: then nothing tells that it ever had a ledger
+    /// (out of reach).
+    fn strip(&mut self, name: Name) {
+        self.edit(name, |object| object.finalizer &= object.deleting || object.is_lost());
     }
 
     /// Somebody empties the status; the finalizer stays.

@@ -101,10 +101,10 @@ pub enum Act {
         operator: u8,
         for_ms: u64,
     },
-    /// The watch breaks, and the new list is so many events old.
+    /// The watch breaks, and a new list tells what there is: what happened in between is never seen. Lists are read from the quorum, so that
+    /// they do not go back in time.
     WatchBreaks {
         operator: u8,
-        back: u8,
     },
 }
 
@@ -294,7 +294,7 @@ impl Plan {
                 22 if menu.freezes && dice.coin() => Act::Fence { operator, for_ms: wait },
                 22 if menu.freezes => Act::Freeze { operator, for_ms: wait },
                 23 if menu.watches && dice.coin() => Act::WatchStalls { operator, for_ms: wait },
-                23 if menu.watches => Act::WatchBreaks { operator, back: dice.pick(&[0, 0, 1, 3, 20]) },
+                23 if menu.watches => Act::WatchBreaks { operator },
                 _ => continue,
             };
             return act;

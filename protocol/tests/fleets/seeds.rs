@@ -1,40 +1,96 @@
-//! Many seeds on all cores, and what is printed of one that fails.
+//! Many seeds on all cores, and what is printed of one that fails: the shortest plan that still fails in the same way.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::api::Broken;
 use crate::oracle::Failure;
 use crate::plan::Plan;
 use crate::story::Story;
 use crate::world::World;
 
 /// What CI plays.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 20_000;
 /// Lines of a failure that are printed.
 const LINES: usize = 60;
+/// Failures that are named, besides the one that is told.
+const NAMED_MAX: usize = 40;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
-/// Plays a plan; answers what broke, and how many events it took.
-pub fn play(plan: Plan, story: Story) -> (Option<Failure>, World) {
+/// What is wrong with the environment on purpose, so that the checks are seen to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    Api(Broken),
+    /// The service takes signatures of any age.
+    OldSignatures,
+}
+
+/// Plays a plan; answers what broke, and the world as it was then.
+pub fn play(plan: Plan, story: Story, sabotage: Option<Sabotage>) -> (Option<Failure>, World) {
     let mut world = World::new(plan, story);
+    match sabotage {
+        Some(Sabotage::Api(broken)) => world.api.broken = Some(broken),
+        Some(Sabotage::OldSignatures) => world.service.broken = true,
+        None => {}
+    }
     let panicked = catch_unwind(AssertUnwindSafe(|| world.play())).is_err();
     let failure = if panicked { Some(Failure { kind: "panic", text: "see above".into() }) } else { world.failure.clone() };
     (failure, world)
 }
 
+/// The plan less everything that the failure does not need.
+fn shortened(mut plan: Plan, kind: &str) -> Plan {
+    let still_fails = |plan: &Plan| play(plan.clone(), Story::default(), None).0.is_some_and(|failure| failure.kind == kind);
+    loop {
+        let before = plan.acts.len() + plan.faults.len();
+        let mut size = plan.acts.len().max(1);
+        while size > 0 {
+            let mut from = 0;
+            while from < plan.acts.len() {
+                let mut shorter = plan.clone();
+                shorter.acts.drain(from..(from + size).min(plan.acts.len()));
+                if still_fails(&shorter) { plan = shorter } else { from += size }
+            }
+            size /= 2;
+        }
+        for fault in plan.faults.keys().copied().collect::<Vec<_>>() {
+            let mut shorter = plan.clone();
+            shorter.faults.remove(&fault);
+            if still_fails(&shorter) {
+                plan = shorter;
+            }
+        }
+        if plan.acts.len() + plan.faults.len() == before {
+            return plan;
+        }
+    }
+}
+
+/// Plays one seed and prints all that happens.
+fn replay(seed: u64) {
+    let (failure, world) = play(Plan::of(seed), Story::kept(), None);
+    let mut plan = world.plan;
+    if let (Some(failure), Some(_)) = (&failure, number("SHORT")) {
+        plan = shortened(plan, failure.kind);
+    }
+    let (failure, world) = play(plan, Story::kept(), None);
+    let Plan { acts, faults, .. } = &world.plan;
+    println!("{:?}", Plan { acts: Vec::new(), faults: BTreeMap::new(), ..world.plan.clone() });
+    acts.iter().for_each(|(at_ms, act)| println!("{at_ms:>9} ms  {act:?}"));
+    faults.iter().for_each(|((name, effect), fault)| println!("{name}, effect {effect}: {fault:?}"));
+    world.story.lines.into_iter().flatten().for_each(|line| println!("{line}"));
+    assert!(failure.is_none(), "seed {seed}: {failure:?}");
+}
+
 /// Plays all seeds, or the one that is asked for.
 pub fn play_all() {
     if let Some(seed) = number("SEED") {
-        let (failure, world) = play(Plan::of(seed), Story::kept());
-        println!("{:#?}", world.plan);
-        for line in world.story.lines.unwrap() {
-            println!("{line}");
-        }
-        assert!(failure.is_none(), "seed {seed}: {failure:?}");
+        replay(seed);
         return;
     }
     let (from, count) = (number("FROM").unwrap_or(0), number("SEEDS").unwrap_or(SEEDS));
@@ -49,7 +105,7 @@ pub fn play_all() {
                     if seed >= from + count {
                         return;
                     }
-                    let (failure, world) = play(Plan::of(seed), Story::default());
+                    let (failure, world) = play(Plan::of(seed), Story::default(), None);
                     events.fetch_add(u64::try_from(world.events).unwrap(), Ordering::Relaxed);
                     if let Some(failure) = failure {
                         failed.lock().unwrap().push((world.events, seed, failure));
@@ -62,15 +118,21 @@ pub fn play_all() {
     let mut failed = failed.into_inner().unwrap();
     failed.sort_by_key(|(events, seed, _)| (*events, *seed));
     let Some((_, seed, failure)) = failed.first().cloned() else { return };
-    for (events, seed, failure) in failed.iter().take(40) {
+    for (events, seed, failure) in failed.iter().take(NAMED_MAX) {
         println!("seed {seed} after {events} events: {}: {}", failure.kind, failure.text);
     }
-    let mut kinds = std::collections::BTreeMap::<&str, usize>::new();
+    let mut kinds = BTreeMap::<&str, usize>::new();
     for (_, _, failure) in &failed {
         *kinds.entry(failure.kind).or_default() += 1;
     }
-    let (_, world) = play(Plan::of(seed), Story::kept());
+    let (_, world) = play(shortened(Plan::of(seed), failure.kind), Story::kept(), None);
     let lines = world.story.lines.unwrap();
+    println!("seed {seed}, less what the failure does not need; all of it: make simulate SEED={seed}");
     println!("{}", lines[lines.len().saturating_sub(LINES)..].join("\n"));
     panic!("{} of {count} seeds failed ({kinds:?}); seed {seed}: {}: {}", failed.len(), failure.kind, failure.text);
+}
+
+/// How many seeds it takes until the checks see what is wrong.
+pub fn seeds_until_found(sabotage: Sabotage, most: u64) -> Option<(u64, Failure)> {
+    (0..most).find_map(|seed| Some((seed, play(Plan::of(seed), Story::default(), Some(sabotage)).0?)))
 }

@@ -92,6 +92,12 @@ impl Service {
         self.broken || now - request.start_time <= SIGNATURE_SECONDS
     }
 
+    /// Whether it finds the session of a request: for whom it is not, it does not exist.
+    pub fn finds(&self, request: &Request) -> bool {
+        let session = self.sessions.get(&request.session).filter(|session| session.region.is_none() || session.region == request.region);
+        session.is_some() && request.credential != KEYS[2] && request.credential != KEYS[3]
+    }
+
     /// Serves a request that arrives at the service's second `now`. Answers who is in or out because of it, too.
     pub fn serve(&mut self, request: &Request, trick: Option<Trick>, now: i64) -> (Answer, Vec<InstanceId>) {
         let nothing = |code: &str| (of_code(code), Vec::new());
@@ -106,13 +112,10 @@ impl Service {
             Some(Trick::Unclear(false)) => return nothing("FailedOperation"),
             _ => {}
         }
-        let Some(session) = self
-            .sessions
-            .get_mut(&request.session)
-            .filter(|session| request.credential != KEYS[2] && (session.region.is_none() || session.region == request.region))
-        else {
+        if !self.finds(request) {
             return nothing("ResourceNotFound.SessionNotFound");
-        };
+        }
+        let Some(session) = self.sessions.get_mut(&request.session) else { return nothing("ResourceNotFound.SessionNotFound") };
         if request.instances.iter().any(|id| self.poisoned.contains(id)) {
             return nothing("InvalidParameterValue");
         }

@@ -1,6 +1,7 @@
 //! The world: one queue of events in virtual time, and who they happen to. Nothing here depends on anything but the plan.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use streamsession_protocol::claims::Standing;
 use streamsession_protocol::step::{Effect, End, Memory, Moment, Response, Round};
@@ -203,7 +204,7 @@ impl World {
         let operator = &mut self.operators[number];
         operator.is_up = true;
         operator.started_ms = now_ms;
-        operator.relist = Some(self.api.log.len());
+        operator.must_list = true;
         self.story.tell(now_ms, || format!("op{number} starts"));
     }
 
@@ -221,7 +222,7 @@ impl World {
         for number in 0..self.operators.len() {
             let lines = self.api.log.len();
             let operator = &mut self.operators[number];
-            if operator.is_up && !operator.is_watching && (operator.cursor < lines || operator.relist.is_some()) {
+            if operator.is_up && !operator.is_watching && (operator.cursor < lines || operator.must_list) {
                 operator.is_watching = true;
                 let incarnation = operator.incarnation;
                 let dice = &mut self.watch_dice[number];
@@ -239,10 +240,10 @@ impl World {
             return;
         }
         operator.is_watching = false;
-        if let Some(lines) = operator.relist.take() {
-            operator.cursor = lines;
-            let list = self.api.listed(lines);
-            self.story.tell(self.now_ms, || format!("op{number} lists {} objects as of line {lines}", list.len()));
+        if std::mem::take(&mut operator.must_list) {
+            operator.cursor = self.api.log.len();
+            let list: BTreeMap<_, _> = self.api.objects.iter().map(|(name, object)| (*name, Arc::new(object.digest()))).collect();
+            self.story.tell(self.now_ms, || format!("op{number} lists {} objects", list.len()));
             for name in self.operators[number].agenda.names() {
                 if !list.contains_key(&name) {
                     self.saw(number, name, None);
@@ -259,7 +260,7 @@ impl World {
         self.pump(number);
     }
 
-    fn saw(&mut self, number: usize, name: Name, digest: Option<std::sync::Arc<crate::api::Digest>>) {
+    fn saw(&mut self, number: usize, name: Name, digest: Option<Arc<crate::api::Digest>>) {
         let version = digest.as_ref().map(|digest| digest.version);
         self.story.tell(self.now_ms, || match version {
             Some(version) => format!("op{number} sees {name} at version {version}"),
