@@ -83,7 +83,7 @@ pub struct Operator {
     /// The service's second, and when it was told.
     clock: Option<(i64, u64)>,
     /// What each namespace's Secret held, and until when that is believed.
-    pub secrets: BTreeMap<u8, (Option<String>, u64)>,
+    pub secrets: BTreeMap<u8, (String, u64)>,
     pub last_good: BTreeMap<u8, String>,
     /// The next line of the log to be seen; an event is on its way if it is to be seen soon.
     pub cursor: usize,
@@ -138,15 +138,13 @@ impl Operator {
     }
 
     /// What the Secret of a namespace held, if that is still believed.
-    pub fn kept_secret(&self, namespace: u8, now_ms: u64) -> Option<Option<String>> {
+    pub fn kept_secret(&self, namespace: u8, now_ms: u64) -> Option<String> {
         self.secrets.get(&namespace).filter(|(_, until)| *until > now_ms).map(|(secret, _)| secret.clone())
     }
 
-    pub fn keep_secret(&mut self, namespace: u8, secret: Option<String>, now_ms: u64) {
-        if let Some(key) = &secret {
-            self.last_good.insert(namespace, key.clone());
-        }
-        self.secrets.insert(namespace, (secret, now_ms + SECRET_KEPT_MS));
+    pub fn keep_secret(&mut self, namespace: u8, key: &str, now_ms: u64) {
+        self.last_good.insert(namespace, key.to_owned());
+        self.secrets.insert(namespace, (key.to_owned(), now_ms + SECRET_KEPT_MS));
     }
 
     fn permits_of(&mut self, key: &str) -> &mut Permits<Name> {

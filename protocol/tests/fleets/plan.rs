@@ -1,6 +1,6 @@
 //! What is to happen in a world, made from a seed before it begins: a list of which each item can be left out, so that a failure can be made short.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api::Name;
 use crate::dice::Dice;
@@ -151,37 +151,48 @@ pub struct Plan {
     pub faults: BTreeMap<(Name, u32), Fault>,
 }
 
-/// What happens at all in a world: not everything in each, so that each sort of trouble is also met without the others.
-struct Menu {
-    crashes: bool,
-    freezes: bool,
-    watches: bool,
-    losses: bool,
-    tricks: bool,
-    secrets: bool,
-    rescues: bool,
-    policies: bool,
-    sessions_end: bool,
-    moves: bool,
-    bad_phones: bool,
+/// A sort of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sort {
+    Crashes,
+    Freezes,
+    Watches,
+    Losses,
+    Tricks,
+    Secrets,
+    Rescues,
+    Policies,
+    SessionsEnd,
+    Moves,
+    BadPhones,
 }
+
+impl Sort {
+    const ALL: [Self; 11] = [
+        Self::Crashes,
+        Self::Freezes,
+        Self::Watches,
+        Self::Losses,
+        Self::Tricks,
+        Self::Secrets,
+        Self::Rescues,
+        Self::Policies,
+        Self::SessionsEnd,
+        Self::Moves,
+        Self::BadPhones,
+    ];
+}
+
+/// What happens at all in a world: not everything in each, so that each sort of trouble is also met without the others.
+struct Menu(BTreeSet<Sort>);
 
 impl Menu {
     fn of(dice: &mut Dice) -> Self {
-        let mut has = || dice.percent(40);
-        Self {
-            crashes: has(),
-            freezes: has(),
-            watches: has(),
-            losses: has(),
-            tricks: has(),
-            secrets: has(),
-            rescues: has(),
-            policies: has(),
-            sessions_end: has(),
-            moves: has(),
-            bad_phones: has(),
-        }
+        Self(Sort::ALL.into_iter().filter(|_| dice.percent(40)).collect())
+    }
+
+    fn has(&self, sort: Sort) -> bool {
+        self.0.contains(&sort)
     }
 }
 
@@ -247,15 +258,15 @@ impl Plan {
                 name: *name,
                 session: dice.small(self.sessions),
                 phones: self.bits(dice),
-                region: menu.moves && dice.percent(20),
-                orphan: menu.policies && dice.percent(15),
-                forgets: menu.policies && dice.percent(15),
+                region: menu.has(Sort::Moves) && dice.percent(20),
+                orphan: menu.has(Sort::Policies) && dice.percent(15),
+                forgets: menu.has(Sort::Policies) && dice.percent(15),
             };
             self.acts.push((at, act));
             at += dice.pick(&[0, 0, 5, 200, 3_000, 20_000]);
         }
         for session in 0..self.sessions {
-            if menu.rescues && dice.percent(30) {
+            if menu.has(Sort::Rescues) && dice.percent(30) {
                 self.acts.push((dice.below(self.end_ms), Act::Script { session, phones: self.bits(dice) }));
             }
         }
@@ -273,28 +284,30 @@ impl Plan {
                 0..=6 => Act::Edit { name, phones },
                 7 | 8 => Act::Delete { name },
                 9 | 10 => Act::Create { name, session, phones, region: false, orphan: false, forgets: false },
-                11 if menu.moves => Act::Move { name, session, region: if dice.percent(30) { Some(dice.coin()) } else { None } },
-                12 if menu.policies => Act::Policy { name, orphan: dice.coin() },
-                13 if menu.policies => Act::FailurePolicy { name, forgets: dice.coin() },
-                14 if menu.policies => Act::Forget { name, phones },
-                15 if menu.rescues => Act::Adopt { name, phones },
-                16 if menu.rescues => Act::WipeStatus { name },
-                17 if menu.rescues => Act::StripFinalizer { name },
-                18 if menu.rescues => Act::Clone { from: name, to: self.name(dice), finalizer: dice.coin(), status: dice.coin() },
-                19 if menu.rescues && dice.coin() => Act::BackUp { name },
-                19 if menu.rescues => Act::Restore { name, finalizer: dice.coin(), status: dice.coin() },
-                20 if menu.secrets => Act::Secret {
+                11 if menu.has(Sort::Moves) => Act::Move { name, session, region: if dice.percent(30) { Some(dice.coin()) } else { None } },
+                12 if menu.has(Sort::Policies) => Act::Policy { name, orphan: dice.coin() },
+                13 if menu.has(Sort::Policies) => Act::FailurePolicy { name, forgets: dice.coin() },
+                14 if menu.has(Sort::Policies) => Act::Forget { name, phones },
+                15 if menu.has(Sort::Rescues) => Act::Adopt { name, phones },
+                16 if menu.has(Sort::Rescues) => Act::WipeStatus { name },
+                17 if menu.has(Sort::Rescues) => Act::StripFinalizer { name },
+                18 if menu.has(Sort::Rescues) => {
+                    Act::Clone { from: name, to: self.name(dice), finalizer: dice.coin(), status: dice.coin() }
+                }
+                19 if menu.has(Sort::Rescues) && dice.coin() => Act::BackUp { name },
+                19 if menu.has(Sort::Rescues) => Act::Restore { name, finalizer: dice.coin(), status: dice.coin() },
+                20 if menu.has(Sort::Secrets) => Act::Secret {
                     namespace: name.namespace,
                     key: if dice.percent(25) { None } else { Some(dice.pick(&[0, 0, 0, 1, 2, 3])) },
                 },
-                21 if menu.sessions_end && dice.coin() => Act::SessionEnds { session },
-                21 if menu.bad_phones && dice.coin() => Act::Poison { phone: dice.small(self.phones), on: dice.coin() },
-                21 if menu.bad_phones => Act::Unwelcome { phone: dice.small(self.phones), on: dice.coin() },
-                22 if menu.crashes => Act::Crash { operator },
-                22 if menu.freezes && dice.coin() => Act::Fence { operator, for_ms: wait },
-                22 if menu.freezes => Act::Freeze { operator, for_ms: wait },
-                23 if menu.watches && dice.coin() => Act::WatchStalls { operator, for_ms: wait },
-                23 if menu.watches => Act::WatchBreaks { operator },
+                21 if menu.has(Sort::SessionsEnd) && dice.coin() => Act::SessionEnds { session },
+                21 if menu.has(Sort::BadPhones) && dice.coin() => Act::Poison { phone: dice.small(self.phones), on: dice.coin() },
+                21 if menu.has(Sort::BadPhones) => Act::Unwelcome { phone: dice.small(self.phones), on: dice.coin() },
+                22 if menu.has(Sort::Crashes) => Act::Crash { operator },
+                22 if menu.has(Sort::Freezes) && dice.coin() => Act::Fence { operator, for_ms: wait },
+                22 if menu.has(Sort::Freezes) => Act::Freeze { operator, for_ms: wait },
+                23 if menu.has(Sort::Watches) && dice.coin() => Act::WatchStalls { operator, for_ms: wait },
+                23 if menu.has(Sort::Watches) => Act::WatchBreaks { operator },
                 _ => continue,
             };
             return act;
@@ -308,16 +321,16 @@ impl Plan {
             let effect = u32::try_from(dice.below(most)).unwrap();
             let wait = dice.pick(&[500, 2_500, 4_000, 9_000, 15_000, 25_000]);
             let fault = match dice.below(10) {
-                0 if menu.crashes => Fault::CrashBefore,
-                1 if menu.crashes => Fault::CrashAfter,
-                2 if menu.freezes => Fault::FreezeBefore(wait),
-                3 if menu.freezes => Fault::FreezeAfter(wait),
-                4 if menu.losses => Fault::Lost,
-                5 if menu.losses => Fault::Late(wait),
-                6 if menu.losses => Fault::AnswerLost,
-                7 if menu.losses => Fault::NotSent,
-                8 if menu.tricks => Fault::Internal(dice.coin().then_some(wait)),
-                _ if menu.tricks => Fault::Trick(match dice.below(5) {
+                0 if menu.has(Sort::Crashes) => Fault::CrashBefore,
+                1 if menu.has(Sort::Crashes) => Fault::CrashAfter,
+                2 if menu.has(Sort::Freezes) => Fault::FreezeBefore(wait),
+                3 if menu.has(Sort::Freezes) => Fault::FreezeAfter(wait),
+                4 if menu.has(Sort::Losses) => Fault::Lost,
+                5 if menu.has(Sort::Losses) => Fault::Late(wait),
+                6 if menu.has(Sort::Losses) => Fault::AnswerLost,
+                7 if menu.has(Sort::Losses) => Fault::NotSent,
+                8 if menu.has(Sort::Tricks) => Fault::Internal(dice.coin().then_some(wait)),
+                _ if menu.has(Sort::Tricks) => Fault::Trick(match dice.below(5) {
                     0 => Trick::Throttle,
                     1 => Trick::Unclear(dice.coin()),
                     2 => Trick::Silent(dice.small(255)),

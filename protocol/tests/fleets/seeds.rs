@@ -81,9 +81,15 @@ fn replay(seed: u64) {
     let (failure, world) = play(plan, Story::kept(), None);
     let Plan { acts, faults, .. } = &world.plan;
     println!("{:?}", Plan { acts: Vec::new(), faults: BTreeMap::new(), ..world.plan.clone() });
-    acts.iter().for_each(|(at_ms, act)| println!("{at_ms:>9} ms  {act:?}"));
-    faults.iter().for_each(|((name, effect), fault)| println!("{name}, effect {effect}: {fault:?}"));
-    world.story.lines.into_iter().flatten().for_each(|line| println!("{line}"));
+    for (at_ms, act) in acts {
+        println!("{at_ms:>9} ms  {act:?}");
+    }
+    for ((name, effect), fault) in faults {
+        println!("{name}, effect {effect}: {fault:?}");
+    }
+    for line in world.story.lines.into_iter().flatten() {
+        println!("{line}");
+    }
     assert!(failure.is_none(), "seed {seed}: {failure:?}");
 }
 

@@ -39,8 +39,9 @@ impl Event {
     /// The process that it happens to; none if it is void without that process.
     fn process(&self) -> Option<(usize, u32)> {
         match self {
-            Self::Watch(operator, incarnation) | Self::Grant(operator, incarnation) => Some((*operator, *incarnation)),
-            Self::Timer { operator, incarnation, .. } => Some((*operator, *incarnation)),
+            Self::Watch(operator, incarnation) | Self::Grant(operator, incarnation) | Self::Timer { operator, incarnation, .. } => {
+                Some((*operator, *incarnation))
+            }
             Self::Respond(ticket, _) => Some((ticket.operator, ticket.incarnation)),
             Self::Act(_) | Self::Start(_) | Self::Arrive(_) => None,
         }
@@ -267,12 +268,11 @@ impl World {
             None => format!("op{number} sees that {name} is gone"),
         });
         let operator = &mut self.operators[number];
-        let void = match digest {
-            Some(digest) => operator.agenda.saw(name, &digest),
-            None => {
-                operator.agenda.gone(name);
-                Void::TimerAndPermit
-            }
+        let void = if let Some(digest) = digest {
+            operator.agenda.saw(name, &digest)
+        } else {
+            operator.agenda.gone(name);
+            Void::TimerAndPermit
         };
         if void != Void::Nothing {
             operator.agenda.cancel_timer(name);
@@ -389,12 +389,7 @@ impl World {
         let (now_ms, namespace) = (self.now_ms, name.namespace);
         let held = self.secrets.get(&namespace).copied().unwrap_or(Some(0)).map(|key| KEYS[usize::from(key)].to_owned());
         let operator = &mut self.operators[ticket.operator];
-        let secret = operator.kept_secret(namespace, now_ms).unwrap_or_else(|| {
-            if held.is_some() {
-                operator.keep_secret(namespace, held.clone(), now_ms);
-            }
-            held
-        });
+        let secret = operator.kept_secret(namespace, now_ms).or_else(|| held.inspect(|key| operator.keep_secret(namespace, key, now_ms)));
         let last_good = operator.last_good.get(&namespace).cloned();
         let Some(running) = operator.running.get_mut(&ticket.round) else { return Response::Failed };
         let deleting = running.copy.as_ref().is_some_and(|(_, view)| view.desired.deleting);
