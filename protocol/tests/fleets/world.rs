@@ -352,7 +352,8 @@ impl World {
 
     /// Goes on with a round until it waits for somebody.
     pub fn go_on(&mut self, ticket: Ticket, mut response: Response) {
-        loop {
+        // Another round that started meanwhile may have brought the process down.
+        while self.operators[ticket.operator].running.contains_key(&ticket.round) {
             let moment = self.moment(ticket, &response);
             let Some(running) = self.operators[ticket.operator].running.get_mut(&ticket.round) else { return };
             let name = running.name;
