@@ -67,11 +67,12 @@ pub struct Claims<K> {
     of: BTreeMap<K, Claim>,
     places: BTreeMap<Place, BTreeSet<K>>,
     changed: BTreeSet<K>,
+    displaced: BTreeSet<K>,
 }
 
 impl<K> Default for Claims<K> {
     fn default() -> Self {
-        Self { of: BTreeMap::new(), places: BTreeMap::new(), changed: BTreeSet::new() }
+        Self { of: BTreeMap::new(), places: BTreeMap::new(), changed: BTreeSet::new(), displaced: BTreeSet::new() }
     }
 }
 
@@ -87,11 +88,23 @@ impl<K: Ord + Clone + Display> Claims<K> {
     pub fn remove(&mut self, name: &K) {
         self.replace(name, None);
         self.changed.remove(name);
+        self.displaced.remove(name);
     }
 
     /// The objects that stand otherwise than before somewhere, since the last time that this was asked.
     pub fn take_changed(&mut self) -> BTreeSet<K> {
         std::mem::take(&mut self.changed)
+    }
+
+    /// Whether another one drove the object's session, be it for a moment, since it was reinstated: what the service told it before is worth nothing.
+    #[must_use]
+    pub fn was_displaced(&self, name: &K) -> bool {
+        self.displaced.contains(name)
+    }
+
+    /// The object's status says that it trusts nothing that the service told it before.
+    pub fn reinstate(&mut self, name: &K) {
+        self.displaced.remove(name);
     }
 
     /// How the object stands at `place`.
@@ -142,6 +155,10 @@ impl<K: Ord + Clone + Display> Claims<K> {
             if names.is_empty() {
                 self.places.remove(&place);
                 continue;
+            }
+            if let Some(before) = owner.as_ref().filter(|before| self.owner(&place) != Some(before) && self.crowd(&place).contains(before))
+            {
+                self.displaced.insert(before.clone());
             }
             let same = self.crowd(&place) == crowd && self.owner(&place) == owner.as_ref();
             // Alone before and alone after: nobody else is concerned.
@@ -213,6 +230,17 @@ mod tests {
         };
         assert_eq!(claims(&[("a", leaving(false)), ("b", claim("2", 9, false))]).owner(&place("1")), Some(&"b"));
         assert_eq!(claims(&[("a", leaving(true)), ("b", claim("2", 9, false))]).owner(&place("1")), Some(&"a"));
+    }
+
+    #[test]
+    fn one_that_was_displaced_for_a_moment_is_known_until_it_is_reinstated() {
+        let mut claims = claims(&[("a", claim("1", 5, true)), ("b", claim("2", 6, false))]);
+        assert!(!claims.was_displaced(&"a"));
+        claims.set(&"a", Claim { hindered: true, ..claim("1", 5, true) });
+        claims.set(&"a", claim("1", 5, true));
+        assert!(claims.was_displaced(&"a") && claims.was_displaced(&"b"));
+        claims.reinstate(&"a");
+        assert!(!claims.was_displaced(&"a"));
     }
 
     #[test]

@@ -217,6 +217,8 @@ pub struct Moment {
     pub nonce: u128,
     /// How the object stands at [`View::place`].
     pub standing: Standing,
+    /// Whether it stood otherwise for a while, and the status does not say so yet (see [`Claims::was_displaced`](crate::claims::Claims)).
+    pub displaced: bool,
     /// Whether this process may still act. It saves calls; no promise rests on it.
     pub may_act: bool,
 }

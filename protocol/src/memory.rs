@@ -37,6 +37,11 @@ pub(crate) struct Own {
 impl Own {
     /// The request may have left, and `stored`, whose journal is gone, shows neither its outcome nor the doubt about it.
     pub(crate) fn is_missing_from(&self, stored: &Ledger, validity: Validity) -> bool {
+        // A ledger is about another session only once it has done with this one.
+        let same_place = |target: &Target| target.session == self.target.session && target.endpoint == self.target.endpoint;
+        if !stored.target.as_ref().is_none_or(same_place) {
+            return false;
+        }
         let answer = match &self.stage {
             Stage::Journalled => return false,
             Stage::Sent => None,

@@ -68,12 +68,19 @@ impl Ledger {
         self.records.iter().any(|(id, record)| wish.want(id) == Want::Out && record.holds())
     }
 
+    /// Trusts no confirmation any more: another object drives the session, or did.
+    pub fn distrust(&mut self) {
+        for record in self.records.values_mut() {
+            *record = std::mem::take(record).distrusted();
+        }
+    }
+
     /// Gives way to `owner`; if what it shows could not be read, nothing is let go of.
     pub fn concede(&mut self, owner: Option<&Owner>, wish: Wish<'_>, now: ServiceTime) -> Concession {
         let mut concession = Concession::default();
+        self.distrust();
+        let Some(owner) = owner else { return concession };
         for (id, record) in &mut self.records {
-            *record = record.clone().distrusted();
-            let Some(owner) = owner else { continue };
             if wish.want(id) == Want::In || !record.holds() || !(over(record.attach_until, now) && over(record.detach_until, now)) {
                 continue;
             }

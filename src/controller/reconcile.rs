@@ -46,6 +46,8 @@ struct Shell {
     credentials: Option<Credentials>,
     permit: Option<Permit>,
     versions: Vec<String>,
+    /// What was decided last trusts nothing that the service said before.
+    displaced: bool,
     stopping: CancellationToken,
 }
 
@@ -68,6 +70,7 @@ pub async fn round(
         credentials: None,
         permit,
         versions: Vec::new(),
+        displaced: false,
         stopping,
     };
     async move {
@@ -79,6 +82,7 @@ pub async fn round(
             }
             let moment = shell.moment(&round, &response);
             let effect = round.step(response, &moment);
+            shell.displaced = moment.displaced;
             debug!(effect = name(&effect), "next");
             response = match effect {
                 Effect::Read => match shell.read().await {
@@ -143,6 +147,7 @@ impl Shell {
             elapsed: self.context.started.elapsed(),
             nonce: uuid::Uuid::new_v4().as_u128(),
             standing: place.map_or(Standing::Alone, |place| self.context.claims().standing(&self.key, &place)),
+            displaced: self.context.claims().was_displaced(&self.key),
             may_act: self.context.fence.is_open(),
         }
     }
@@ -204,6 +209,9 @@ impl Shell {
         let outcome = self.object.write_status(copy, status).await;
         if let (Outcome::Copy(copy), Some(after)) = (&outcome, &status.conditions) {
             self.context.events.transition(copy, before.as_ref(), after);
+            if self.displaced {
+                self.context.claims().reinstate(&self.key);
+            }
             for notice in notices {
                 self.context.metrics.notice(&notice);
                 self.context.events.notice(copy, &notice);

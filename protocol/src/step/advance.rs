@@ -60,6 +60,9 @@ impl Round<'_> {
             return effect;
         }
         account.ledger = account.ledger.tidied(desired, now);
+        if moment.displaced {
+            account.ledger.distrust();
+        }
         let detach;
         let allowed = match &moment.standing {
             Standing::Alone => Allowed::All,

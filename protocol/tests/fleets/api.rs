@@ -173,11 +173,13 @@ impl Object {
         let ledger = &self.status.ledger;
         let target = ledger.target.as_ref().filter(|_| !ledger.records.is_empty() || ledger.journal.is_some());
         let place = |session: &SessionId| Place { endpoint: ENDPOINT.into(), session: session.clone() };
-        let confirmed = self.ledger().is_some_and(|ledger| ledger.records.values().any(|record| record.state == State::Attached));
+        let holds = self
+            .ledger()
+            .is_some_and(|ledger| ledger.journal.is_some() || ledger.records.values().any(|record| record.holds() && !record.assumed));
         let here = target.is_some_and(|target| target.session == self.spec.session);
-        let mut stakes = vec![Stake { place: place(&self.spec.session), confirmed: here && confirmed, leaving: self.deleting }];
+        let mut stakes = vec![Stake { place: place(&self.spec.session), holds: here && holds, leaving: self.deleting }];
         if let Some(target) = target.filter(|_| !here) {
-            stakes.push(Stake { place: place(&target.session), confirmed, leaving: true });
+            stakes.push(Stake { place: place(&target.session), holds, leaving: true });
         }
         let credentials = matches!(self.reason(), Some(Reason::CredentialsNotFound | Reason::CredentialsRejected));
         Claim { uid: self.uid.as_str().into(), created: self.created, hindered: credentials && self.mode() == Some(Mode::Stalled), stakes }

@@ -241,6 +241,10 @@ impl World {
                 let view = Box::new(object.view());
                 if is_write {
                     running.versions.push(object.version);
+                    let has_said = running.copy.as_ref().is_some_and(|(_, before)| before.status != view.status);
+                    if has_said && running.displaced {
+                        operator.agenda.claims.reinstate(&running.name);
+                    }
                 }
                 running.copy = Some((object.version, view.clone()));
                 Response::Object(Some(view))

@@ -110,7 +110,12 @@ impl World {
             let leavings = ledger.records.iter().find(|(id, record)| wish.want(id) == Want::Out && record.holds());
             return match leavings {
                 Some((id, _)) => Some(format!("stands behind and still holds {id}: {said}")),
-                None if object.mode() == Some(Mode::Stalled) && object.reason() == Some(Reason::SessionConflict) => None,
+                // One whose credentials were refused says so until an edit, or its turn, brings another call.
+                None if object.mode() == Some(Mode::Stalled)
+                    && matches!(object.reason(), Some(Reason::SessionConflict | Reason::CredentialsRejected)) =>
+                {
+                    None
+                }
                 None => Some(format!("stands behind and does not say so: {said}")),
             };
         }

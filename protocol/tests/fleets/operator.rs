@@ -61,6 +61,8 @@ pub struct Running {
     /// The copy's version, and what it shows.
     pub copy: Option<(u64, Box<View>)>,
     pub versions: Vec<u64>,
+    /// What was decided last trusts nothing that the service said before.
+    pub displaced: bool,
 }
 
 pub struct Operator {

@@ -209,7 +209,23 @@ impl World {
         let is_lost = self.oracle.wiped.get(&request.uid).is_some_and(|wiped| *wiped > version);
         let is_orphaned = self.oracle.orphaned.contains(&request.uid);
         let ids = request.instances.iter().filter(|id| !has.contains(&(request.session.clone(), (*id).clone())));
-        if is_lost || is_orphaned { ids.cloned().collect() } else { BTreeSet::new() }
+        if is_lost || is_orphaned {
+            ids.cloned().collect()
+        } else if request.operation == Operation::Detach && self.sights_differ(request) {
+            request.instances.iter().cloned().collect()
+        } else {
+            BTreeSet::new()
+        }
+    }
+
+    /// Two operators, one of which does not see yet what the other sees, may let two objects of one session disturb each other (ADR 7): a detach of one
+    /// that is behind by then may take the owner's phone out. Leader election is what keeps that from happening.
+    fn sights_differ(&self, request: &Request) -> bool {
+        let place = Place { endpoint: ENDPOINT.into(), session: request.session.clone() };
+        let sights = self.operators.iter().filter(|operator| operator.is_up);
+        let standings: Vec<_> = sights.map(|operator| operator.agenda.claims.standing(&request.name, &place)).collect();
+        let truth = self.claims().standing(&request.name, &place);
+        self.operators.len() > 1 && standings.iter().any(|standing| *standing != truth)
     }
 
     /// A call was served for these: from now on they are in or out because of it.

@@ -326,6 +326,7 @@ impl World {
             key: None,
             copy: None,
             versions: Vec::new(),
+            displaced: false,
         };
         operator.running.insert(round, running);
         let ticket = Ticket { operator: number, incarnation: operator.incarnation, round };
@@ -335,6 +336,10 @@ impl World {
     /// What a round is to know of the moment.
     pub fn moment(&mut self, ticket: Ticket, response: &Response) -> Moment {
         let nonce = u128::from(self.ticket());
+        let operator = &mut self.operators[ticket.operator];
+        let running = operator.running.get_mut(&ticket.round).unwrap();
+        running.displaced = operator.agenda.claims.was_displaced(&running.name);
+        let displaced = running.displaced;
         let operator = &self.operators[ticket.operator];
         let running = &operator.running[&ticket.round];
         let place = match response {
@@ -346,6 +351,7 @@ impl World {
             elapsed: std::time::Duration::from_millis(self.now_ms - operator.started_ms),
             nonce,
             standing: place.map_or(Standing::Alone, |place| operator.agenda.claims.standing(&running.name, &place)),
+            displaced,
             may_act: operator.fenced_until_ms <= self.now_ms,
         }
     }

@@ -35,6 +35,7 @@ fn at(service: Option<i64>, elapsed: u64) -> Moment {
         elapsed: Duration::from_secs(elapsed),
         nonce: u128::from(elapsed),
         standing: Standing::Alone,
+        displaced: false,
         may_act: true,
     }
 }

@@ -98,7 +98,14 @@ impl World {
     fn moment(&mut self) -> Moment {
         self.nonce += 1;
         let elapsed = Duration::from_secs(u64::try_from(self.clock).unwrap());
-        Moment { service: Some(ServiceTime(self.clock)), elapsed, nonce: self.nonce, standing: Standing::Alone, may_act: true }
+        Moment {
+            service: Some(ServiceTime(self.clock)),
+            elapsed,
+            nonce: self.nonce,
+            standing: Standing::Alone,
+            displaced: false,
+            may_act: true,
+        }
     }
 
     pub fn ledger(&self) -> Ledger {
