@@ -161,10 +161,8 @@ impl<'a> Round<'a> {
                     // It may name another Secret now.
                     self.credential = None;
                 }
-                match written.map(|status| invariants::was_written(&status, &view)) {
-                    Some(Err(violation)) => self.memory.halted = Some(violation),
-                    Some(Ok(())) if self.accounts => self.memory.own.retain(|own| own.stage == Stage::Journalled),
-                    Some(Ok(())) | None => {}
+                if let Some(status) = written {
+                    self.wrote(&status, &view);
                 }
                 self.view = Some(view);
             }
@@ -202,6 +200,20 @@ impl<'a> Round<'a> {
             }
         }
         self.decide(moment)
+    }
+
+    /// A status is stored. It accounts for the calls that were sent, if that is what it was written for; and what was written before it and not
+    /// answered can't be stored any more.
+    fn wrote(&mut self, status: &Status, copy: &View) {
+        match (invariants::was_written(status, copy), &status.found) {
+            (Err(violation), _) => self.memory.halted = Some(violation),
+            (Ok(()), Found::Ours(ledger)) => {
+                let current = ledger.journal.as_ref().map(|journal| &journal.id);
+                let accounts = self.accounts;
+                self.memory.own.retain(|own| Some(&own.journal.id) == current || (!accounts && own.stage != Stage::Journalled));
+            }
+            (Ok(()), Found::New | Found::Lost { .. }) => {}
+        }
     }
 
     fn answered(&mut self, answer: Answer, moment: &Moment) {
@@ -285,8 +297,9 @@ impl<'a> Round<'a> {
             None => {
                 let validity = self.settings.rules.validity;
                 self.memory.foreign = None;
-                self.memory.own.retain(|own| own.is_missing_from(&stored, validity));
-                match self.memory.own.first() {
+                // A journal whose write was not answered may yet be stored.
+                self.memory.own.retain(|own| own.stage == Stage::Journalled || own.is_missing_from(&stored, validity));
+                match self.memory.own.iter().find(|own| own.stage != Stage::Journalled) {
                     None => self.advance(view, Account::of(view, stored), moment),
                     // Neither settled nor in doubt: somebody has edited the status while the call was under way. It is remembered until that is written.
                     Some(own) => {

@@ -359,7 +359,7 @@ async fn any_request_may_fail_in_any_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_may_arrive_when_it_was_given_up() {
     // A journal that arrives late is taken for another operator's: waited for, and then in doubt.
-    live_together(WRITES.into_iter().map(|site| Case::of(site, 0, 1, Fault::Late)).collect(), Duration::from_secs(6)).await;
+    live_together(WRITES.into_iter().map(|site| Case::of(site, 0, 1, Fault::Late)).collect(), LONG).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
