@@ -44,7 +44,13 @@ impl Ledger {
             if self.records.len() >= Self::RECORDS_MAX && !self.records.contains_key(&id) {
                 continue;
             }
-            self.records.entry(id).or_insert_with(|| Record::assumed(until));
+            let record = self.records.entry(id).or_default();
+            // One that is known to be out is so no more; a call for it may be on its way all the same.
+            if !record.may_be_in() {
+                let detach_until = record.detach_until.max(Some(until));
+                let (refusals, last_failure) = (record.refusals, record.last_failure.take());
+                *record = Record { detach_until, refusals, last_failure, ..Record::assumed(until) };
+            }
         }
     }
 
@@ -169,6 +175,17 @@ mod tests {
         assert_eq!(ledger.records.get(&id("b")), Some(&Record::assumed(ServiceTime(1_305))));
         assert_eq!(ledger.records.len(), 2, "the spec's own are not assumed");
         assert!(ledger.target.is_some());
+    }
+
+    #[test]
+    fn what_was_forgotten_can_be_adopted_while_a_detach_of_it_may_arrive() {
+        let late = Record { detach_until: Some(ServiceTime(2_000)), ..Record::default() };
+        let mut ledger = Ledger { records: [(id("a"), late.clone())].into(), ..Ledger::default() };
+
+        assert!(ledger.adopt(&ids(&["a"]), &desired("1", &[]), NOW, VALIDITY));
+
+        let known = Record { detach_until: late.detach_until, ..Record::assumed(ServiceTime(1_305)) };
+        assert_eq!(ledger.records.get(&id("a")), Some(&known));
     }
 
     fn stuck() -> Record {

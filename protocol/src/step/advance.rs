@@ -135,11 +135,13 @@ impl Round<'_> {
                 None if self.may_ask(moment) => return Some(Effect::AskTime),
                 None => {}
                 Some(now) => {
+                    let before = account.ledger.clone();
                     account.full = !account.ledger.adopt(&adopt.instances, desired, now, validity);
-                    account.must_write = true;
                     if !account.full {
                         account.handled.adopt = Some(adopt.value.clone());
                     }
+                    // One that waits for room has nothing to write, and waits for a permit like others.
+                    account.must_write |= !account.full || account.ledger != before;
                 }
             }
         }

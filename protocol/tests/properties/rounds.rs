@@ -8,7 +8,7 @@ use streamsession_protocol::conditions::{Counts, Reason};
 use streamsession_protocol::ids::SessionId;
 use streamsession_protocol::ledger::{DeletionPolicy, Desired, Ledger};
 use streamsession_protocol::record::{Record, State};
-use streamsession_protocol::step::{Asked, Effect, End, Found, Handled, Memory, Moment, Response, Round, Status, View};
+use streamsession_protocol::step::{Asked, Effect, End, Found, Handled, Memory, Moment, Request, Response, Round, Status, View};
 use streamsession_protocol::time::ServiceTime;
 
 use crate::world::{id, settings};
@@ -198,4 +198,21 @@ fn a_call_whose_journal_somebody_removed_is_remembered_until_its_doubt_is_writte
             effect = round.step(Response::Conflict, &at(Some(1_001), 1));
         }
     }
+}
+
+#[test]
+fn a_full_ledger_that_is_to_adopt_more_waits_for_a_permit_like_others() {
+    let settings = settings();
+    let records = (0..Ledger::RECORDS_MAX).map(|number| (id(&format!("{number}")), Record::attached())).collect();
+    let target = Ledger::default().target_for(&view(Ledger::default()).desired, "AKID");
+    let mut object = view(Ledger { records, target: Some(target), ..Ledger::default() });
+    object.asked.adopt = Some(Request { value: "x".into(), instances: [id("x")].into() });
+    let mut round = Round::new(&settings, Memory::new(&settings), false);
+    round.step(Response::Started, &at(Some(1_000), 0));
+    round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0));
+    assert_eq!(round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)), Effect::Permit);
+
+    let end = round.step(Response::Permit(false), &at(Some(1_000), 0));
+
+    assert!(matches!(end, Effect::End(End::AwaitPermit(_))), "{end:?}");
 }
