@@ -84,6 +84,8 @@ impl Run {
     /// Runs until SIGTERM or SIGINT.
     pub(super) fn execute(self) -> Result<(), String> {
         logs::start(self.log_format);
+        #[cfg(debug_assertions)]
+        crate::controller::failpoint::arm()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .worker_threads(2)

@@ -13,6 +13,8 @@ pub mod agenda;
 pub mod context;
 pub mod digest;
 pub mod events;
+#[cfg(debug_assertions)]
+pub mod failpoint;
 pub mod key;
 pub mod object;
 pub mod reconcile;

@@ -12,6 +12,8 @@ use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::context::Context;
 use super::digest;
+#[cfg(debug_assertions)]
+use super::failpoint;
 use super::key::ObjectKey;
 use super::object::{Object, Outcome};
 use crate::api::ledger;
@@ -84,6 +86,8 @@ pub async fn round(
             let effect = round.step(response, &moment);
             shell.displaced = moment.displaced;
             debug!(effect = name(&effect), "next");
+            #[cfg(debug_assertions)]
+            let failpoint = failpoint::before(&effect, shell.copy.as_deref());
             response = match effect {
                 Effect::Read => match shell.read().await {
                     Ok(response) => response,
@@ -106,6 +110,8 @@ pub async fn round(
                 }
                 Effect::End(end) => break end,
             };
+            #[cfg(debug_assertions)]
+            failpoint::after(failpoint);
         };
         let bucket = shell.bucket(&round);
         shell.context.metrics.round(end);
