@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/streamsession-
 
 CRD := crds/streamsessions.gs.tencentcloud.dev.yaml
 
-.PHONY: help demo dev test check simulate crd smoke
+.PHONY: help demo dev test check simulate chaos crd smoke
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: ## the part of it that takes seconds
 
 simulate: ## fleets of objects in virtual time: SEED=7 plays one and tells all, SEEDS=100000 many
 	@cargo test --quiet --locked -p streamsession-protocol --test fleets no_seed -- --nocapture
+
+chaos: ## kill it a thousand times at any moment, which takes a quarter of an hour; CHAOS_KILLS=N and CHAOS_SEED=N say otherwise
+	CHAOS_KILLS=$${CHAOS_KILLS:-1000} RUST_TEST_THREADS=4 cargo test --locked --test it chaos:: -- --nocapture
 
 crd: ## generate the CRD anew
 	cargo run --quiet --locked --bin streamsession-operator -- crd > $(CRD).new

@@ -8,6 +8,8 @@ mod harness;
 
 mod answers;
 mod batches;
+#[cfg(debug_assertions)] // failpoints
+mod chaos;
 mod cli;
 mod conditions;
 mod crd;
@@ -21,6 +23,7 @@ mod layers;
 mod lifecycle;
 mod limiter;
 mod membership;
+mod process;
 mod restart;
 mod schema;
 mod sdk;

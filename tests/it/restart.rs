@@ -1,34 +1,15 @@
 //! The operator's own end, gentle or not, and its next start: nothing is forgotten, and nothing is done twice. Some with the real process.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
 use std::time::Duration;
 
 use gs_simulator::{Faults, Operation, Outcome};
 use serde_json::json;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::harness::{DEADLINE, Lab, cluster, eventually, slow};
-
-/// The real operator as a process of its own, which the lab's namespace and simulator are given to.
-fn start_process(lab: &Lab) -> Child {
-    let seconds = |duration: Duration| duration.as_secs().to_string();
-    Command::new(env!("CARGO_BIN_EXE_streamsession-operator"))
-        .arg("run")
-        .arg("--kubeconfig")
-        .arg(cluster().kubeconfig())
-        .args(["--gs-endpoint", &lab.simulator.url()])
-        .args(["--gs-timeout", &seconds(lab.options.gs_timeout)])
-        .args(["--signature-validity", &seconds(lab.options.signature_validity)])
-        .args(["--namespace", &lab.namespace])
-        .args(["--admin-address", "127.0.0.1:0"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the operator")
-}
+use crate::harness::{DEADLINE, Lab, eventually, slow};
+use crate::process::start_process;
 
 #[tokio::test]
 async fn a_call_whose_operator_was_killed_leaks_nothing_when_the_spec_turns() {

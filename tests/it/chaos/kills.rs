@@ -1,0 +1,151 @@
+//! Death at random moments.
+
+use std::collections::BTreeMap;
+use std::env::var;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use futures::future::join_all;
+use gs_simulator::{Chances, Faults, Garbling, Operation, Probability, Refusing, Repeated, World};
+use streamsession_operator::controller::failpoint::STEPS;
+use tokio::process::Child;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::dice::Dice;
+use super::fleet::{Figures, Fleet};
+use super::{SIDE_BY_SIDE, VALIDITY, lab};
+use crate::process;
+
+/// In `cargo test`; `CHAOS_KILLS` says otherwise.
+const KILLS: usize = 100;
+const SLOTS: usize = 6;
+/// Of this many lives one is long enough to lose patience with the journal of a dead process.
+const LONG_LIFE: usize = 8;
+
+pub fn kills() -> usize {
+    var("CHAOS_KILLS").map_or(KILLS, |kills| kills.parse().expect("CHAOS_KILLS is a number"))
+}
+
+/// A signature's validity and its margin, at least, and patience with a journal.
+const PEACE: Duration = Duration::from_secs(15);
+
+fn repeated(refused: bool) -> Repeated {
+    if refused { Repeated::Failure } else { Repeated::Success }
+}
+
+/// Add-present and remove-absent, accepted or refused.
+fn world(number: usize) -> World {
+    World { add_present: repeated(number & 1 != 0), remove_absent: repeated(number & 2 != 0), ..World::default() }
+}
+
+fn chance(percent: u32) -> Probability {
+    Probability::try_from(f64::from(percent) / 100.0).expect("a probability")
+}
+
+/// Everything that may go wrong, some of it.
+pub fn faults(dice: &mut Dice) -> Faults {
+    let millis = |duration: Duration| duration.as_millis().try_into().expect("a small number");
+    let refusing = |pattern: &str, operation| Refusing { pattern: pattern.to_owned(), tries: Some(1), operation };
+    Faults {
+        refusing: vec![refusing("*-f", Operation::Attach), refusing("*-e", Operation::Detach)],
+        late_arrival_ms: millis(dice.millis(10, 5000)),
+        slow_answers: u32::from(dice.percent(30)),
+        drip_bytes: 1,
+        drip_pause_ms: 100,
+        delay_ms: millis(dice.millis(10, 900)),
+        chances: Chances {
+            drop_request: chance(4),
+            late_arrival: chance(6),
+            gateways: BTreeMap::from([(Garbling::Html502, chance(2))]),
+            throttle: chance(2),
+            errors: BTreeMap::from([("FailedOperation".to_owned(), chance(3)), ("InternalError".to_owned(), chance(3))]),
+            drop_answer: chance(6),
+            garbled_answers: [Garbling::Truncated, Garbling::NoIds, Garbling::IdInBothLists].map(|kind| (kind, chance(1))).into(),
+            delay: chance(60),
+            ..Chances::default()
+        },
+        seed: dice.throw(),
+        ..Faults::default()
+    }
+}
+
+/// How a life ends: at the latest after this time; perhaps at a failpoint before.
+fn fate(dice: &mut Dice, number: usize) -> (Duration, Option<String>) {
+    if number % LONG_LIFE == LONG_LIFE - 1 {
+        return (dice.millis(13_000, 16_000), None);
+    }
+    // The first call comes after a second, the quota's window.
+    let life = if dice.percent(15) { dice.millis(0, 1_000) } else { dice.millis(1_000, 4_000) };
+    let failpoint = dice.percent(50).then(|| {
+        let side = *dice.pick(&["before", "after"]);
+        format!("{side}-{}:{}", dice.pick(&STEPS), 1 + dice.below(6))
+    });
+    (life, failpoint)
+}
+
+/// Edits the fleet at random moments until then, or until the process ends by itself; answers how it did.
+pub async fn edit_until(fleet: &mut Fleet, dice: &mut Dice, process: &mut Child, end: Instant) -> Option<ExitStatus> {
+    loop {
+        let next = Instant::now() + dice.millis(20, 600);
+        // An edit is never broken off: nobody would know whether it was made.
+        if let Ok(status) = timeout_at(next.min(end), process.wait()).await {
+            return Some(status.expect("a status"));
+        }
+        if next > end {
+            return None;
+        }
+        fleet.edit_somehow(dice).await;
+    }
+}
+
+/// So many kills in the world of that number.
+async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
+    let mut dice = Dice::new(seed);
+    // A longer one where a refused attach counts at once: the next process meets journals that may still arrive.
+    let validity = if number.is_multiple_of(2) { VALIDITY * 2 } else { VALIDITY };
+    let mut fleet = Fleet::new(format!("campaign {number}"), lab(world(number), validity).await, SLOTS);
+    for life in 1..kills {
+        fleet.set_faults(faults(&mut dice));
+        let (life, failpoint) = fate(&mut dice, life);
+        let mut process = fleet.start(failpoint.as_deref());
+        let end = Instant::now() + life;
+        let at_failpoint = edit_until(&mut fleet, &mut dice, &mut process, end).await;
+        match at_failpoint {
+            Some(status) => assert!(process::was_killed(status), "the operator ended by itself: {status}\n{}", fleet.history()),
+            None => process::kill(&mut process).await,
+        }
+        fleet.buried(at_failpoint.is_some()).await;
+        fleet.check();
+        for _ in 0..dice.below(3) {
+            fleet.edit_somehow(&mut dice).await;
+        }
+    }
+    // The last life has peace until no signature of before is good any more: while a detach may still arrive, a refused attach says nothing, and the
+    // pauses between them grow.
+    fleet.set_faults(Faults::default());
+    let mut process = fleet.start(None);
+    sleep(PEACE).await;
+    process::kill(&mut process).await;
+    fleet.buried(false).await;
+
+    let mut process = fleet.start(None);
+    fleet.until_converged().await;
+    process::kill(&mut process).await;
+    fleet.until_at_rest().await;
+    fleet.finish()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_at_random_moments_leak_nothing_in_any_world() {
+    let kills = kills();
+    let mut dice = Dice::from_environment();
+
+    let campaigns = (0..SIDE_BY_SIDE).map(|number| {
+        let share = kills / SIDE_BY_SIDE + usize::from(number < kills % SIDE_BY_SIDE);
+        Box::pin(campaign(number, share, dice.throw()))
+    });
+    let figures = Figures::sum(&join_all(campaigns).await);
+
+    println!("{figures}");
+    assert_eq!((figures.kills, figures.wrong), (kills, 0));
+}
