@@ -271,6 +271,7 @@ impl Fleet {
     pub async fn until_converged(&mut self) {
         let start = Instant::now();
         loop {
+            self.check();
             let seen = match objects(&self.lab.sessions).await {
                 Ok(objects) => converged(self.wanted.len(), &objects, &self.lab.simulator, self.absent_refused),
                 Err(error) => Err(error.to_string()),

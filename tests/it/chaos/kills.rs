@@ -26,6 +26,9 @@ pub fn kills() -> usize {
     var("CHAOS_KILLS").map_or(KILLS, |kills| kills.parse().expect("CHAOS_KILLS is a number"))
 }
 
+/// Long enough for a call, an edit and another call.
+const LATE_LIFE: Duration = Duration::from_secs(4);
+
 /// A signature's validity and its margin, at least, and patience with a journal.
 const PEACE: Duration = Duration::from_secs(15);
 
@@ -42,20 +45,20 @@ fn chance(percent: u32) -> Probability {
     Probability::try_from(f64::from(percent) / 100.0).expect("a probability")
 }
 
-/// Everything that may go wrong, some of it.
-pub fn faults(dice: &mut Dice) -> Faults {
+/// Everything that may go wrong, some of it. A life that is long sees more late arrivals: the spec turns, and turns back, before they come.
+pub fn faults(dice: &mut Dice, life: Duration) -> Faults {
     let millis = |duration: Duration| duration.as_millis().try_into().expect("a small number");
     let refusing = |pattern: &str, operation| Refusing { pattern: pattern.to_owned(), tries: Some(1), operation };
     Faults {
         refusing: vec![refusing("*-f", Operation::Attach), refusing("*-e", Operation::Detach)],
-        late_arrival_ms: millis(dice.millis(10, 5000)),
+        late_arrival_ms: millis(dice.millis(10, 6000)),
         slow_answers: u32::from(dice.percent(30)),
         drip_bytes: 1,
         drip_pause_ms: 100,
         delay_ms: millis(dice.millis(10, 900)),
         chances: Chances {
             drop_request: chance(4),
-            late_arrival: chance(6),
+            late_arrival: chance(if life > LATE_LIFE { 25 } else { 6 }),
             gateways: BTreeMap::from([(Garbling::Html502, chance(2))]),
             throttle: chance(2),
             errors: BTreeMap::from([("FailedOperation".to_owned(), chance(3)), ("InternalError".to_owned(), chance(3))]),
@@ -75,8 +78,12 @@ fn fate(dice: &mut Dice, number: usize) -> (Duration, Option<String>) {
         return (dice.millis(13_000, 16_000), None);
     }
     // The first call comes after a second, the quota's window.
-    let life = if dice.percent(15) { dice.millis(0, 1_000) } else { dice.millis(1_000, 4_000) };
-    let failpoint = dice.percent(50).then(|| {
+    let life = match dice.below(100) {
+        0..15 => dice.millis(0, 1_000),
+        15..75 => dice.millis(1_000, 4_000),
+        _ => dice.millis(4_000, 9_000),
+    };
+    let failpoint = (life < LATE_LIFE && dice.percent(60)).then(|| {
         let side = *dice.pick(&["before", "after"]);
         format!("{side}-{}:{}", dice.pick(&STEPS), 1 + dice.below(6))
     });
@@ -105,8 +112,8 @@ async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
     let validity = if number.is_multiple_of(2) { VALIDITY * 2 } else { VALIDITY };
     let mut fleet = Fleet::new(format!("campaign {number}"), lab(world(number), validity).await, SLOTS);
     for life in 1..kills {
-        fleet.set_faults(faults(&mut dice));
         let (life, failpoint) = fate(&mut dice, life);
+        fleet.set_faults(faults(&mut dice, life));
         let mut process = fleet.start(failpoint.as_deref());
         let end = Instant::now() + life;
         let at_failpoint = edit_until(&mut fleet, &mut dice, &mut process, end).await;

@@ -7,7 +7,7 @@ use super::dice::Dice;
 use super::fleet::Fleet;
 use super::kills::{edit_until, faults, kills};
 use super::{VALIDITY, lab};
-use crate::harness::Lab;
+use crate::harness::{DEADLINE, Lab};
 use crate::process;
 
 const SLOTS: usize = 6;
@@ -16,9 +16,10 @@ const KILLS_SHARE: usize = 12;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_operators_make_each_call_once() {
-    // Each keeps the whole quota, as it knows of nobody else.
-    let mut fleet =
-        Fleet::new("two operators", Lab::with(Options { signature_validity: VALIDITY, qps: 40, ..Options::default() }).await, SLOTS);
+    // Each keeps the whole quota, as it knows of nobody else. Time enough for every call: on a machine that is busy, too, none is made twice.
+    let mut lab = Lab::with(Options { signature_validity: VALIDITY * 10, qps: 40, ..Options::default() }).await;
+    lab.options.gs_timeout = DEADLINE;
+    let mut fleet = Fleet::new("two operators", lab, SLOTS);
     let _both = [fleet.start(None), fleet.start(None)];
     for slot in 0..SLOTS {
         fleet.create(slot, "abc").await;
@@ -45,9 +46,9 @@ async fn two_operators_of_which_either_is_killed_leak_nothing() {
     let mut fleet = Fleet::new("two operators", lab(World::default(), VALIDITY).await, SLOTS);
     let mut both = [fleet.start(None), fleet.start(None)];
     for life in 0..kills() / KILLS_SHARE {
-        fleet.set_faults(faults(&mut dice));
         // Sometimes the one that is alive has time to lose patience with what the dead one left.
         let life = if life % 4 == 3 { dice.millis(13_000, 15_000) } else { dice.millis(500, 4_000) };
+        fleet.set_faults(faults(&mut dice, life));
         let victim = dice.below(2);
         let by_itself = edit_until(&mut fleet, &mut dice, &mut both[victim], Instant::now() + life).await;
         assert!(by_itself.is_none(), "{by_itself:?}\n{}", fleet.history());
