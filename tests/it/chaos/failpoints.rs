@@ -26,6 +26,9 @@ async fn fleet(failpoint: &str) -> Fleet {
     process::kill(&mut process).await;
     fleet.buried(false).await;
 
+    if failpoint.ends_with("read-owner") {
+        fleet.clone_and_delete(WALL).await;
+    }
     // Answers take a moment, as those of a service do.
     fleet.lab.simulator.set_faults(Faults { delay_ms: 50, ..Faults::default() });
     // To be observed, without a call.
@@ -50,6 +53,7 @@ async fn dies_at(failpoint: String) -> Figures {
     let _process = fleet.start(None);
 
     fleet.until_converged().await;
+    fleet.lab.until_gone("clone").await;
     fleet.finish()
 }
 

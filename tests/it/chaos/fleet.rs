@@ -9,6 +9,7 @@ use gs_simulator::{Faults, Outcome};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
+use streamsession_operator::api::FINALIZER;
 use streamsession_operator::api::v1alpha1::StreamSession;
 use tokio::process::Child;
 use tokio::time::sleep;
@@ -184,6 +185,18 @@ impl Fleet {
         self.lab.sessions.create(&PostParams::default(), &object).await.expect("created");
         self.figures.objects += 1;
         self.asked(slot, Some(ids));
+    }
+
+    /// A copy of the object's manifest, finalizer and all, under the name `clone`; and it is deleted again.
+    pub async fn clone_and_delete(&self, slot: usize) {
+        let spec = json!({"sessionId": session(slot, 0), "slaveInstanceIds": self.wanted[slot], "credentialsRef": {"name": "tencent"}});
+        let object = json!({
+            "apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession",
+            "metadata": {"name": "clone", "finalizers": [FINALIZER]}, "spec": spec,
+        });
+        let object: StreamSession = serde_json::from_value(object).expect("a StreamSession");
+        self.lab.sessions.create(&PostParams::default(), &object).await.expect("created");
+        self.lab.sessions.delete("clone", &DeleteParams::default()).await.expect("deleted");
     }
 
     pub async fn edit(&mut self, slot: usize, letters: &str) {
