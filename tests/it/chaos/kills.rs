@@ -45,20 +45,34 @@ fn chance(percent: u32) -> Probability {
     Probability::try_from(f64::from(percent) / 100.0).expect("a probability")
 }
 
-/// Everything that may go wrong, some of it. A life that is long sees more late arrivals: the spec turns, and turns back, before they come.
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().expect("a small number")
+}
+
+/// What goes wrong in a life of that length.
 pub fn faults(dice: &mut Dice, life: Duration) -> Faults {
-    let millis = |duration: Duration| duration.as_millis().try_into().expect("a small number");
+    if life > LATE_LIFE { lateness(dice) } else { mischief(dice) }
+}
+
+/// Calls come late, and little else happens: objects are Ready in between, and the spec turns, and turns back, before a call comes.
+fn lateness(dice: &mut Dice) -> Faults {
+    let chances = Chances { late_arrival: chance(30), drop_answer: chance(5), ..Chances::default() };
+    Faults { late_arrival_ms: millis(dice.millis(1_000, 7_000)), delay_ms: 20, chances, seed: dice.throw(), ..Faults::default() }
+}
+
+/// Everything that may go wrong, some of it.
+fn mischief(dice: &mut Dice) -> Faults {
     let refusing = |pattern: &str, operation| Refusing { pattern: pattern.to_owned(), tries: Some(1), operation };
     Faults {
         refusing: vec![refusing("*-f", Operation::Attach), refusing("*-e", Operation::Detach)],
-        late_arrival_ms: millis(dice.millis(10, 6000)),
+        late_arrival_ms: millis(dice.millis(10, 6_000)),
         slow_answers: u32::from(dice.percent(30)),
         drip_bytes: 1,
         drip_pause_ms: 100,
         delay_ms: millis(dice.millis(10, 900)),
         chances: Chances {
             drop_request: chance(4),
-            late_arrival: chance(if life > LATE_LIFE { 25 } else { 6 }),
+            late_arrival: chance(6),
             gateways: BTreeMap::from([(Garbling::Html502, chance(2))]),
             throttle: chance(2),
             errors: BTreeMap::from([("FailedOperation".to_owned(), chance(3)), ("InternalError".to_owned(), chance(3))]),
@@ -139,6 +153,7 @@ async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
     fleet.until_converged().await;
     process::kill(&mut process).await;
     fleet.until_at_rest().await;
+    fleet.check_pauses();
     fleet.finish()
 }
 

@@ -79,8 +79,9 @@ fn wrong(object: &StreamSession, slot: usize, sessions: &Sessions) -> Vec<String
         }
     }
     if !wrong.is_empty() {
-        let text = serde_json::to_string(object).expect("JSON");
-        wrong.push(format!("{} of {} at {}: {text}", object.name_any(), object.namespace().unwrap_or_default(), Timestamp::now()));
+        let (meta, spec) = (&object.metadata, serde_json::to_string(&object.spec).expect("JSON"));
+        let (version, status) = (&meta.resource_version, serde_json::to_string(&status).expect("JSON"));
+        wrong.push(format!("{} at {}, version {version:?}: {spec} {status}", object.name_any(), Timestamp::now()));
     }
     wrong
 }
