@@ -319,6 +319,8 @@ impl Fleet {
             self.watch.stop();
         }
         for name in &stuck {
+            // Of any object, for short.
+            self.begun_anew.push((None, Timestamp::now()));
             let patch = Patch::Merge(json!({"spec": {"deletionPolicy": "Orphan"}}));
             self.lab.sessions.patch(name, &PatchParams::default(), &patch).await.expect("edited");
             // One that was deleted already may be gone by now.

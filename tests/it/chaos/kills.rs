@@ -99,7 +99,7 @@ fn fate(dice: &mut Dice, number: usize) -> (Duration, Option<String>) {
     };
     let failpoint = (life < LATE_LIFE && dice.percent(60)).then(|| {
         let side = *dice.pick(&["before", "after"]);
-        format!("{side}-{}:{}", dice.pick(&STEPS), 1 + dice.below(6))
+        format!("{side}-{}:{}", dice.pick(&STEPS), 1 + dice.below(3))
     });
     (life, failpoint)
 }

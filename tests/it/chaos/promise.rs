@@ -17,7 +17,7 @@ pub type Sessions = BTreeMap<String, BTreeSet<String>>;
 pub type Objects = BTreeMap<String, StreamSession>;
 
 /// Between two looks.
-const PERIOD: Duration = Duration::from_millis(200);
+const PERIOD: Duration = Duration::from_millis(250);
 
 /// The name of the object number `slot`.
 pub fn name(slot: usize) -> String {
