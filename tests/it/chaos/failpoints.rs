@@ -29,8 +29,8 @@ async fn fleet(failpoint: &str) -> Fleet {
     if failpoint.ends_with("read-owner") {
         fleet.clone_and_delete(WALL).await;
     }
-    // Answers take a moment, as those of a service do.
-    fleet.lab.simulator.set_faults(Faults { delay_ms: 50, ..Faults::default() });
+    // Answers take a moment: by then there is a permit for the next call, whose journal rides on the settle.
+    fleet.lab.simulator.set_faults(Faults { delay_ms: 400, ..Faults::default() });
     // To be observed, without a call.
     fleet.patch(QUIET, json!({"deletionPolicy": "Orphan"})).await;
     // Two calls.
