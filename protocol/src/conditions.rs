@@ -1,10 +1,12 @@
 //! What people are told: one pure function from what is known to the conditions (kstatus, design 2).
 
+mod words;
+
 use std::fmt::Write as _;
 
 use crate::answer::{NothingDone, Verdict};
 use crate::claims::Standing;
-use crate::ids::{InstanceId, SessionId};
+use crate::ids::InstanceId;
 use crate::ledger::{DeletionPolicy, Desired, Ledger, Rules};
 use crate::record::{Failure, FailureReason, Next, Want};
 use crate::time::ServiceTime;
@@ -154,6 +156,8 @@ struct Open<'a> {
     stuck_inside: Vec<&'a InstanceId>,
     leaving: Option<ServiceTime>,
     assumed: Vec<&'a InstanceId>,
+    /// Those of them that are not wanted.
+    guesses: Vec<&'a InstanceId>,
 }
 
 impl<'a> Open<'a> {
@@ -165,6 +169,7 @@ impl<'a> Open<'a> {
             let want = wanted(id);
             if record.assumed {
                 open.assumed.push(id);
+                open.guesses.extend((want == Want::Out).then_some(id));
             }
             open.leaving = open.leaving.max(record.detach_until);
             let failure = record.failure(want);
@@ -271,8 +276,10 @@ pub fn conditions(scene: &Scene<'_>) -> Conditions {
         return at_rest(desired, ledger, &open);
     }
     let mut said = unfinished(scene, &open);
-    if left_session(desired, ledger).is_some() && said.reason != Reason::Progressing {
-        let _ = write!(said.message, " The move to session {} waits for that.", desired.session);
+    if let Some((_, next)) = words::way(desired, ledger)
+        && said.reason != Reason::Progressing
+    {
+        let _ = write!(said.message, " The move to session {next} waits for that.");
     }
     if desired.deleting && desired.deletion_policy == DeletionPolicy::Delete && said.mode == Mode::Stalled {
         let _ = write!(said.message, " {LET_GO}.");
@@ -290,12 +297,11 @@ fn at_rest(desired: &Desired, ledger: &Ledger, open: &Open<'_>) -> Conditions {
         };
         return reconciling(Reason::Deleting, message);
     }
-    if let (Some(left), Some(until)) = (left_session(desired, ledger), open.leaving) {
+    if let (Some((left, next)), Some(until)) = (words::way(desired, ledger), open.leaving) {
         return reconciling(
             Reason::OutcomeUnknown,
             format!(
-                "All instances are detached from session {left}; an earlier detach may still arrive until {until}, and the move to session {} waits for that.",
-                desired.session
+                "All instances are detached from session {left}; an earlier detach may still arrive until {until}, and the move to session {next} waits for that."
             ),
         );
     }
@@ -305,11 +311,6 @@ fn at_rest(desired: &Desired, ledger: &Ledger, open: &Open<'_>) -> Conditions {
         count => format!("All {count} slave instances are attached."),
     };
     Conditions { mode: Mode::Ready, reason: Reason::UpToDate, message }
-}
-
-/// The session that the object still has to leave.
-fn left_session<'a>(desired: &Desired, ledger: &'a Ledger) -> Option<&'a SessionId> {
-    ledger.target.as_ref().filter(|target| desired.moves_from(target)).map(|target| &target.session)
 }
 
 fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
@@ -335,10 +336,12 @@ fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
         }
         _ if matches!(scene.standing, Standing::Behind(_)) => {}
         Some(Verdict::SessionGone) if ledger.records.values().any(crate::record::Record::holds) => {
+            let known = ledger.target.as_ref().and_then(|target| target.credential.as_deref()).filter(|known| !known.is_empty());
+            let known = known.map_or_else(String::new, |known| format!(" ({known})"));
             return stalled(
                 Reason::TargetMismatch,
                 format!(
-                    "The service says that session {session} does not exist ({code}), but to other credentials than those that attached the instances, so this is not believed. Give the credentials back that were used before."
+                    "The service says that session {session} does not exist ({code}), but to other credentials than those that attached the instances{known}, so this is not believed. Give the credentials back that were used before."
                 ),
             );
         }
@@ -352,20 +355,17 @@ fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
         }
         _ => {}
     }
-    if let Some(conflict) = conflict(scene, session, open) {
+    if let Some(conflict) = words::conflict(scene, session, open) {
         return conflict;
     }
     if scene.full && open.nothing_but_attaches() {
-        return stalled(
-            Reason::TooManyInstances,
-            format!("The ledger is full ({} instances): more are attached once others could be detached.", Ledger::RECORDS_MAX),
-        );
+        return stalled(Reason::TooManyInstances, words::full(session, open));
     }
-    if let Some(lost) = ledger_lost(open) {
+    if let Some(lost) = words::ledger_lost(open) {
         return lost;
     }
     if !open.is_empty() && open.nothing_but_stuck() {
-        return stalled(Reason::InstancesRefused, refused(open));
+        return stalled(Reason::InstancesRefused, words::refused(session, open));
     }
     if let (0, 0, true, Some((id, want, until))) = (open.attach, open.detach, open.failing.is_empty(), open.waiting) {
         let (earlier, again) = match want {
@@ -374,11 +374,13 @@ fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
         };
         return reconciling(
             Reason::OutcomeUnknown,
-            format!("An earlier {earlier} of {id} was not answered and may still take effect until {until}; the operator {again} then."),
+            format!(
+                "An earlier {earlier} of {id} may still take effect until {until}, since its answer or its record was lost; the operator {again} then."
+            ),
         );
     }
     if let Some((_, first)) = open.failing.first() {
-        return reconciling(Reason::ProgressingWithRetry, failing(&open.failing, first));
+        return reconciling(Reason::ProgressingWithRetry, words::failing(&open.failing, first));
     }
     if verdict.is_some() {
         return reconciling(
@@ -386,119 +388,16 @@ fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
             if NEVER_SENT.contains(&code) {
                 format!(
                     "The last call could not be sent ({code}): look at the network between and at the operator's log. It is tried again. {}",
-                    work(open)
+                    words::work(open)
                 )
             } else {
-                format!("The service answered {code} to the last call; the operator tries again. {}", work(open))
+                format!("The service answered {code} to the last call; the operator tries again. {}", words::work(open))
             },
         );
     }
-    if let Some(left) = left_session(desired, ledger) {
-        return reconciling(Reason::Progressing, format!("Moving from session {left} to {}: {}", desired.session, work(open)));
+    if let Some((left, next)) = words::way(desired, ledger) {
+        return reconciling(Reason::Progressing, format!("Moving from session {left} to {next}: {}", words::work(open)));
     }
     let reason = if desired.deleting { Reason::Deleting } else { Reason::Progressing };
-    reconciling(reason, work(open))
-}
-
-/// Another object names the session, and one of the two has to wait.
-fn conflict(scene: &Scene<'_>, session: &SessionId, open: &Open<'_>) -> Option<Conditions> {
-    match scene.standing {
-        Standing::Behind(owner) => {
-            let leavings = open.detach + open.stuck_inside.len() + usize::from(open.waiting.is_some());
-            let leavings = match leavings {
-                0 => String::new(),
-                count => format!(" {count} of its instances wait until {owner} has them or does not want them."),
-            };
-            let message = format!(
-                "Session {session} is driven by the StreamSession {owner}: this one attaches nothing, and takes over by itself when that one is deleted or names another session. Name all instances in one of them.{leavings}"
-            );
-            Some(stalled(Reason::SessionConflict, message))
-        }
-        Standing::First(other) if scene.guesses => Some(stalled(
-            Reason::SessionConflict,
-            format!(
-                "The StreamSession {other} names session {session} too. Of {} it is not known who attached them, so they are not detached before {other} is deleted or names another session.",
-                names(&open.assumed)
-            ),
-        )),
-        Standing::Alone | Standing::First(_) => None,
-    }
-}
-
-/// As long as there are instances that nobody saw us attach.
-fn ledger_lost(open: &Open<'_>) -> Option<Conditions> {
-    if open.assumed.is_empty() || open.nothing_but_stuck() {
-        return None;
-    }
-    Some(reconciling(
-        Reason::LedgerLost,
-        format!(
-            "In the record without evidence, since it was lost, is a copy, or was told of by the annotation adopt: {}. They are attached or detached anew, as the spec says; what was attached before and is not among them can't be known.",
-            names(&open.assumed)
-        ),
-    ))
-}
-
-fn failing(ids: &[(&InstanceId, &Failure)], first: &Failure) -> String {
-    let code = first.code.as_str();
-    let is_alike = |failure: &Failure| failure.reason == first.reason && failure.code == first.code;
-    let alike: Vec<_> = ids.iter().filter(|(_, failure)| is_alike(failure)).map(|(id, _)| *id).collect();
-    let names = names(&alike);
-    let others = ids.len() - alike.len();
-    let what = match first.reason {
-        FailureReason::Refused if code.is_empty() => format!("The service refused {names}"),
-        FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone if !code.is_empty() => {
-            format!("The service answered {code} to the last call for {names}")
-        }
-        FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone => {
-            format!("The service did not say what became of {names}")
-        }
-        FailureReason::Unanswered if code.is_empty() => format!("The last call for {names} was not answered"),
-        FailureReason::Unanswered => format!("The last call for {names} ended with {code}, and nobody knows whether it was done"),
-    };
-    let more = if others > 0 { format!(", and {others} failed otherwise") } else { String::new() };
-    format!("{what}{more}; the operator tries again.")
-}
-
-impl Open<'_> {
-    fn nothing_but_attaches(&self) -> bool {
-        self.detach == 0 && self.waiting.is_none() && self.failing.is_empty()
-    }
-}
-
-fn work(open: &Open<'_>) -> String {
-    let stuck: Vec<_> = open.stuck_outside.iter().chain(&open.stuck_inside).copied().collect();
-    let refused = if stuck.is_empty() { String::new() } else { format!(" The service refuses {}.", names(&stuck)) };
-    work_at_hand(open) + &refused
-}
-
-fn work_at_hand(open: &Open<'_>) -> String {
-    match (open.attach, open.detach) {
-        (0, 0) => "Waiting for the answer to the last call.".to_owned(),
-        (attach, 0) => format!("{attach} to attach."),
-        (0, detach) => format!("{detach} to detach."),
-        (attach, detach) => format!("{attach} to attach, {detach} to detach."),
-    }
-}
-
-fn refused(open: &Open<'_>) -> String {
-    let mut message = String::new();
-    if !open.stuck_outside.is_empty() {
-        let _ = write!(
-            message,
-            "The service refuses to attach {}{}. Check that each exists, belongs to this account and is in no other session, or take it out of spec.slaveInstanceIds.",
-            names(&open.stuck_outside),
-            open.stuck_code.map_or_else(String::new, |code| format!(" ({code})"))
-        );
-    }
-    if !open.stuck_inside.is_empty() {
-        let separator = if message.is_empty() { "" } else { " " };
-        let _ = write!(
-            message,
-            "{separator}The service refuses to detach {}. Look in the console whether it is still in the session; let go of what is out with the annotation gs.tencentcloud.dev/forget-instances or with spec.detachFailurePolicy.",
-            names(&open.stuck_inside)
-        );
-    }
-    message.push_str(" It is tried again every few minutes.");
-    message
+    reconciling(reason, words::work(open))
 }

@@ -141,19 +141,19 @@ fn a_doubt_says_until_when() {
     waiting(
         &[],
         Record { attach_until: LATER, ..Record::default() },
-        "An earlier attach of a was not answered and may still take effect until 2026-01-08T02:05:05Z; the operator detaches it again then.",
+        "An earlier attach of a may still take effect until 2026-01-08T02:05:05Z, since its answer or its record was lost; the operator detaches it again then.",
     );
     waiting(
         &["a"],
         Record { detach_until: LATER, ..Record::attached() },
-        "An earlier detach of a was not answered and may still take effect until 2026-01-08T02:05:05Z; the operator attaches it again then.",
+        "An earlier detach of a may still take effect until 2026-01-08T02:05:05Z, since its answer or its record was lost; the operator attaches it again then.",
     );
     let sooner = Record { detach_until: Some(NOW.plus(1)), ..Record::attached() };
     let latest = Record { detach_until: LATER, ..Record::attached() };
     told(&desired(&["a", "b", "c"]), &ledger(&[("a", sooner.clone()), ("b", latest), ("c", sooner)])).is(
         Mode::Reconciling,
         Reason::OutcomeUnknown,
-        "An earlier detach of b was not answered and may still take effect until 2026-01-08T02:05:05Z; the operator attaches it again then.",
+        "An earlier detach of b may still take effect until 2026-01-08T02:05:05Z, since its answer or its record was lost; the operator attaches it again then.",
     );
 }
 
@@ -210,7 +210,7 @@ fn a_failure_says_for_whom_and_what_the_service_said() {
     );
 }
 
-const CONSOLE: &str = "Look in the console whether it is still in the session; let go of what is out with the annotation gs.tencentcloud.dev/forget-instances or with spec.detachFailurePolicy.";
+const CONSOLE: &str = "Look in the console whether it is still there; let go of what is out with the annotation gs.tencentcloud.dev/forget-instances or with spec.detachFailurePolicy.";
 
 #[test]
 fn what_is_refused_for_good_needs_a_person() {
@@ -220,16 +220,20 @@ fn what_is_refused_for_good_needs_a_person() {
     let again = "It is tried again every few minutes.";
     let coded = failed(Operation::Attach, FailureReason::Refused, "ResourceNotFound.X", 5);
     stuck(&desired(&["a"]), &ledger(&[("a", coded)]), &format!("The service refuses to attach a (ResourceNotFound.X). {check} {again}"));
-    stuck(&desired(&[]), &ledger(&[("a", refused(Operation::Detach, 5))]), &format!("The service refuses to detach a. {CONSOLE} {again}"));
+    stuck(
+        &desired(&[]),
+        &ledger(&[("a", refused(Operation::Detach, 5))]),
+        &format!("The service refuses to detach a from session 1326. {CONSOLE} {again}"),
+    );
     stuck(
         &desired(&["a"]),
         &ledger(&[("a", refused(Operation::Attach, 6)), ("b", refused(Operation::Detach, 6))]),
-        &format!("The service refuses to attach a. {check} The service refuses to detach b. {CONSOLE} {again}"),
+        &format!("The service refuses to attach a. {check} The service refuses to detach b from session 1326. {CONSOLE} {again}"),
     );
     stuck(
         &deleting(),
         &ledger(&[("a", refused(Operation::Detach, 6))]),
-        &format!("The service refuses to detach a. {CONSOLE} {again}{LET_GO}"),
+        &format!("The service refuses to detach a from session 1326. {CONSOLE} {again}{LET_GO}"),
     );
 }
 
@@ -252,7 +256,7 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
         &desired(&["b"]),
         &after(GONE, attached(&["a"])),
         Reason::TargetMismatch,
-        "The service says that session 1326 does not exist (ResourceNotFound.SessionNotFound), but to other credentials than those that attached the instances, so this is not believed. Give the credentials back that were used before.",
+        "The service says that session 1326 does not exist (ResourceNotFound.SessionNotFound), but to other credentials than those that attached the instances (AKID), so this is not believed. Give the credentials back that were used before.",
     );
     let full = "The ledger is full (2000 instances): more are attached once others could be detached.";
     scene(&desired(&["a"]), &ledger(&[]), |scene| scene.full = true).is(Mode::Stalled, Reason::TooManyInstances, full);
@@ -303,12 +307,18 @@ fn a_move_says_from_where_to_where_and_what_it_waits_for() {
     told(&elsewhere, &ledger(&[("a", Record { attach_until: LATER, ..Record::default() })])).is(
         Mode::Reconciling,
         Reason::OutcomeUnknown,
-        "An earlier attach of a was not answered and may still take effect until 2026-01-08T02:05:05Z; the operator detaches it again then. The move to session 2 waits for that.",
+        "An earlier attach of a may still take effect until 2026-01-08T02:05:05Z, since its answer or its record was lost; the operator detaches it again then. The move to session 2 waits for that.",
     );
     told(&elsewhere, &ledger(&[("a", refused(Operation::Detach, 6))])).is(
         Mode::Stalled,
         Reason::InstancesRefused,
-        &format!("The service refuses to detach a. {CONSOLE} It is tried again every few minutes. The move to session 2 waits for that."),
+        &format!("The service refuses to detach a from session 1326. {CONSOLE} It is tried again every few minutes. The move to session 2 waits for that."),
+    );
+    let region = Desired { region: Some("ap-shanghai".into()), ..desired(&["a"]) };
+    told(&region, &attached(&["a"])).is(
+        Mode::Reconciling,
+        Reason::Progressing,
+        "Moving from session 1326 in no region to 1326 in ap-shanghai: 1 to detach.",
     );
 }
 
@@ -322,12 +332,14 @@ fn a_conflict_names_the_other_object() {
     waits(&desired(&["a"]), &ledger(&[]), conflict);
     waits(&desired(&[]), &ledger(&[]), conflict);
     waits(&desired(&["a"]), &after(GONE, ledger(&[])), conflict);
-    let leavings = format!("{conflict} 2 of its instances wait until arcade/lobby has them or does not want them.");
-    waits(&desired(&[]), &attached(&["a", "b"]), &leavings);
-    waits(&deleting(), &attached(&["a", "b"]), &format!("{leavings}{LET_GO}"));
+    let leavings = "2 of its instances wait until arcade/lobby has them or does not want them.";
+    waits(&desired(&[]), &attached(&["a", "b"]), &format!("{conflict} {leavings}"));
+    let going = "Session 1326 is driven by the StreamSession arcade/lobby: this one goes, and touches nothing that is the other's.";
+    waits(&deleting(), &attached(&["a", "b"]), &format!("{going} {leavings}{LET_GO}"));
     let one = format!("{conflict} 1 of its instances wait until arcade/lobby has them or does not want them.");
     waits(&desired(&[]), &ledger(&[("a", refused(Operation::Detach, 6))]), &one);
-    waits(&desired(&[]), &ledger(&[("a", Record { attach_until: LATER, ..Record::default() })]), &one);
+    let late = format!("{conflict} 1 of its instances wait until no earlier call for them can arrive any more (2026-01-08T02:05:05Z).");
+    waits(&desired(&[]), &ledger(&[("a", Record { attach_until: LATER, ..Record::default() })]), &late);
     scene(&desired(&["a"]), &after("AuthFailure.X", ledger(&[])), |scene| scene.standing = &behind).is(
         Mode::Stalled,
         Reason::CredentialsRejected,

@@ -45,9 +45,11 @@ impl Events {
         self.publish(object, type_, after.reason.as_str(), &after.message);
     }
 
-    /// Tells people, and the log, of something that happened once.
-    pub fn notice(&self, object: &StreamSession, notice: &Notice) {
+    /// Tells people, and the log, of something that happened once. `before`: the object that `notice` speaks of; `object`: as it was written then.
+    pub fn notice(&self, before: &StreamSession, object: &StreamSession, notice: &Notice) {
         let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+        let session = before.status.as_ref().and_then(|status| status.target.as_ref());
+        let session = session.map_or("", |target| target.session_id.as_str());
         let ids = notice.instances();
         let names = streamsession_protocol::conditions::names(&ids.iter().collect::<Vec<_>>());
         let (type_, reason, note) = match notice {
@@ -62,11 +64,11 @@ impl Events {
                 EventType::Warning,
                 "InstancesForgotten",
                 format!(
-                    "Taken for detached though the service never said so: {names}. Look in the console whether they still are in the session."
+                    "Taken for detached from session {session} though the service never said so: {names}. Look in the console whether they still are in it."
                 ),
             ),
             Notice::HandedOver(_) => {
-                (EventType::Normal, "InstancesHandedOver", format!("Left to the StreamSession that drives the session: {names}."))
+                (EventType::Normal, "InstancesHandedOver", format!("Left to the StreamSession that drives session {session}: {names}."))
             }
             Notice::Doubtful(_) => (
                 EventType::Warning,
@@ -76,7 +78,7 @@ impl Events {
                 ),
             ),
             Notice::Orphaned(_) => {
-                (EventType::Normal, "InstancesOrphaned", format!("Left in the old session, as spec.deletionPolicy says: {names}."))
+                (EventType::Normal, "InstancesOrphaned", format!("Left in session {session}, as spec.deletionPolicy says: {names}."))
             }
             Notice::Violated(what) => (EventType::Warning, "InvariantViolated", what.clone()),
         };

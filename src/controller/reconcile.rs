@@ -213,14 +213,14 @@ impl Shell {
         let Some(copy) = &self.copy else { return Response::Failed };
         let before = copy.status.as_ref().and_then(ledger::said);
         let outcome = self.object.write_status(copy, status).await;
-        if let (Outcome::Copy(copy), Some(after)) = (&outcome, &status.conditions) {
-            self.context.events.transition(copy, before.as_ref(), after);
+        if let (Outcome::Copy(written), Some(after)) = (&outcome, &status.conditions) {
+            self.context.events.transition(written, before.as_ref(), after);
             if self.displaced {
                 self.context.claims().reinstate(&self.key);
             }
             for notice in notices {
                 self.context.metrics.notice(&notice);
-                self.context.events.notice(copy, &notice);
+                self.context.events.notice(copy, written, &notice);
             }
         }
         self.wrote(outcome)

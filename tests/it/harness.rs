@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use devcluster::{Binaries, Cluster, report_to_stderr};
 use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Simulator};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus, crd_yaml};
+use streamsession_operator::controller::context::Fence;
 use streamsession_operator::gs::{Credentials, Endpoint, Source};
 use streamsession_operator::operator::{Error, Operator, Options, tuned};
 use tokio::net::TcpListener;
@@ -91,11 +93,12 @@ pub async fn eventually<T: std::fmt::Debug>(what: &str, mut look: impl AsyncFnMu
     }
 }
 
-/// An in-process operator under way.
-struct Running {
+/// An in-process operator under way. Dropped, it goes on with the test's runtime.
+pub struct Running {
     task: JoinHandle<Result<(), Error>>,
     stopping: CancellationToken,
     admin: std::net::SocketAddr,
+    pub fence: Fence,
 }
 
 /// A namespace, a simulator and an operator.
@@ -143,6 +146,7 @@ impl Lab {
         let sessions = Api::namespaced(client.clone(), &namespace);
         let lab = Self { namespace, client, sessions, simulator, options, running: None };
         lab.create_secret("tencent", "AKIDEXAMPLE", "SECRETEXAMPLE").await;
+        crate::say::listen(&lab);
         lab
     }
 
@@ -156,15 +160,26 @@ impl Lab {
     /// Starts the operator with a configuration of the test's own, such as that of a ServiceAccount.
     pub async fn start_operator_as(&mut self, config: Config, url: String) {
         assert!(self.running.is_none(), "an operator runs already");
+        self.running = Some(self.launch(config, url).await);
+    }
+
+    /// One more operator for the same objects.
+    pub async fn another_operator(&self) -> Running {
+        let config = config().await;
+        let url = config.cluster_url.to_string();
+        self.launch(config, url).await
+    }
+
+    async fn launch(&self, config: Config, url: String) -> Running {
         let client = Client::try_from(config).expect("a client");
         let operator = Operator::new(self.options.clone(), client, url).expect("an operator");
-        let readiness = operator.readiness();
+        let (readiness, fence) = (operator.readiness(), operator.fence());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let admin = listener.local_addr().expect("an address");
         let stopping = CancellationToken::new();
         let task = tokio::spawn(operator.run(listener, stopping.clone()));
-        self.running = Some(Running { task, stopping, admin });
         eventually("the operator is ready", async || readiness.missing().map_or(Ok(()), Err)).await;
+        Running { task, stopping, admin, fence }
     }
 
     /// Asks the operator to stop and waits until it has.
@@ -179,6 +194,21 @@ impl Lab {
         let running = self.running.take().expect("an operator");
         running.task.abort();
         let _ = running.task.await;
+    }
+
+    /// The fence of the operator that runs.
+    pub fn fence(&self) -> Fence {
+        self.running.as_ref().expect("an operator").fence.clone()
+    }
+
+    /// Waits until the metrics have this line.
+    pub async fn until_metric(&self, line: &str) {
+        let url = format!("http://{}/metrics", self.admin());
+        eventually(&format!("the metric {line}"), async || {
+            let text = reqwest::get(&url).await.expect("an answer").text().await.expect("a text");
+            if text.lines().any(|found| found == line) { Ok(()) } else { Err(text) }
+        })
+        .await;
     }
 
     /// Where the admin server listens.
@@ -228,6 +258,26 @@ impl Lab {
         self.sessions.patch(name, &PatchParams::default(), &Patch::Merge(json!({"metadata": metadata}))).await.expect("edited");
     }
 
+    /// Merges `status` into the object's status, as a person would with `kubectl edit --subresource=status`.
+    pub async fn edit_status(&self, name: &str, status: Value) {
+        let patch = Patch::Merge(json!({"status": status}));
+        self.sessions.patch_status(name, &PatchParams::default(), &patch).await.expect("edited");
+    }
+
+    /// Waits for an event about the object; answers its note.
+    pub async fn until_event(&self, name: &str, reason: &str) -> String {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        eventually(&format!("an event {reason} about {name}"), async || {
+            let events = events.list(&ListParams::default()).await.expect("events").items;
+            let about = |event: &&Event| event.regarding.as_ref().is_some_and(|regarding| regarding.name.as_deref() == Some(name));
+            let found = events.iter().filter(about).find(|event| event.reason.as_deref() == Some(reason));
+            found
+                .and_then(|event| event.note.clone())
+                .ok_or_else(|| format!("{:?}", events.iter().map(|event| &event.note).collect::<Vec<_>>()))
+        })
+        .await
+    }
+
     pub async fn edit_ids(&self, name: &str, ids: &[&str]) {
         self.edit(name, json!({"slaveInstanceIds": ids})).await;
     }
@@ -252,15 +302,28 @@ impl Lab {
 
     /// Waits until Ready is True for the newest generation and the simulator holds exactly `ids`, with nothing open in the ledger.
     pub async fn until_ready(&self, name: &str, ids: &[&str]) -> StreamSession {
+        self.until_ready_at(name, SESSION, ids).await
+    }
+
+    /// The same for another session.
+    pub async fn until_ready_at(&self, name: &str, session: &str, ids: &[&str]) -> StreamSession {
         let wanted: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
-        eventually(&format!("{name} is Ready with {ids:?}"), async || {
+        eventually(&format!("{name} is Ready with {ids:?} in {session}"), async || {
             let object = self.get(name).await;
             let status = object.status.clone().unwrap_or_default();
             let settled = status.unsettled_instances.is_empty() && status.pending_call.is_none();
+            let members = self.simulator.members(session);
             let (ready, _, _) = ready(&object);
-            if ready && settled && self.members() == wanted { Ok(object) } else { Err(format!("{status:?}, members {:?}", self.members())) }
+            if ready && settled && members == wanted { Ok(object) } else { Err(format!("{}, members {members:?}", brief(&status))) }
         })
         .await
+    }
+
+    /// A lab in a namespace of its own, whose operator calls the service of this one.
+    pub async fn neighbour(&self) -> Self {
+        let mut neighbour = Self::without_operator().await;
+        neighbour.options = Options { namespaces: neighbour.options.namespaces, ..self.options.clone() };
+        neighbour
     }
 
     /// Waits until Ready is False for `reason`; answers the message.
@@ -280,7 +343,7 @@ impl Lab {
         eventually(&format!("{name}: {what}"), async || {
             let object = self.get(name).await;
             let status = object.status.clone().unwrap_or_default();
-            if look(&status) { Ok(object) } else { Err(format!("{status:?}")) }
+            if look(&status) { Ok(object) } else { Err(brief(&status)) }
         })
         .await
     }
@@ -314,7 +377,7 @@ impl Lab {
     pub async fn until_gone(&self, name: &str) {
         eventually(&format!("{name} is gone"), async || match self.sessions.get_opt(name).await.expect("an answer") {
             None => Ok(()),
-            Some(object) => Err(format!("{:?}", object.status)),
+            Some(object) => Err(object.status.as_ref().map(brief).unwrap_or_default()),
         })
         .await;
     }
@@ -351,6 +414,15 @@ impl Lab {
 /// The service takes effect at once and answers late: time to do something meanwhile, and less than the call's deadline.
 pub fn slow() -> gs_simulator::Faults {
     gs_simulator::Faults { delay_ms: 1500, ..gs_simulator::Faults::default() }
+}
+
+/// The status with a few of its instances: printing thousands in each look would keep the operator waiting.
+fn brief(status: &StreamSessionStatus) -> String {
+    let mut status = status.clone();
+    let held = (status.attached_instance_ids.len(), status.unsettled_instances.len());
+    status.attached_instance_ids.truncate(5);
+    status.unsettled_instances.truncate(5);
+    format!("{status:?}, {held:?} instances attached and unsettled")
 }
 
 /// Ready for the newest generation, its reason and its message.
