@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::answer::Answer;
 use crate::claims::{Place, Standing};
 use crate::conditions::{Conditions, Counts};
-use crate::ids::InstanceId;
+use crate::ids::{InstanceId, SessionId};
 use crate::ledger::{Desired, Ledger};
 use crate::plan::Urgency;
 use crate::step::Journalled;
@@ -92,20 +92,30 @@ impl View {
     /// The endpoint whose clock and permits count: that of the ledger, or where a new one would be bound.
     #[must_use]
     pub fn endpoint(&self) -> &str {
-        match self.ledger() {
-            Some(Ledger { target: Some(target), records, journal, .. }) if !records.is_empty() || journal.is_some() => &target.endpoint,
-            _ => &self.desired.endpoint,
-        }
+        self.with(self.ledger()).0
     }
 
     /// The session that the object drives, or would: that of the ledger until it is empty, then that of the spec.
     #[must_use]
     pub fn place(&self) -> Place {
-        let session = match self.ledger() {
-            Some(Ledger { target: Some(target), records, journal, .. }) if !records.is_empty() || journal.is_some() => &target.session,
-            _ => &self.desired.session,
-        };
-        Place { endpoint: self.endpoint().into(), session: session.clone() }
+        let (endpoint, session) = self.with(self.ledger());
+        Place { endpoint: endpoint.into(), session: session.clone() }
+    }
+
+    /// Whether with `ledger` the object would drive another session than the copy shows, or the same one elsewhere: standing, clock and permits there
+    /// are not known yet.
+    #[must_use]
+    pub(crate) fn goes_on_elsewhere(&self, ledger: &Ledger) -> bool {
+        self.with(Some(ledger)) != self.with(self.ledger())
+    }
+
+    fn with<'a>(&'a self, ledger: Option<&'a Ledger>) -> (&'a str, &'a SessionId) {
+        match ledger {
+            Some(Ledger { target: Some(target), records, journal, .. }) if !records.is_empty() || journal.is_some() => {
+                (&target.endpoint, &target.session)
+            }
+            _ => (&self.desired.endpoint, &self.desired.session),
+        }
     }
 
     fn ledger(&self) -> Option<&Ledger> {

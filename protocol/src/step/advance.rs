@@ -90,6 +90,10 @@ impl Round<'_> {
         {
             plan.batch = split.next(&account.ledger, desired, now, allowed).or(plan.batch);
         }
+        if account.must_write && view.goes_on_elsewhere(&account.ledger) {
+            // First the old session is left in writing.
+            plan.batch = None;
+        }
         if let Some(batch) = plan.batch.take() {
             if self.credential.is_none() {
                 return Effect::Credentials;

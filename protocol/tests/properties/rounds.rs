@@ -152,7 +152,7 @@ fn calling<'a>(settings: &'a streamsession_protocol::step::Settings, object: &Vi
 }
 
 #[test]
-fn what_was_settled_without_a_permit_for_the_next_call_is_doubted_by_nobody() {
+fn a_session_is_left_in_writing_before_the_next_one_is_entered_and_nobody_doubts_the_answer() {
     let settings = settings();
     let attached = Ledger { records: [(id("a"), Record::attached())].into(), ..Ledger::default() };
     let target = Ledger::default().target_for(&view(Ledger::default()).desired, "AKID");
@@ -160,8 +160,7 @@ fn what_was_settled_without_a_permit_for_the_next_call_is_doubted_by_nobody() {
     object.desired.session = SessionId::parse("next").unwrap();
     let (mut round, object) = calling(&settings, &object);
 
-    assert_eq!(round.step(Response::Answer(done()), &at(Some(1_001), 1)), Effect::Permit);
-    let settle = round.step(Response::Permit(false), &at(Some(1_001), 1));
+    let settle = round.step(Response::Answer(done()), &at(Some(1_001), 1));
     let Effect::WriteStatus(settle, _) = settle else { panic!("the settle, not {settle:?}") };
     let object = written(&object, *settle);
     assert_eq!(object.status.found, Found::Ours(Ledger::default()), "the old session is left");
