@@ -146,7 +146,6 @@ impl Lab {
         let sessions = Api::namespaced(client.clone(), &namespace);
         let lab = Self { namespace, client, sessions, simulator, options, running: None };
         lab.create_secret("tencent", "AKIDEXAMPLE", "SECRETEXAMPLE").await;
-        crate::say::listen(&lab);
         lab
     }
 
