@@ -90,7 +90,7 @@ impl Round<'_> {
         {
             plan.batch = split.next(&account.ledger, desired, now, allowed).or(plan.batch);
         }
-        if account.must_write && view.goes_on_elsewhere(&account.ledger) {
+        if view.goes_on_elsewhere(&account.ledger) {
             // First the old session is left in writing.
             plan.batch = None;
         }

@@ -215,3 +215,19 @@ fn a_full_ledger_that_is_to_adopt_more_waits_for_a_permit_like_others() {
 
     assert!(matches!(end, Effect::End(End::AwaitPermit(_))), "{end:?}");
 }
+
+#[test]
+fn a_wait_that_ends_leaves_the_old_session_in_writing_too() {
+    let settings = settings();
+    let late = Record { detach_until: Some(ServiceTime(999)), ..Record::default() };
+    let target = Ledger::default().target_for(&view(Ledger::default()).desired, "AKID");
+    let mut object = view(Ledger { records: [(id("a"), late)].into(), target: Some(target), ..Ledger::default() });
+    object.desired.session = SessionId::parse("next").unwrap();
+    let mut round = Round::new(&settings, Memory::new(&settings), true);
+    round.step(Response::Started, &at(Some(1_000), 0));
+
+    let left = round.step(Response::Object(Some(object)), &at(Some(1_000), 0));
+
+    let Effect::WriteStatus(left, _) = left else { panic!("a write, not {left:?}") };
+    assert_eq!(left.found, Found::Ours(Ledger::default()));
+}
