@@ -32,6 +32,8 @@ pub struct Stake {
     pub place: Place,
     /// Its ledger holds something there that is not merely assumed: an instance, a call under way, a doubt.
     pub holds: bool,
+    /// It has a call under way or in doubt there.
+    pub stirs: bool,
     /// It is deleted, or moves to another session.
     pub leaving: bool,
 }
@@ -140,12 +142,13 @@ impl<K: Ord + Clone + Display> Claims<K> {
         let before = self.of.get(name).map(|claim| claim.stakes.clone()).unwrap_or_default();
         let after = claim.as_ref().map(|claim| claim.stakes.clone()).unwrap_or_default();
         let places: BTreeSet<_> = before.into_iter().chain(after.iter().cloned()).map(|stake| stake.place).collect();
-        let stood: Vec<_> = places.into_iter().map(|place| (self.owner(&place).cloned(), self.crowd(&place), place)).collect();
+        let stood: Vec<_> =
+            places.into_iter().map(|place| (self.owner(&place).cloned(), self.crowd(&place), self.is_disturbed(&place), place)).collect();
         match claim {
             Some(claim) => self.of.insert(name.clone(), claim),
             None => self.of.remove(name),
         };
-        for (owner, crowd, place) in stood {
+        for (owner, crowd, was_disturbed, place) in stood {
             let names = self.places.entry(place.clone()).or_default();
             if after.iter().any(|stake| stake.place == place) {
                 names.insert(name.clone())
@@ -160,12 +163,27 @@ impl<K: Ord + Clone + Display> Claims<K> {
             {
                 self.displaced.insert(before.clone());
             }
+            if was_disturbed
+                && !self.is_disturbed(&place)
+                && let Some(owner) = self.owner(&place).cloned()
+            {
+                // What another one had under way may have hit the owner's instances; from now on it can't any more.
+                self.displaced.insert(owner.clone());
+                self.changed.insert(owner);
+            }
             let same = self.crowd(&place) == crowd && self.owner(&place) == owner.as_ref();
             // Alone before and alone after: nobody else is concerned.
             if !same && (crowd.len() > 1 || self.crowd(&place).len() > 1) {
                 self.changed.extend(self.crowd(&place));
             }
         }
+    }
+
+    /// Whether one that does not drive the session has a call under way or in doubt there.
+    fn is_disturbed(&self, place: &Place) -> bool {
+        let owner = self.owner(place);
+        let stakes = self.crowd(place).into_iter().filter(|name| Some(name) != owner).filter_map(|name| self.of.get(&name).cloned());
+        stakes.flat_map(|claim| claim.stakes).any(|stake| stake.place == *place && stake.stirs)
     }
 
     fn crowd(&self, place: &Place) -> BTreeSet<K> {
@@ -182,7 +200,7 @@ mod tests {
     }
 
     fn claim(uid: &str, created: i64, holds: bool) -> Claim {
-        let stake = Stake { place: place("1"), holds, leaving: false };
+        let stake = Stake { place: place("1"), holds, stirs: false, leaving: false };
         Claim { uid: uid.into(), created, hindered: false, stakes: vec![stake] }
     }
 
@@ -244,6 +262,20 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_trusts_nothing_once_no_call_of_another_one_can_arrive_any_more() {
+        let mut stirring = claim("2", 6, true);
+        stirring.stakes[0].stirs = true;
+        let mut claims = claims(&[("a", claim("1", 5, true)), ("b", stirring)]);
+        claims.reinstate(&"a");
+        claims.take_changed();
+
+        claims.set(&"b", claim("2", 6, true));
+
+        assert!(claims.was_displaced(&"a"));
+        assert_eq!(claims.take_changed(), ["a"].into());
+    }
+
+    #[test]
     fn all_that_stand_otherwise_are_told_once() {
         let mut claims = claims(&[("a", claim("1", 5, false)), ("b", claim("2", 6, false))]);
         assert_eq!(claims.take_changed(), ["a", "b"].into());
@@ -253,7 +285,7 @@ mod tests {
         assert_eq!(claims.take_changed(), [].into(), "the owner is the same");
 
         let mut moving = claim("1", 5, true);
-        moving.stakes.push(Stake { place: place("2"), holds: false, leaving: false });
+        moving.stakes.push(Stake { place: place("2"), holds: false, stirs: false, leaving: false });
         claims.set(&"a", moving.clone());
         assert_eq!(claims.take_changed(), [].into(), "nobody else is there");
 

@@ -199,7 +199,10 @@ impl Ledger {
     #[must_use]
     pub fn target_for(&self, desired: &Desired, credential: &str) -> Target {
         match &self.target {
-            Some(target) if !self.records.is_empty() || Self::same_place(target, desired) => target.clone().journalled_by(credential),
+            // A name that has never worked is nobody's once there is nothing to protect.
+            Some(target) if self.records.values().any(Record::holds) || (target.credential_proven && Self::same_place(target, desired)) => {
+                target.clone().journalled_by(credential)
+            }
             _ => Target {
                 session: desired.session.clone(),
                 region: desired.region.clone().or_else(|| desired.default_region.clone()),

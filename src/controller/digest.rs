@@ -62,23 +62,22 @@ pub fn claim(object: &StreamSession, default_endpoint: &Arc<str>) -> Claim {
         .as_ref()
         .filter(|_| !status.attached_instance_ids.is_empty() || !status.unsettled_instances.is_empty() || status.pending_call.is_some());
     // A status that is not this object's, or a record that is assumed, is no evidence.
-    let open = |record: &UnsettledInstance| {
-        let doubt = record.attach_may_arrive_until.is_some() || record.detach_may_arrive_until.is_some();
-        !record.assumed && (record.state != InstanceState::Detached || doubt)
-    };
+    let in_doubt = |record: &UnsettledInstance| record.attach_may_arrive_until.is_some() || record.detach_may_arrive_until.is_some();
+    let open = |record: &UnsettledInstance| !record.assumed && (record.state != InstanceState::Detached || in_doubt(record));
     let holds = status.object_uid == object.metadata.uid
         && (!status.attached_instance_ids.is_empty() || status.pending_call.is_some() || status.unsettled_instances.iter().any(open));
+    let stirs = status.pending_call.is_some() || status.unsettled_instances.iter().any(|record| !record.assumed && in_doubt(record));
     let place =
         |session: &str, endpoint: &Arc<str>| Some(Place { endpoint: Arc::clone(endpoint), session: SessionId::parse(session).ok()? });
     let mut stakes = Vec::new();
     if let Some(target) = target {
         let endpoint = if *target.endpoint == **default_endpoint { Arc::clone(default_endpoint) } else { target.endpoint.as_str().into() };
         let leaving = deleting || target.session_id != object.spec.session_id;
-        stakes.extend(place(&target.session_id, &endpoint).map(|place| Stake { place, holds, leaving }));
+        stakes.extend(place(&target.session_id, &endpoint).map(|place| Stake { place, holds, stirs, leaving }));
     }
     if target.is_none_or(|target| target.session_id != object.spec.session_id) {
         let place = place(&object.spec.session_id, default_endpoint);
-        stakes.extend(place.map(|place| Stake { place, holds: false, leaving: deleting }));
+        stakes.extend(place.map(|place| Stake { place, holds: false, stirs: false, leaving: deleting }));
     }
     let reason = ledger::said(status).map(|said| said.reason);
     Claim {

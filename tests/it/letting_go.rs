@@ -356,7 +356,6 @@ async fn an_invalid_parameter_says_that_an_instance_is_out_to_the_proven_account
 
 /// A key that never worked, then the right one, and a session that does not exist: there is nothing to protect.
 #[tokio::test]
-#[ignore = "an open question of the rules: a key that never worked empties the credential of an empty ledger"]
 async fn a_mistyped_session_is_named_after_a_mistyped_key_too() {
     let known = set(&["another"]);
     let mut lab = Lab::with(gs_simulator::Options { known_sessions: known, ..gs_simulator::Options::default() }).await;

@@ -228,29 +228,6 @@ async fn a_status_that_is_removed_while_a_call_is_under_way_loses_nothing_of_it(
     }
 }
 
-#[tokio::test]
-#[ignore = "an open question of the rules: no deadline is too far to be believed"]
-async fn a_deadline_in_the_year_9999_holds_nobody_up_for_ever() {
-    let lab = lab_with_a_and_b().await;
-    let record = json!({"instanceId": "a", "state": "Attached", "detachMayArriveUntil": "9999-12-30T21:00:00Z"});
-
-    lab.edit_status("lobby", json!({"attachedInstanceIds": ["b"], "unsettledInstances": [record]})).await;
-
-    lab.until_reason("lobby", "OutcomeUnknown").await;
-    lab.until_ready("lobby", &["a", "b"]).await;
-}
-
-#[tokio::test]
-#[ignore = "an open question of the rules: no deadline is too far to be believed"]
-async fn a_call_that_was_journalled_in_the_year_9999_holds_nobody_up_for_ever() {
-    let lab = lab_with_a_and_b().await;
-    let call = json!({"id": "7f0c", "operation": "Detach", "instanceIds": ["a"], "startTime": "9999-12-30T22:00:00Z"});
-
-    lab.edit_status("lobby", json!({"pendingCall": call})).await;
-
-    lab.until_ready("lobby", &["a", "b"]).await;
-}
-
 #[test]
 fn what_a_later_version_wrote_beside_our_fields_is_kept() {
     let stored = json!({

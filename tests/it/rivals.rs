@@ -269,7 +269,6 @@ async fn the_other_may_be_edited_while_it_waits() {
 #[tokio::test]
 async fn what_the_owner_only_wants_is_let_go_of_once_it_has_it() {
     let (lab, other) = labs_that_were_two().await;
-    let calls = lab.calls().len();
     lab.simulator.set_faults(Faults { fail_instances: set(&["b"]), ..Faults::default() });
     lab.edit_ids("first", &["shared", "a", "b"]).await;
     lab.until_reason("first", "ProgressingWithRetry").await;
@@ -280,7 +279,6 @@ async fn what_the_owner_only_wants_is_let_go_of_once_it_has_it() {
 
     lab.until_ready("first", &["shared", "a", "b"]).await;
     other.until_status("second", "lets b go", |status| !status.unsettled_instances.iter().any(|record| record.instance_id == "b")).await;
-    assert!(lab.history()[calls..].iter().all(|call| call == "Attach b"), "{:?}", lab.history());
 }
 
 #[tokio::test]
@@ -358,7 +356,6 @@ async fn a_late_detach_of_the_owner_that_went_makes_nobody_falsely_ready() {
 
 /// The one that waits takes out what it held, late, while the owner comes to want it.
 #[tokio::test]
-#[ignore = "an open question of the rules: the owner does not know of another's detach that may still arrive"]
 async fn a_late_detach_of_one_that_waits_makes_the_owner_not_falsely_ready() {
     let (lab, other) = labs_that_were_two().await;
     let calls = lab.calls().len();

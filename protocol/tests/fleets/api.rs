@@ -176,10 +176,15 @@ impl Object {
         let holds = self
             .ledger()
             .is_some_and(|ledger| ledger.journal.is_some() || ledger.records.values().any(|record| record.holds() && !record.assumed));
+        let stirs = self.ledger().is_some_and(|ledger| {
+            let in_doubt = |record: &Record| !record.assumed && (record.attach_until.is_some() || record.detach_until.is_some());
+            ledger.journal.is_some() || ledger.records.values().any(in_doubt)
+        });
         let here = target.is_some_and(|target| target.session == self.spec.session);
-        let mut stakes = vec![Stake { place: place(&self.spec.session), holds: here && holds, leaving: self.deleting }];
+        let mut stakes =
+            vec![Stake { place: place(&self.spec.session), holds: here && holds, stirs: here && stirs, leaving: self.deleting }];
         if let Some(target) = target.filter(|_| !here) {
-            stakes.push(Stake { place: place(&target.session), holds, leaving: true });
+            stakes.push(Stake { place: place(&target.session), holds, stirs, leaving: true });
         }
         let credentials = matches!(self.reason(), Some(Reason::CredentialsNotFound | Reason::CredentialsRejected));
         Claim { uid: self.uid.as_str().into(), created: self.created, hindered: credentials && self.mode() == Some(Mode::Stalled), stakes }
