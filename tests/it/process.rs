@@ -75,12 +75,13 @@ impl Drop for Logs {
 /// Ends the process at once, wherever it is.
 pub async fn kill(process: &mut Child) {
     process.start_kill().expect("a process");
-    assert!(was_killed(end(process).await));
+    assert!(was_killed(end(process, "a kill").await));
 }
 
-/// Waits for the process to end.
-pub async fn end(process: &mut Child) -> ExitStatus {
-    timeout(DEADLINE, process.wait()).await.expect("in time").expect("a status")
+/// Waits for the process to end, as `what` makes it do.
+pub async fn end(process: &mut Child, what: &str) -> ExitStatus {
+    let ended = timeout(DEADLINE, process.wait()).await;
+    ended.unwrap_or_else(|_| panic!("{what}: the operator did not end within {DEADLINE:?}")).expect("a status")
 }
 
 pub fn was_killed(status: ExitStatus) -> bool {
