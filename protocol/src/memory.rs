@@ -6,7 +6,7 @@ use crate::answer::Answer;
 use crate::claims::Standing;
 use crate::conditions::Problem;
 use crate::effect::View;
-use crate::ids::JournalId;
+use crate::ids::{InstanceId, JournalId};
 use crate::ledger::{Journal, Ledger, Target};
 use crate::retry::Retry;
 use crate::split::Split;
@@ -95,6 +95,12 @@ impl Memory {
     #[must_use]
     pub fn owes_settle(&self) -> bool {
         self.own.iter().any(|own| matches!(own.stage, Stage::Answered(..)))
+    }
+
+    /// Instances of calls that were sent and are not accounted for in the object.
+    #[must_use]
+    pub fn open_instances(&self) -> Vec<&InstanceId> {
+        self.own.iter().filter(|own| own.stage != Stage::Journalled).flat_map(|own| &own.journal.instances).collect()
     }
 
     /// Takes note of the copy; says whether its spec is another one than before.

@@ -145,7 +145,7 @@ impl Ledger {
         let again = |ids: Vec<(ServiceTime, _)>| ids.into_iter().map(|(_, id)| id);
         let (operation, urgency, ids) = match (detach.is_empty(), attach.is_empty()) {
             (false, _) => (Operation::Detach, Urgency::Detach, detach.into_iter().chain(again(detach_again)).collect()),
-            (true, false) if detach_again.is_empty() => (Operation::Attach, Urgency::Attach, attach),
+            (true, false) => (Operation::Attach, Urgency::Attach, attach),
             (true, true) if attach_waits_longer => (Operation::Attach, Urgency::Retry, again(attach_again).collect()),
             _ => (Operation::Detach, Urgency::Retry, again(detach_again).collect::<Vec<&InstanceId>>()),
         };
@@ -214,6 +214,6 @@ mod tests {
         let records = [("a", failed(State::Unknown, Detach, 10)), ("b", Record::attached()), ("c", failed(State::Unknown, Attach, 1))];
 
         assert_eq!(next(&records, &["c", "d"], 100), (Detach, vec![id("a"), id("b")]));
-        assert_eq!(next(&records[..1], &["d"], 100), (Detach, vec![id("a")]), "before an addition that was not tried yet, too");
+        assert_eq!(next(&records[..1], &["d"], 100), (Attach, vec![id("d")]), "what was not tried yet does not wait for what has failed");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use streamsession_protocol::answer::{Answer, NothingDone, Verdict, is_too_large};
 use streamsession_protocol::claims::Standing;
+use streamsession_protocol::ids::InstanceId;
 use streamsession_protocol::step::{Effect, End, Journalled, Memory, Moment, Notice, Response, Round, Status};
 use streamsession_protocol::time::ServiceTime;
 use tokio_util::sync::CancellationToken;
@@ -115,7 +116,14 @@ pub async fn round(
         };
         let bucket = shell.bucket(&round);
         shell.context.metrics.round(end);
-        Finished { end, memory: Box::new(round.into_memory()), versions: shell.versions, bucket }
+        let memory = round.into_memory();
+        let open = memory.open_instances();
+        if end == End::Gone && !open.is_empty() {
+            // Somebody took the finalizer off, or the API server raced with a deletion (kubernetes/kubernetes#77988): nobody remembers them now.
+            let ids: Vec<_> = open.into_iter().map(InstanceId::as_str).collect();
+            warn!(?ids, "the object is gone while a call for these instances was under way: look in the console whether they are in the session");
+        }
+        Finished { end, memory: Box::new(memory), versions: shell.versions, bucket }
     }
     .instrument(span)
     .await
