@@ -13,7 +13,7 @@ impl Ledger {
     /// if they are about the same session. An earlier call for any of them may still arrive.
     #[must_use]
     pub fn rebuilt(found: Self, desired: &Desired, now: ServiceTime, validity: Validity) -> Self {
-        let until = validity.end(now);
+        let until = Self::last_arrival(now, validity);
         let target = found.target.unwrap_or_else(|| Target {
             session: desired.session.clone(),
             region: desired.region.clone().or_else(|| desired.default_region.clone()),
@@ -35,8 +35,13 @@ impl Ledger {
         if self.target.is_none() {
             self.target = Self::rebuilt(Self::default(), &Desired { instances: BTreeSet::new(), ..desired.clone() }, now, validity).target;
         }
-        self.assume(ids.iter().cloned(), validity.end(now));
+        self.assume(ids.iter().cloned(), Self::last_arrival(now, validity));
         ids.iter().all(|id| self.records.contains_key(id))
+    }
+
+    /// When no call of anybody can arrive any more: the clock of who made it may be ahead of ours.
+    fn last_arrival(now: ServiceTime, validity: Validity) -> ServiceTime {
+        validity.end(now).plus(validity.margin_seconds)
     }
 
     fn assume(&mut self, ids: impl Iterator<Item = InstanceId>, until: ServiceTime) {
@@ -118,7 +123,7 @@ mod tests {
     }
 
     fn tracked(ledger: &Ledger) -> BTreeSet<InstanceId> {
-        assert!(ledger.records.values().all(|record| *record == Record::assumed(ServiceTime(1_305))));
+        assert!(ledger.records.values().all(|record| *record == Record::assumed(ServiceTime(1_310))));
         ledger.records.keys().cloned().collect()
     }
 
@@ -172,7 +177,7 @@ mod tests {
         assert!(ledger.adopt(&ids(&["a", "b"]), &desired("1", &["c"]), NOW, VALIDITY));
 
         assert_eq!(ledger.records.get(&id("a")), Some(&Record::attached()));
-        assert_eq!(ledger.records.get(&id("b")), Some(&Record::assumed(ServiceTime(1_305))));
+        assert_eq!(ledger.records.get(&id("b")), Some(&Record::assumed(ServiceTime(1_310))));
         assert_eq!(ledger.records.len(), 2, "the spec's own are not assumed");
         assert!(ledger.target.is_some());
     }
@@ -184,7 +189,7 @@ mod tests {
 
         assert!(ledger.adopt(&ids(&["a"]), &desired("1", &[]), NOW, VALIDITY));
 
-        let known = Record { detach_until: late.detach_until, ..Record::assumed(ServiceTime(1_305)) };
+        let known = Record { detach_until: late.detach_until, ..Record::assumed(ServiceTime(1_310)) };
         assert_eq!(ledger.records.get(&id("a")), Some(&known));
     }
 

@@ -121,7 +121,10 @@ pub async fn round(
         if end == End::Gone && !open.is_empty() {
             // Somebody took the finalizer off, or the API server raced with a deletion (kubernetes/kubernetes#77988): nobody remembers them now.
             let ids: Vec<_> = open.into_iter().map(InstanceId::as_str).collect();
-            warn!(?ids, "the object is gone while a call for these instances was under way: look in the console whether they are in the session");
+            warn!(
+                ?ids,
+                "the object is gone while a call for these instances was under way: look in the console whether they are in the session"
+            );
         }
         Finished { end, memory: Box::new(memory), versions: shell.versions, bucket }
     }

@@ -120,3 +120,10 @@ fn removes_absent(setting: Setting) -> Setting {
 fn every_promise_is_kept_with_two_instances_in_every_service() {
     no_promise_is_broken(vec![two_ids(setting("two instances", 1, &[(Edit, 1), (Delete, 1), (Loss, 1), (Refusal, 1)]))]);
 }
+
+#[test]
+fn every_promise_is_kept_when_a_ledger_is_lost_between_two_clocks() {
+    let setting = setting("two operators whose clocks differ, a lost ledger", 2, &[(Intrude, 1), (Delete, 1), (Loss, 1), (Wipe, 1)]);
+    let service = Service { add_present_ok: Some(true), remove_absent_ok: Some(true) };
+    no_promise_is_broken(vec![two_operators(Setting { lags: true, service, ..setting })]);
+}
