@@ -279,6 +279,8 @@ async fn what_the_owner_only_wants_is_let_go_of_once_it_has_it() {
 
     lab.until_ready("first", &["shared", "a", "b"]).await;
     other.until_status("second", "lets b go", |status| !status.unsettled_instances.iter().any(|record| record.instance_id == "b")).await;
+    let note = other.until_event("second", "InstancesHandedOver").await;
+    assert!(note.ends_with(": b."), "{note}");
 }
 
 #[tokio::test]
