@@ -383,10 +383,20 @@ impl Lab {
 
     /// The operator's writes to StreamSessions of this namespace so far, as the API server's audit log tells; `verb/subresource`.
     pub fn writes(&self) -> Vec<String> {
+        self.written().into_iter().map(|(_, write)| write).collect()
+    }
+
+    /// Those to the object of that name.
+    pub fn writes_of(&self, name: &str) -> Vec<String> {
+        self.written().into_iter().filter(|(written, _)| written == name).map(|(_, write)| write).collect()
+    }
+
+    fn written(&self) -> Vec<(String, String)> {
         let log = std::fs::read_to_string(cluster().audit_log()).expect("the audit log");
         // All tests share the log: only this namespace's lines are worth parsing.
         let lines = log.lines().filter(|line| line.contains(&self.namespace));
         let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         lines
             .filter(|event| {
                 event["objectRef"]["namespace"] == self.namespace.as_str()
@@ -395,8 +405,20 @@ impl Lab {
                     && ["create", "update", "patch", "delete"].iter().any(|verb| event["verb"] == *verb)
                     && event["requestURI"].as_str().is_some_and(|uri| uri.contains("fieldManager=streamsession-operator"))
             })
-            .map(|event| format!("{}/{}", event["verb"].as_str().unwrap_or(""), event["objectRef"]["subresource"].as_str().unwrap_or("")))
+            .map(|event| {
+                let object = &event["objectRef"];
+                (text(&object["name"]), format!("{}/{}", text(&event["verb"]), text(&object["subresource"])))
+            })
             .collect()
+    }
+
+    /// Waits until the audit log shows at least `count` writes to the object.
+    pub async fn until_written(&self, name: &str, count: usize) {
+        eventually(&format!("{count} writes to {name}"), async || {
+            let writes = self.writes_of(name);
+            if writes.len() >= count { Ok(()) } else { Err(format!("{writes:?}")) }
+        })
+        .await;
     }
 
     /// Waits until the audit log shows `count` writes, and no more of them.

@@ -148,7 +148,7 @@ async fn a_finalizer_without_a_ledger_makes_the_ids_of_the_spec_assumed() {
     create_with_finalizer(&lab, "lobby", FINALIZER).await;
 
     let message = lab.until_reason("lobby", "LedgerLost").await;
-    assert!(message.contains("in the record without evidence"), "{message}");
+    assert!(message.starts_with("In the record without evidence"), "{message}");
     let object = lab
         .until_status("lobby", "its instances are attached and confirmed", |status| {
             status.unsettled_instances.is_empty() && status.attached_instances > Some(0)
