@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gs_simulator::{Faults, Operation, Refusing};
+use gs_simulator::{EXAMPLE_SECRET_ID, Faults, Operation, Refusing};
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use streamsession_operator::api::v1alpha1::StreamSession;
@@ -106,6 +106,15 @@ async fn lab_with_long_signatures() -> Lab {
     lab
 }
 
+/// Waits for so many calls. Looking at them, or at the object, would cost the operator's time.
+async fn until_arrivals(lab: &Lab, count: u64) {
+    eventually(&format!("{count} arrivals"), async || {
+        let arrivals = lab.simulator.stats().by_key.get(EXAMPLE_SECRET_ID).map_or(0, |key| key.arrivals);
+        if arrivals >= count { Ok(()) } else { Err(format!("{arrivals}")) }
+    })
+    .await;
+}
+
 /// An object with this status, as if it had come to it by itself.
 async fn create_with(lab: &Lab, ids: &[String], mut status: Value) {
     let object = json!({
@@ -139,8 +148,7 @@ async fn a_full_ledger_attaches_nobody_new_says_so_and_goes_on_once_there_is_roo
 
     lab.start_operator().await;
 
-    // Looking at it costs more than a look at the simulator.
-    lab.until_calls(2).await;
+    until_arrivals(&lab, 2).await;
     let message = lab.until_reason("lobby", "TooManyInstances").await;
     assert!(message.contains("2000") && message.contains("gs.tencentcloud.dev/forget-instances"), "{message}");
     assert!(lab.members().len() == 2000 && !lab.members().contains("new-0"), "{:?}", lab.history().len());
@@ -177,7 +185,7 @@ async fn the_largest_status_that_there_can_be_is_written() {
 
     lab.start_operator().await;
 
-    lab.until_calls(3).await;
+    until_arrivals(&lab, 3).await;
     lab.until_status("lobby", "answers are written", |status| status.last_call.is_some() && status.unsettled_instances.len() == 2000).await;
     let metrics = reqwest::get(format!("http://{}/metrics", lab.admin())).await.expect("an answer").text().await.expect("a text");
     assert!(!metrics.contains(r#"streamsession_object_writes_total{outcome="failed"}"#), "{metrics}");
