@@ -182,8 +182,8 @@ impl<K: Ord + Clone + Display> Claims<K> {
     /// Whether one that does not drive the session has a call under way or in doubt there.
     fn is_disturbed(&self, place: &Place) -> bool {
         let owner = self.owner(place);
-        let stakes = self.crowd(place).into_iter().filter(|name| Some(name) != owner).filter_map(|name| self.of.get(&name).cloned());
-        stakes.flat_map(|claim| claim.stakes).any(|stake| stake.place == *place && stake.stirs)
+        let others = self.places.get(place).into_iter().flatten().filter(|name| Some(*name) != owner);
+        others.filter_map(|name| self.of.get(name)).flat_map(|claim| &claim.stakes).any(|stake| stake.place == *place && stake.stirs)
     }
 
     fn crowd(&self, place: &Place) -> BTreeSet<K> {

@@ -107,6 +107,18 @@ impl Desired {
         self.session != target.session || (self.region.is_some() && self.region != target.region)
     }
 
+    /// The target of a ledger that starts now.
+    #[must_use]
+    pub fn target(&self, credential: Option<String>) -> Target {
+        Target {
+            session: self.session.clone(),
+            region: self.region.clone().or_else(|| self.default_region.clone()),
+            endpoint: self.endpoint.clone(),
+            credential,
+            credential_proven: false,
+        }
+    }
+
     /// Who is to be in the session that a ledger with this target is about: nobody, if the object is deleted or moves to another one.
     #[must_use]
     pub fn at(&self, target: Option<&Target>) -> Wish<'_> {
@@ -203,13 +215,7 @@ impl Ledger {
             Some(target) if self.records.values().any(Record::holds) || (target.credential_proven && Self::same_place(target, desired)) => {
                 target.clone().journalled_by(credential)
             }
-            _ => Target {
-                session: desired.session.clone(),
-                region: desired.region.clone().or_else(|| desired.default_region.clone()),
-                endpoint: desired.endpoint.clone(),
-                credential: Some(credential.to_owned()),
-                credential_proven: false,
-            },
+            _ => desired.target(Some(credential.to_owned())),
         }
     }
 

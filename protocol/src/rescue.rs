@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::ids::InstanceId;
-use crate::ledger::{Desired, Ledger, Target};
+use crate::ledger::{Desired, Ledger};
 use crate::record::{Record, Want};
 use crate::time::{ServiceTime, Validity, over};
 
@@ -14,13 +14,7 @@ impl Ledger {
     #[must_use]
     pub fn rebuilt(found: Self, desired: &Desired, now: ServiceTime, validity: Validity) -> Self {
         let until = Self::last_arrival(now, validity);
-        let target = found.target.unwrap_or_else(|| Target {
-            session: desired.session.clone(),
-            region: desired.region.clone().or_else(|| desired.default_region.clone()),
-            endpoint: desired.endpoint.clone(),
-            credential: None,
-            credential_proven: false,
-        });
+        let target = found.target.unwrap_or_else(|| desired.target(None));
         let mut ledger = Self { target: Some(target), ..Self::default() };
         let kept = found.records.into_iter().filter(|(_, record)| record.holds()).map(|(id, _)| id);
         ledger.assume(kept.chain(found.journal.into_iter().flat_map(|journal| journal.instances)), until);
@@ -32,9 +26,7 @@ impl Ledger {
 
     /// A person knows of these instances: they join the ledger, up to its bound. Says whether all of them are in it now.
     pub fn adopt(&mut self, ids: &BTreeSet<InstanceId>, desired: &Desired, now: ServiceTime, validity: Validity) -> bool {
-        if self.target.is_none() {
-            self.target = Self::rebuilt(Self::default(), &Desired { instances: BTreeSet::new(), ..desired.clone() }, now, validity).target;
-        }
+        self.target.get_or_insert_with(|| desired.target(None));
         self.assume(ids.iter().cloned(), Self::last_arrival(now, validity));
         ids.iter().all(|id| self.records.contains_key(id))
     }
@@ -91,7 +83,7 @@ mod tests {
     use super::*;
     use crate::answer::Operation;
     use crate::ids::{JournalId, SessionId};
-    use crate::ledger::{DeletionPolicy, Journal};
+    use crate::ledger::{DeletionPolicy, Journal, Target};
     use crate::record::{Refusals, State};
 
     const VALIDITY: Validity = Validity { signature_seconds: 300, margin_seconds: 5 };
@@ -119,7 +111,7 @@ mod tests {
     }
 
     fn target(session: &str) -> Target {
-        Ledger::rebuilt(Ledger::default(), &desired(session, &[]), NOW, VALIDITY).target.unwrap()
+        desired(session, &[]).target(None)
     }
 
     fn tracked(ledger: &Ledger) -> BTreeSet<InstanceId> {
