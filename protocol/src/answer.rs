@@ -256,6 +256,15 @@ mod tests {
     }
 
     #[test]
+    fn a_call_that_named_too_many_is_told_from_other_errors() {
+        for code in ["RequestSizeLimitExceeded", "RequestSizeLimitExceeded.X", "ResponseSizeLimitExceeded"] {
+            assert!(is_too_large(code), "{code}");
+            assert_eq!(verdict(code), Verdict::Unclear, "{code}");
+        }
+        assert!(!is_too_large("LimitExceeded"));
+    }
+
+    #[test]
     fn the_outcomes_of_a_call_are_those_of_its_ids() {
         let all: Vec<_> = ["a", "b", "c", "d"].iter().map(|text| InstanceId::parse(text).unwrap()).collect();
         let verdict =

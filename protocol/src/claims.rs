@@ -172,8 +172,8 @@ impl<K: Ord + Clone + Display> Claims<K> {
                 self.changed.insert(owner);
             }
             let same = self.crowd(&place) == crowd && self.owner(&place) == owner.as_ref();
-            // Alone before and alone after: nobody else is concerned.
-            if !same && (crowd.len() > 1 || self.crowd(&place).len() > 1) {
+            // The first one there concerns nobody else.
+            if !same && !crowd.is_empty() {
                 self.changed.extend(self.crowd(&place));
             }
         }

@@ -232,3 +232,46 @@ pub struct Moment {
     /// Whether this process may still act. It saves calls; no promise rests on it.
     pub may_act: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Record;
+    use crate::testing::{desired, id, ledger, view};
+
+    /// An object whose ledger is about session 1 and whose spec is about session 2, at another endpoint.
+    fn on_the_move(ledger: Ledger) -> View {
+        View { desired: Desired { endpoint: "elsewhere".into(), ..desired("2", &[]) }, ..view(ledger, &[]) }
+    }
+
+    fn place(endpoint: &str, session: &str) -> Place {
+        Place { endpoint: endpoint.into(), session: SessionId::parse(session).unwrap() }
+    }
+
+    #[test]
+    fn an_object_drives_the_session_of_its_ledger_until_that_is_empty() {
+        let held = ledger(&[("a", Record::attached())]);
+        let moving = on_the_move(held.clone());
+        assert_eq!((moving.endpoint(), moving.place()), ("gs.tencentcloudapi.com", place("gs.tencentcloudapi.com", "1")));
+        assert!(moving.goes_on_elsewhere(&ledger(&[])) && !moving.goes_on_elsewhere(&held));
+
+        let moved = on_the_move(ledger(&[]));
+        assert_eq!((moved.endpoint(), moved.place()), ("elsewhere", place("elsewhere", "2")));
+        assert!(!moved.goes_on_elsewhere(&Ledger::default()));
+
+        let lost = Found::Lost { why: "a copy".into(), remains: held };
+        let lost = View { status: Status { found: lost, ..moved.status.clone() }, ..moved.clone() };
+        assert_eq!(lost.place(), moving.place());
+        let new = View { status: Status { found: Found::New, ..moved.status.clone() }, ..moved.clone() };
+        assert_eq!(new.place(), moved.place());
+    }
+
+    #[test]
+    fn a_notice_names_whom_it_is_about() {
+        let ids = vec![id("a")];
+        for notice in [Notice::Forgotten, Notice::HandedOver, Notice::Doubtful, Notice::Orphaned] {
+            assert_eq!(notice(ids.clone()).instances(), ids);
+        }
+        assert!(Notice::Rebuilt("lost".into()).instances().is_empty());
+    }
+}

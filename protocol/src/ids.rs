@@ -110,3 +110,35 @@ impl<'a> InOrder<'a> {
         self.0.peek().is_some_and(|next| *next == id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{id, ids};
+
+    #[test]
+    fn an_id_is_printable_and_of_bounded_length() {
+        let longest = "x".repeat(InstanceId::LENGTH_MAX);
+        assert_eq!(InstanceId::parse(&longest).unwrap().as_str(), longest);
+        assert_eq!(InstanceId::parse(&(longest + "x")), Err(InvalidId::TooLong));
+        assert_eq!(InstanceId::parse(""), Err(InvalidId::Empty));
+        for text in ["a b", "a\n", "\u{e9}"] {
+            assert_eq!(SessionId::parse(text), Err(InvalidId::Character), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_text_is_said() {
+        assert_eq!(InvalidId::Empty.to_string(), "it is empty");
+        assert_eq!(InvalidId::TooLong.to_string(), "it has more than 128 characters");
+        assert_eq!(InvalidId::Character.to_string(), "it may hold printable ASCII characters only, and no space");
+    }
+
+    #[test]
+    fn ids_are_found_in_their_order() {
+        let known = ids(&["b", "c", "e"]);
+        let mut known = InOrder::of(&known);
+        let found: Vec<_> = ["a", "b", "d", "e", "e", "f"].into_iter().filter(|text| known.has(&id(text))).collect();
+        assert_eq!(found, ["b", "e", "e"]);
+    }
+}

@@ -114,67 +114,12 @@ pub fn may_call(view: &View, ledger: &Ledger, journal: &Journal, standing: &Stan
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conditions::{Conditions, Counts, Reason};
-    use crate::effect::{Asked, Handled};
-    use crate::ids::{JournalId, SessionId};
-    use crate::ledger::{Desired, Target};
-
-    const NOW: ServiceTime = ServiceTime(1_000);
-
-    fn id(text: &str) -> InstanceId {
-        InstanceId::parse(text).unwrap()
-    }
-
-    fn ledger(records: &[(&str, Record)]) -> Ledger {
-        let target = Target {
-            session: SessionId::parse("1").unwrap(),
-            region: None,
-            endpoint: "e".into(),
-            credential: None,
-            credential_proven: false,
-        };
-        Ledger {
-            target: Some(target),
-            records: records.iter().map(|(text, record)| (id(text), record.clone())).collect(),
-            ..Ledger::default()
-        }
-    }
+    use crate::conditions::{Conditions, Reason};
+    use crate::testing::{self, NOW, id, journal, ledger, view};
 
     fn status(ledger: Ledger, mode: Mode) -> Status {
         let conditions = Conditions { mode, reason: Reason::UpToDate, message: String::new() };
-        Status {
-            observed_generation: 1,
-            conditions: Some(conditions),
-            counts: Counts::default(),
-            handled: Handled::default(),
-            found: Found::Ours(ledger),
-        }
-    }
-
-    fn view(ledger: Ledger, wanted: &[&str]) -> View {
-        let desired = Desired {
-            session: SessionId::parse("1").unwrap(),
-            region: None,
-            default_region: None,
-            endpoint: "e".into(),
-            instances: wanted.iter().map(|text| id(text)).collect(),
-            deleting: false,
-            deletion_policy: DeletionPolicy::Delete,
-            forgets_failures: false,
-        };
-        View {
-            uid: "u".into(),
-            generation: 1,
-            finalizer: true,
-            desired,
-            asked: Asked::default(),
-            status: status(ledger, Mode::Reconciling),
-        }
-    }
-
-    fn journal(operation: Operation, ids: &[&str]) -> Journal {
-        let instances = ids.iter().map(|text| id(text)).collect();
-        Journal { id: JournalId("j".into()), operation, instances, start_time: NOW }
+        Status { conditions: Some(conditions), ..testing::status(ledger) }
     }
 
     fn writes(before: Ledger, after: Ledger, grounds: &Grounds) -> Result<(), Violation> {
@@ -206,6 +151,16 @@ mod tests {
         assert!(writes(late(1_000), ledger(&[]), &Grounds::default()).is_ok());
         let attach = ledger(&[("a", Record { attach_until: Some(ServiceTime(5)), ..Record::default() })]);
         assert!(writes(attach, ledger(&[]), &Grounds::default()).is_err(), "an attach that may have arrived is looked for first");
+    }
+
+    #[test]
+    fn a_ledger_is_no_larger_than_a_status_can_hold() {
+        let of = |count| {
+            let texts: Vec<_> = (0..count).map(|n| n.to_string()).collect();
+            ledger(&texts.iter().map(|text| (text.as_str(), Record::attached())).collect::<Vec<_>>())
+        };
+        assert!(writes(ledger(&[]), of(Ledger::RECORDS_MAX), &Grounds::default()).is_ok());
+        assert!(writes(ledger(&[]), of(Ledger::RECORDS_MAX + 1), &Grounds::default()).unwrap_err().contains("2001 records"));
     }
 
     #[test]

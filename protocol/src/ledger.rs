@@ -355,23 +355,11 @@ mod tests {
     use super::*;
     use crate::answer::NothingDone;
     use crate::plan::Allowed;
+    use crate::testing::{id, journal};
     use Operation::{Attach, Detach};
 
-    fn id(text: &str) -> InstanceId {
-        InstanceId::parse(text).unwrap()
-    }
-
-    fn desired(ids: &[&str]) -> Desired {
-        Desired {
-            session: SessionId::parse("132").unwrap(),
-            region: None,
-            default_region: None,
-            endpoint: "gs.tencentcloudapi.com".into(),
-            instances: ids.iter().map(|text| id(text)).collect(),
-            deleting: false,
-            deletion_policy: DeletionPolicy::Delete,
-            forgets_failures: false,
-        }
+    fn desired(instances: &[&str]) -> Desired {
+        crate::testing::desired("1", instances)
     }
 
     /// A ledger of the proven credential `AKID` with these records and an open call.
@@ -379,12 +367,7 @@ mod tests {
         Ledger {
             target: Some(Target { credential_proven: true, ..Ledger::default().target_for(&desired(&[]), "AKID") }),
             records: records.iter().map(|(text, state)| (id(text), Record { state: *state, ..Record::default() })).collect(),
-            journal: Some(Journal {
-                id: JournalId("j".into()),
-                operation,
-                instances: called.iter().map(|text| id(text)).collect(),
-                start_time: ServiceTime(1_000),
-            }),
+            journal: Some(journal(operation, called)),
             last_call: None,
         }
     }

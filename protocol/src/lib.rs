@@ -25,4 +25,6 @@ pub mod retry;
 pub mod rival;
 pub mod split;
 pub mod step;
+#[cfg(test)]
+mod testing;
 pub mod time;

@@ -161,14 +161,9 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::SessionId;
-    use crate::ledger::DeletionPolicy;
     use crate::record::{Failure, FailureReason, State};
+    use crate::testing::{NOW, desired, id, ledger};
     use Operation::{Attach, Detach};
-
-    fn id(text: &str) -> InstanceId {
-        InstanceId::parse(text).unwrap()
-    }
 
     fn failed(state: State, operation: Operation, seconds: i64) -> Record {
         let (reason, time) = (FailureReason::Refused, ServiceTime(seconds));
@@ -176,18 +171,7 @@ mod tests {
     }
 
     fn next(records: &[(&str, Record)], wanted: &[&str], batch_size_max: usize) -> (Operation, Vec<InstanceId>) {
-        let ledger = Ledger { records: records.iter().map(|(text, record)| (id(text), record.clone())).collect(), ..Ledger::default() };
-        let desired = Desired {
-            session: SessionId::parse("132").unwrap(),
-            region: None,
-            default_region: None,
-            endpoint: "gs.tencentcloudapi.com".into(),
-            instances: wanted.iter().map(|text| id(text)).collect(),
-            deleting: false,
-            deletion_policy: DeletionPolicy::Delete,
-            forgets_failures: false,
-        };
-        let batch = ledger.plan(&desired, ServiceTime(1_000), Due::ALL, batch_size_max, Allowed::All).batch.unwrap();
+        let batch = ledger(records).plan(&desired("1", wanted), NOW, Due::ALL, batch_size_max, Allowed::All).batch.unwrap();
         (batch.operation, batch.instances)
     }
 

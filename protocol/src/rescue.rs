@@ -82,33 +82,9 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::answer::Operation;
-    use crate::ids::{JournalId, SessionId};
-    use crate::ledger::{DeletionPolicy, Journal, Target};
+    use crate::ledger::{Journal, Target};
     use crate::record::{Refusals, State};
-
-    const VALIDITY: Validity = Validity { signature_seconds: 300, margin_seconds: 5 };
-    const NOW: ServiceTime = ServiceTime(1_000);
-
-    fn id(text: &str) -> InstanceId {
-        InstanceId::parse(text).unwrap()
-    }
-
-    fn ids(texts: &[&str]) -> BTreeSet<InstanceId> {
-        texts.iter().map(|text| id(text)).collect()
-    }
-
-    fn desired(session: &str, instances: &[&str]) -> Desired {
-        Desired {
-            session: SessionId::parse(session).unwrap(),
-            region: None,
-            default_region: None,
-            endpoint: "gs.tencentcloudapi.com".into(),
-            instances: ids(instances),
-            deleting: false,
-            deletion_policy: DeletionPolicy::Delete,
-            forgets_failures: false,
-        }
-    }
+    use crate::testing::{NOW, VALIDITY, desired, id, ids, journal};
 
     fn target(session: &str) -> Target {
         desired(session, &[]).target(None)
@@ -133,12 +109,7 @@ mod tests {
         let found = Ledger {
             target: Some(target("1")),
             records: [(id("x"), Record::attached()), (id("void"), Record::default())].into(),
-            journal: Some(Journal {
-                id: JournalId("j".into()),
-                operation: Operation::Attach,
-                instances: vec![id("y")],
-                start_time: ServiceTime(0),
-            }),
+            journal: Some(Journal { start_time: ServiceTime(0), ..journal(Operation::Attach, &["y"]) }),
             last_call: None,
         };
         let same = Ledger::rebuilt(found.clone(), &desired("1", &["a"]), NOW, VALIDITY);

@@ -103,33 +103,12 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::SessionId;
-    use crate::ledger::{DeletionPolicy, Desired};
-
-    const NOW: ServiceTime = ServiceTime(1_000);
-
-    fn id(text: &str) -> InstanceId {
-        InstanceId::parse(text).unwrap()
-    }
-
-    fn ids(texts: &[&str]) -> BTreeSet<InstanceId> {
-        texts.iter().map(|text| id(text)).collect()
-    }
+    use crate::testing::{NOW, desired, id, ids};
 
     fn conceded(record: Record, wanted: &[&str], holds: &[&str], claims: &[&str]) -> (Concession, Ledger) {
-        let desired = Desired {
-            session: SessionId::parse("1").unwrap(),
-            region: None,
-            default_region: None,
-            endpoint: "e".into(),
-            instances: ids(wanted),
-            deleting: false,
-            deletion_policy: DeletionPolicy::Delete,
-            forgets_failures: false,
-        };
         let mut ledger = Ledger { records: [(id("a"), record)].into(), ..Ledger::default() };
         let owner = Owner { holds: ids(holds), claims: ids(claims) };
-        let concession = ledger.concede(Some(&owner), desired.at(None), NOW);
+        let concession = ledger.concede(Some(&owner), desired("1", wanted).at(None), NOW);
         (concession, ledger)
     }
 

@@ -91,7 +91,7 @@ impl Split {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::JournalId;
+    use crate::testing::{id, journal};
 
     /// Calls that it takes until nothing is open, with a service that refuses a call of any `bad` id; the rest succeeds.
     fn calls(count: usize, bad: &[usize]) -> (usize, usize) {
@@ -110,7 +110,7 @@ mod tests {
                 Verdict::Processed { succeeded: instances.iter().cloned().collect(), refused: [].into() }
             };
             let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
-            let journal = Journal { id: JournalId("j".into()), operation: Operation::Attach, instances, start_time: ServiceTime(0) };
+            let journal = Journal { instances, ..journal(Operation::Attach, &[]) };
             split = Split::after(split, &journal, &answer, false);
             match &split {
                 Some(open) if !open.is_fruitless() => instances = open.open.last().unwrap().clone(),
@@ -134,18 +134,11 @@ mod tests {
 
     #[test]
     fn a_part_that_was_not_done_stays_open() {
-        let ids: Vec<_> = ["a", "b"].iter().map(|id| InstanceId::parse(id).unwrap()).collect();
         let answer = |verdict| Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
-        let journal = |instances: &[InstanceId]| Journal {
-            id: JournalId("j".into()),
-            operation: Operation::Attach,
-            instances: instances.to_vec(),
-            start_time: ServiceTime(0),
-        };
-        let split = Split::after(None, &journal(&ids), &answer(Verdict::Unclear), false);
+        let split = Split::after(None, &journal(Operation::Attach, &["a", "b"]), &answer(Verdict::Unclear), false);
 
-        let split = Split::after(split, &journal(&ids[..1]), &answer(Verdict::Unanswered), false).unwrap();
+        let split = Split::after(split, &journal(Operation::Attach, &["a"]), &answer(Verdict::Unanswered), false).unwrap();
 
-        assert_eq!(split.open.last().unwrap(), &ids[..1]);
+        assert_eq!(split.open.last().unwrap(), &[id("a")]);
     }
 }

@@ -150,7 +150,8 @@ fn a_doubt_says_until_when() {
     );
     let sooner = Record { detach_until: Some(NOW.plus(1)), ..Record::attached() };
     let latest = Record { detach_until: LATER, ..Record::attached() };
-    told(&desired(&["a", "b", "c"]), &ledger(&[("a", sooner.clone()), ("b", latest), ("c", sooner)])).is(
+    // Of two that wait equally long the first one is named.
+    told(&desired(&["a", "b", "c", "d"]), &ledger(&[("a", sooner.clone()), ("b", latest.clone()), ("c", latest), ("d", sooner)])).is(
         Mode::Reconciling,
         Reason::OutcomeUnknown,
         "An earlier detach of b may still take effect until 2026-01-08T02:05:05Z, since its answer or its record was lost; the operator attaches it again then.",
@@ -182,6 +183,12 @@ fn a_failure_says_for_whom_and_what_the_service_said() {
         &six,
         &ledger(&six.map(|id| (id, refused(Operation::Attach, 1)))),
         "The service refused a, b, c, d, e and 1 more; the operator tries again.",
+    );
+    let five = &six[..5];
+    retrying(
+        five,
+        &ledger(&five.iter().map(|id| (*id, refused(Operation::Attach, 1))).collect::<Vec<_>>()),
+        "The service refused a, b, c, d, e; the operator tries again.",
     );
     let codes = [
         ("a", failed(Operation::Attach, FailureReason::Refused, "X", 1)),
@@ -340,6 +347,12 @@ fn a_conflict_names_the_other_object() {
     waits(&desired(&[]), &ledger(&[("a", refused(Operation::Detach, 6))]), &one);
     let late = format!("{conflict} 1 of its instances wait until no earlier call for them can arrive any more (2026-01-08T02:05:05Z).");
     waits(&desired(&[]), &ledger(&[("a", Record { attach_until: LATER, ..Record::default() })]), &late);
+    let down = Problem::Unreachable("The service is down.".into());
+    scene(&desired(&["a"]), &ledger(&[]), |scene| (scene.standing, scene.problem) = (&behind, Some(&down))).is(
+        Mode::Stalled,
+        Reason::SessionConflict,
+        conflict,
+    );
     scene(&desired(&["a"]), &after("AuthFailure.X", ledger(&[])), |scene| scene.standing = &behind).is(
         Mode::Stalled,
         Reason::CredentialsRejected,

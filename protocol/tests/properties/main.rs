@@ -90,9 +90,7 @@ fn an_edit_that_needs_no_call_costs_one_write_and_a_look_none() {
 #[test]
 fn an_edit_between_journal_and_settle_loses_no_answer() {
     let mut world = World::new(true, true, 1);
-    while world.calls == 0 {
-        world.operate(0, 0);
-    }
+    world.until(|world| world.calls == 1, 0);
 
     world.edit(0b110); // "a" is not wanted any more
     world.calm();
@@ -118,9 +116,7 @@ fn a_lost_answer_keeps_a_deleted_object_until_the_signature_expires() {
     let mut world = World::new(true, true, 1);
     world.calm();
     world.delete();
-    while world.calls == 1 {
-        world.operate(0, if world.calls == 1 { 10 } else { 0 });
-    }
+    world.until(|world| world.calls == 2, 10);
     let start = world.clock;
 
     world.calm();

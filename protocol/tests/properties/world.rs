@@ -335,6 +335,17 @@ impl World {
         }
     }
 
+    /// The first operator goes on, with that fault wherever it applies, until something has happened.
+    pub fn until(&mut self, happened: impl Fn(&Self) -> bool, fault: u8) {
+        for _ in 0..1_000 {
+            if happened(self) {
+                return;
+            }
+            self.operate(0, fault);
+        }
+        panic!("it never happened: {:?}", self.object);
+    }
+
     /// No more faults: runs until nothing is due, or for some hours.
     pub fn calm(&mut self) {
         while !self.on_the_way.is_empty() {

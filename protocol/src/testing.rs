@@ -1,0 +1,62 @@
+//! What the unit tests of this crate are made of.
+
+use std::collections::BTreeSet;
+
+use crate::answer::Operation;
+use crate::conditions::Counts;
+use crate::effect::{Asked, Found, Handled, Status, View};
+use crate::ids::{InstanceId, JournalId, SessionId};
+use crate::ledger::{DeletionPolicy, Desired, Journal, Ledger};
+use crate::record::Record;
+use crate::time::{ServiceTime, Validity};
+
+pub(crate) const VALIDITY: Validity = Validity { signature_seconds: 300, margin_seconds: 5 };
+pub(crate) const NOW: ServiceTime = ServiceTime(1_000);
+
+pub(crate) fn id(text: &str) -> InstanceId {
+    InstanceId::parse(text).unwrap()
+}
+
+pub(crate) fn ids(texts: &[&str]) -> BTreeSet<InstanceId> {
+    texts.iter().map(|text| id(text)).collect()
+}
+
+pub(crate) fn desired(session: &str, instances: &[&str]) -> Desired {
+    Desired {
+        session: SessionId::parse(session).unwrap(),
+        region: None,
+        default_region: None,
+        endpoint: "gs.tencentcloudapi.com".into(),
+        instances: ids(instances),
+        deleting: false,
+        deletion_policy: DeletionPolicy::Delete,
+        forgets_failures: false,
+    }
+}
+
+/// A ledger of session 1.
+pub(crate) fn ledger(records: &[(&str, Record)]) -> Ledger {
+    let records = records.iter().map(|(text, record)| (id(text), record.clone())).collect();
+    Ledger { target: Some(desired("1", &[]).target(None)), records, ..Ledger::default() }
+}
+
+pub(crate) fn journal(operation: Operation, instances: &[&str]) -> Journal {
+    let instances = instances.iter().map(|text| id(text)).collect();
+    Journal { id: JournalId("j".into()), operation, instances, start_time: NOW }
+}
+
+pub(crate) fn status(ledger: Ledger) -> Status {
+    Status { observed_generation: 1, conditions: None, counts: Counts::default(), handled: Handled::default(), found: Found::Ours(ledger) }
+}
+
+/// An object that wants `instances` in session 1.
+pub(crate) fn view(ledger: Ledger, instances: &[&str]) -> View {
+    View {
+        uid: "u".into(),
+        generation: 1,
+        finalizer: true,
+        desired: desired("1", instances),
+        asked: Asked::default(),
+        status: status(ledger),
+    }
+}
