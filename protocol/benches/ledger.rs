@@ -8,8 +8,9 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use streamsession_protocol::answer::{Answer, Operation, Verdict};
+use streamsession_protocol::desired::{DeletionPolicy, Desired, Target};
 use streamsession_protocol::ids::{InstanceId, JournalId, SessionId};
-use streamsession_protocol::ledger::{DeletionPolicy, Desired, Journal, Ledger, Rules, Target};
+use streamsession_protocol::ledger::{Journal, Ledger, Rules};
 use streamsession_protocol::plan::{Allowed, Due};
 use streamsession_protocol::record::Record;
 use streamsession_protocol::time::ServiceTime;

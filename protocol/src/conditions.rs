@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 
 use crate::answer::{NothingDone, Verdict};
 use crate::claims::Standing;
+use crate::desired::{DeletionPolicy, Desired};
 use crate::ids::InstanceId;
-use crate::ledger::{DeletionPolicy, Desired, Ledger, Rules};
+use crate::ledger::{Ledger, Rules};
 use crate::record::{Failure, FailureReason, Next, Want};
 use crate::time::ServiceTime;
 

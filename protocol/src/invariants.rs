@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use crate::answer::Operation;
 use crate::claims::Standing;
 use crate::conditions::Mode;
+use crate::desired::DeletionPolicy;
 use crate::effect::{Found, Status, View};
 use crate::ids::InstanceId;
-use crate::ledger::{DeletionPolicy, Journal, Ledger};
+use crate::ledger::{Journal, Ledger};
 use crate::record::{Record, State, Want};
 use crate::time::{ServiceTime, over};
 

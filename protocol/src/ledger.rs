@@ -1,44 +1,12 @@
 //! The ledger: what the service may hold because of one object. It is the only memory there is; the service can't be asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::answer::{Answer, Operation, Outcome, Verdict};
-use crate::ids::{InOrder, InstanceId, JournalId, SessionId};
-use crate::record::{Ended, FailureReason, Record, State, Want};
+use crate::desired::{Desired, Target, Wish};
+use crate::ids::{InstanceId, JournalId};
+use crate::record::{Ended, FailureReason, Record, State};
 use crate::time::{ServiceTime, Validity};
-
-/// What the ledger is about: one session, as seen by one account at one endpoint (design 3.6).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Target {
-    /// The session.
-    pub session: SessionId,
-    /// Sent as `X-TC-Region` if there is one.
-    pub region: Option<String>,
-    /// `gs.tencentcloudapi.com`, or the whole URL if it is not HTTPS.
-    pub endpoint: String,
-    /// Who we are there: a key id, never a key. None before the first call; empty: several names were tried and none was proven.
-    pub credential: Option<String>,
-    /// Whether the service ever did something for that name.
-    pub credential_proven: bool,
-}
-
-impl Target {
-    /// The target of a journal that is written under `credential`: a proven name stays, an unproven one gives way to nobody.
-    #[must_use]
-    pub fn journalled_by(mut self, credential: &str) -> Self {
-        if !self.credential_proven {
-            let known = self.credential.as_deref().is_none_or(|known| known == credential);
-            self.credential = Some(if known { credential.to_owned() } else { String::new() });
-        }
-        self
-    }
-
-    /// Whether what the service said to `credential` about the session as a whole may empty the ledger: a wrong key sees no session either.
-    #[must_use]
-    pub fn believes(&self, credential: &str) -> bool {
-        !credential.is_empty() && self.credential.as_deref() == Some(credential)
-    }
-}
 
 /// A call that is about to be made, written before it is made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,86 +36,6 @@ pub struct LastCall {
     pub failed: usize,
     /// The error code of the call as a whole; empty if it was processed.
     pub code: String,
-}
-
-/// What becomes of the instances when the object is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DeletionPolicy {
-    /// All are detached before the object goes.
-    Delete,
-    /// They stay where they are.
-    Orphan,
-}
-
-/// What the object asks for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Desired {
-    /// The session.
-    pub session: SessionId,
-    /// The region, if the object names one.
-    pub region: Option<String>,
-    /// The region that a new ledger is bound to if the object names none.
-    pub default_region: Option<String>,
-    /// The endpoint that a new ledger is bound to.
-    pub endpoint: String,
-    /// Who is to be in.
-    pub instances: BTreeSet<InstanceId>,
-    /// Whether the object is being deleted: then nobody is.
-    pub deleting: bool,
-    /// What deletion means, and leaving a session for another one.
-    pub deletion_policy: DeletionPolicy,
-    /// An instance whose removal keeps being refused is let go of: `detachFailurePolicy: Forget`.
-    pub forgets_failures: bool,
-}
-
-impl Desired {
-    /// Whether the spec names another session than `target`. Where it is silent, what is bound stays: a flag of the operator moves nothing.
-    #[must_use]
-    pub fn moves_from(&self, target: &Target) -> bool {
-        self.session != target.session || (self.region.is_some() && self.region != target.region)
-    }
-
-    /// The target of a ledger that starts now.
-    #[must_use]
-    pub fn target(&self, credential: Option<String>) -> Target {
-        Target {
-            session: self.session.clone(),
-            region: self.region.clone().or_else(|| self.default_region.clone()),
-            endpoint: self.endpoint.clone(),
-            credential,
-            credential_proven: false,
-        }
-    }
-
-    /// Who is to be in the session that a ledger with this target is about: nobody, if the object is deleted or moves to another one.
-    #[must_use]
-    pub fn at(&self, target: Option<&Target>) -> Wish<'_> {
-        let leaves = self.deleting || target.is_some_and(|target| self.moves_from(target));
-        Wish((!leaves).then_some(&self.instances))
-    }
-}
-
-/// Who is to be in the session that a ledger is about.
-#[derive(Clone, Copy, Debug)]
-pub struct Wish<'a>(Option<&'a BTreeSet<InstanceId>>);
-
-impl<'a> Wish<'a> {
-    /// What is wanted of `id`.
-    #[must_use]
-    pub fn want(self, id: &InstanceId) -> Want {
-        if self.0.is_some_and(|wanted| wanted.contains(id)) { Want::In } else { Want::Out }
-    }
-
-    /// Likewise, of ids that come in ascending order.
-    pub fn in_order(self) -> impl FnMut(&InstanceId) -> Want {
-        let mut wanted = self.0.map(InOrder::of);
-        move |id| if wanted.as_mut().is_some_and(|wanted| wanted.has(id)) { Want::In } else { Want::Out }
-    }
-
-    /// All that are wanted.
-    pub fn instances(self) -> impl Iterator<Item = &'a InstanceId> {
-        self.0.into_iter().flatten()
-    }
 }
 
 /// The numbers that the protocol depends on.
@@ -465,5 +353,110 @@ mod tests {
         let plan = full.plan(&desired(&["new"]), ServiceTime(1_000), crate::plan::Due::ALL, 100, Allowed::All);
 
         assert_eq!((plan.batch, plan.full), (None, true));
+    }
+
+    #[test]
+    fn a_target_stays_while_it_protects_something_or_is_proven_at_the_place_that_is_wanted() {
+        let home = Desired { default_region: Some("south".into()), ..desired(&[]) };
+        let proven = Target { credential_proven: true, ..home.target(Some("AKID".into())) };
+        let target_for = |target: &Target, records: &[(&str, Record)], desired: &Desired| {
+            Ledger { target: Some(target.clone()), ..crate::testing::ledger(records) }.target_for(desired, "OTHER")
+        };
+        let unproven = Target { credential_proven: false, ..proven.clone() };
+        let elsewhere = [
+            Desired { session: crate::testing::desired("2", &[]).session, ..home.clone() },
+            Desired { region: Some("north".into()), ..home.clone() },
+            Desired { default_region: Some("north".into()), ..home.clone() },
+            Desired { endpoint: "e".into(), ..home.clone() },
+        ];
+
+        assert_eq!(target_for(&proven, &[], &home), proven);
+        assert_eq!(target_for(&unproven, &[], &home), home.target(Some("OTHER".into())), "a name that never worked is nobody's");
+        for desired in elsewhere {
+            assert_eq!(target_for(&proven, &[], &desired), desired.target(Some("OTHER".into())), "{desired:?}");
+            let held = target_for(&proven, &[("a", Record::attached())], &desired);
+            assert_eq!(held, proven, "{desired:?}");
+        }
+        let contested = target_for(&unproven, &[("a", Record::attached())], &home);
+        assert_eq!(contested, unproven.journalled_by("OTHER"));
+    }
+
+    #[test]
+    fn the_last_call_is_told_in_bounds() {
+        let verdict = Verdict::Processed { succeeded: [id("a")].into(), refused: [id("b"), id("c")].into() };
+        let answer = Answer { verdict, code: "c".repeat(99), message: String::new(), request_id: "r".repeat(999) };
+
+        let settled = ledger(&[], Attach, &["a", "b", "c"]).settle(&answer, "AKID", &desired(&[]), &Rules::default(), false);
+
+        let call = settled.last_call.unwrap();
+        assert_eq!((call.succeeded, call.failed), (1, 2));
+        assert_eq!((call.code, call.request_id), ("c".repeat(64), "r".repeat(128)));
+    }
+
+    #[test]
+    fn an_error_whose_fault_is_being_looked_for_is_nobodys_yet() {
+        let answer = Answer { verdict: Verdict::Unclear, code: "X".into(), message: String::new(), request_id: String::new() };
+        let settle = |splitting| {
+            let settled = ledger(&[], Attach, &["a", "b"]).settle(&answer, "AKID", &desired(&["a", "b"]), &Rules::default(), splitting);
+            settled.records.get("a").unwrap().clone()
+        };
+        assert_eq!(settle(true), Record { state: State::Unknown, ..Record::default() });
+        let blamed = settle(false);
+        assert_eq!((blamed.state, blamed.refusals.unwrap().count), (State::Unknown, 1));
+    }
+
+    #[test]
+    fn a_refusal_proves_no_credential() {
+        let unproven = Ledger { target: Some(desired(&[]).target(Some("AKID".into()))), ..ledger(&[], Attach, &["a"]) };
+        let refused = Verdict::Processed { succeeded: [].into(), refused: [id("a")].into() };
+        assert!(!settle(unproven, refused, "AKID", &["a"]).target.unwrap().credential_proven);
+    }
+
+    #[test]
+    fn a_gone_session_is_counted_for_whom_the_spec_wants_whatever_the_call_was() {
+        let held = [("a", State::Attached), ("b", State::Attached)];
+        let mut gone = settle(ledger(&held, Detach, &["b"]), Verdict::SessionGone, "AKID", &["a"]);
+        assert_eq!(gone.records.keys().collect::<Vec<_>>(), [&id("a")], "the other one is out, as it should be");
+        gone.journal = Some(journal(Attach, &["a"]));
+        let gone = settle(gone, Verdict::SessionGone, "AKID", &["a"]);
+        assert_eq!(gone.records.get("a").unwrap().last_failure.as_ref().unwrap().attempts, 2);
+    }
+
+    #[test]
+    fn a_ledger_remembers_a_call_by_its_doubt_by_its_answer_or_by_a_later_call() {
+        let validity = Rules::default().validity;
+        let open = ledger(&[], Attach, &["a", "b"]);
+        let call = open.journal.clone().unwrap();
+        let done = |request_id: &str| Answer {
+            verdict: Verdict::Processed { succeeded: [id("a")].into(), refused: [].into() },
+            code: String::new(),
+            message: String::new(),
+            request_id: request_id.into(),
+        };
+        let remembers = |ledger: &Ledger, answer: Option<&Answer>| ledger.remembers(&call, answer, validity);
+        let nothing = Ledger { journal: None, ..open.clone() };
+        assert!(!remembers(&nothing, None) && !remembers(&nothing, Some(&done("r"))));
+
+        let doubted = open.clone().doubt(&desired(&["a", "b"]), &Rules::default());
+        assert!(remembers(&doubted, None) && remembers(&doubted, Some(&done("r"))));
+        let mut half = doubted.clone();
+        half.records.remove("a");
+        assert!(!remembers(&half, None), "one of its instances is not in doubt");
+        let mut earlier = doubted;
+        earlier.records.get_mut("a").unwrap().attach_until = Some(validity.end(call.start_time.plus(-1)));
+        assert!(!remembers(&earlier, None), "that doubt is about an earlier call");
+        let detach = Ledger { journal: Some(journal(Detach, &["a", "b"])), ..open.clone() };
+        assert!(!remembers(&detach.doubt(&desired(&[]), &Rules::default()), None), "that doubt is about the other operation");
+
+        let settled = open.settle(&done("r"), "AKID", &desired(&["a"]), &Rules::default(), false);
+        assert!(remembers(&settled, Some(&done("r"))));
+        assert!(!remembers(&settled, Some(&done("other"))) && !remembers(&settled, None), "two calls may be signed in one second");
+        let last = |time: ServiceTime, operation| {
+            let call = LastCall { operation, time, ..settled.last_call.clone().unwrap() };
+            Ledger { last_call: Some(call), ..settled.clone() }
+        };
+        assert!(remembers(&last(call.start_time.plus(1), Attach), None), "a later call has ended since");
+        assert!(!remembers(&last(call.start_time.plus(-1), Attach), Some(&done("r"))));
+        assert!(!remembers(&last(call.start_time, Detach), Some(&done("r"))));
     }
 }

@@ -13,6 +13,7 @@
 pub mod answer;
 pub mod claims;
 pub mod conditions;
+pub mod desired;
 pub mod effect;
 pub mod ids;
 pub mod invariants;

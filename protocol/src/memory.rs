@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::answer::Answer;
 use crate::claims::Standing;
 use crate::conditions::Problem;
+use crate::desired::Target;
 use crate::effect::View;
 use crate::ids::{InstanceId, JournalId};
-use crate::ledger::{Journal, Ledger, Target};
+use crate::ledger::{Journal, Ledger};
 use crate::retry::Retry;
 use crate::split::Split;
 use crate::step::Settings;
@@ -116,5 +117,89 @@ impl Memory {
             self.halted = None;
         }
         edited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::answer::Operation;
+    use crate::ledger::Rules;
+    use crate::record::Record;
+    use crate::testing::{NOW, VALIDITY, desired, id, journal, ledger, view};
+
+    fn settings() -> Settings {
+        Settings {
+            rules: Rules::default(),
+            journal_age_max_seconds: 5,
+            patience: Duration::from_secs(20),
+            retry_base: Duration::from_secs(1),
+        }
+    }
+
+    fn own(stage: Stage) -> Own {
+        Own {
+            journal: journal(Operation::Attach, &["a"]),
+            target: desired("1", &[]).target(None),
+            credential: "AKID".into(),
+            deleting: false,
+            standing: Standing::Alone,
+            stage,
+        }
+    }
+
+    fn answered() -> Stage {
+        Stage::Answered(Answer::unanswered("", ""), false)
+    }
+
+    #[test]
+    fn a_call_that_was_sent_is_missing_from_a_ledger_of_its_session_that_does_not_show_it() {
+        let empty = ledger(&[]);
+        for stage in [Stage::Sent, answered()] {
+            let own = own(stage);
+            assert!(own.is_missing_from(&empty, VALIDITY));
+            assert!(own.is_missing_from(&Ledger::default(), VALIDITY), "one that says nothing of any session shows it neither");
+            let doubt = Record { attach_until: Some(VALIDITY.end(NOW)), ..Record::default() };
+            assert!(!own.is_missing_from(&ledger(&[("a", doubt)]), VALIDITY));
+            let of = |target| Ledger { target: Some(target), ..empty.clone() };
+            let there = own.target.clone();
+            assert!(!own.is_missing_from(&of(desired("2", &[]).target(None)), VALIDITY));
+            assert!(!own.is_missing_from(&of(Target { endpoint: "e".into(), ..there }), VALIDITY));
+        }
+        assert!(!own(Stage::Journalled).is_missing_from(&empty, VALIDITY));
+    }
+
+    #[test]
+    fn what_was_sent_is_open_and_what_was_answered_is_owed() {
+        let memory = |stage| Memory { own: vec![own(stage)], ..Memory::new(&settings()) };
+        assert!(!memory(Stage::Journalled).owes_settle() && memory(Stage::Journalled).open_instances().is_empty());
+        assert!(!memory(Stage::Sent).owes_settle() && memory(answered()).owes_settle());
+        for stage in [Stage::Sent, answered()] {
+            assert_eq!(memory(stage).open_instances(), [&id("a")]);
+        }
+    }
+
+    #[test]
+    fn an_edit_opens_what_failed_and_another_object_of_that_name_begins_anew() {
+        let settings = settings();
+        let mut memory = Memory::new(&settings);
+        let mut object = view(ledger(&[]), &[]);
+        assert!(memory.meet(&object, &settings) && !memory.meet(&object, &settings));
+        memory.own.push(own(Stage::Sent));
+        memory.halted = Some("I1".into());
+        memory.retry.failed(Duration::ZERO);
+        let (failed, halted) = (memory.retry.clone(), memory.halted.clone());
+        assert!(!memory.meet(&object, &settings));
+        assert_eq!((&memory.retry, &memory.halted), (&failed, &halted));
+
+        object.generation += 1;
+        assert!(memory.meet(&object, &settings));
+        assert_eq!((memory.retry.whole_opens_in(Duration::ZERO), memory.halted.as_ref(), memory.own.len()), (Duration::ZERO, None, 1));
+
+        let retry = memory.retry.clone();
+        object.uid = "v".into();
+        assert!(memory.meet(&object, &settings));
+        assert!(memory.own.is_empty());
+        assert_ne!(memory.retry, retry, "its pauses are its own");
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::answer::Operation;
+use crate::desired::Desired;
 use crate::ids::InstanceId;
-use crate::ledger::{Desired, Ledger};
+use crate::ledger::Ledger;
 use crate::record::{Next, Record, Want};
 use crate::time::ServiceTime;
 
@@ -199,5 +200,75 @@ mod tests {
 
         assert_eq!(next(&records, &["c", "d"], 100), (Detach, vec![id("a"), id("b")]));
         assert_eq!(next(&records[..1], &["d"], 100), (Attach, vec![id("d")]), "what was not tried yet does not wait for what has failed");
+    }
+
+    #[test]
+    fn how_an_object_stands_says_what_may_be_called() {
+        let (a, assumed, own) = (id("a"), Record::assumed(NOW), Record::attached());
+        let (one, other) = ([a.clone()].into(), [id("b")].into());
+        for (allowed, record, want, operation, may) in [
+            (Allowed::All, &assumed, Want::Out, Detach, true),
+            (Allowed::All, &assumed, Want::In, Attach, true),
+            (Allowed::NoGuesses, &assumed, Want::In, Attach, true),
+            (Allowed::NoGuesses, &assumed, Want::In, Detach, true),
+            (Allowed::NoGuesses, &assumed, Want::Out, Detach, false),
+            (Allowed::NoGuesses, &own, Want::Out, Detach, true),
+            (Allowed::Only(&one), &own, Want::Out, Detach, true),
+            (Allowed::Only(&one), &own, Want::In, Attach, false),
+            (Allowed::Only(&other), &own, Want::Out, Detach, false),
+        ] {
+            assert_eq!(allowed.allows(&a, Some(record), want, operation), may, "{allowed:?} {record:?} {want:?} {operation:?}");
+        }
+        assert!(!Allowed::NoGuesses.allows(&a, None, Want::Out, Detach));
+    }
+
+    fn plan(ledger: &Ledger, wanted: &[&str], due: Due, allowed: Allowed<'_>) -> Plan {
+        ledger.plan(&desired("1", wanted), NOW, due, 100, allowed)
+    }
+
+    #[test]
+    fn a_guess_that_is_held_back_is_told() {
+        let guess = ledger(&[("a", Record::assumed(NOW))]);
+        let held = plan(&guess, &[], Due::ALL, Allowed::NoGuesses);
+        assert_eq!((held.batch, held.guesses), (None, true));
+        assert!(!plan(&guess, &[], Due::ALL, Allowed::Only(&[].into())).guesses, "another object drives the session: that is told");
+        assert!(plan(&guess, &[], Due::ALL, Allowed::All).batch.is_some());
+    }
+
+    #[test]
+    fn what_the_backoff_holds_back_is_known_apart() {
+        let both = ledger(&[("a", failed(State::Detached, Attach, 10))]);
+        let held = |fresh, failed| {
+            let plan = plan(&both, &["a", "b"], Due { fresh, failed }, Allowed::All);
+            (plan.held_back, plan.batch.map_or(0, |batch| batch.instances.len()))
+        };
+        assert_eq!(held(true, true), (Held::default(), 1));
+        assert_eq!(held(true, false), (Held { fresh: false, failed: true }, 1));
+        assert_eq!(held(false, true), (Held { fresh: true, failed: false }, 1));
+        assert_eq!(held(false, false), (Held { fresh: true, failed: true }, 0));
+    }
+
+    #[test]
+    fn a_ledger_takes_as_many_as_it_has_room_for() {
+        let texts: Vec<_> = (2..Ledger::RECORDS_MAX).map(|n| n.to_string()).collect();
+        let mut wanted: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let ledger = ledger(&wanted.iter().map(|text| (*text, Record::attached())).collect::<Vec<_>>());
+        wanted.extend(["x", "y", "z"]);
+
+        let plan = plan(&ledger, &wanted, Due::ALL, Allowed::All);
+
+        assert_eq!((plan.batch.unwrap().instances, plan.full), (vec![id("x"), id("y")], true));
+    }
+
+    #[test]
+    fn the_next_deadline_that_is_still_to_come_wakes() {
+        let until = |attach, detach| Record {
+            attach_until: Some(ServiceTime(attach)),
+            detach_until: Some(ServiceTime(detach)),
+            ..Record::attached()
+        };
+        let records = [("a", until(1_100, 1_002)), ("b", until(1_001, 1_200)), ("c", until(1_000, 999))];
+        assert_eq!(plan(&ledger(&records), &["a", "b", "c"], Due::ALL, Allowed::All).wake, Some(ServiceTime(1_001)));
+        assert_eq!(plan(&ledger(&records[2..]), &["c"], Due::ALL, Allowed::All).wake, None);
     }
 }

@@ -419,8 +419,7 @@ mod tests {
     fn a_success_sets_the_state_and_drops_the_opposite_doubt_only_if_it_was_over() {
         let certain = after(refused(record(Unknown, None, PAST), Attach, 2), Attach, Outcome::Done, Want::In);
         assert_eq!(certain, record(Attached, None, None));
-        let early = after(record(Unknown, None, SOON), Attach, Outcome::Done, Want::In);
-        assert_eq!(early, record(Attached, None, SOON));
+        assert_eq!(after(record(Unknown, None, SOON), Attach, Outcome::Done, Want::In), record(Attached, None, SOON));
         let own = after(record(Unknown, SOON, None), Attach, Outcome::Done, Want::In);
         assert_eq!(own, record(Attached, SOON, None), "its own deadline stays until it is over");
         assert_eq!(after(record(Attached, SOON, None), Detach, Outcome::Done, Want::Out), record(Detached, SOON, None));
@@ -462,8 +461,8 @@ mod tests {
     fn an_unanswered_call_may_take_effect_until_its_signature_ends() {
         let lost = after(record(Detached, None, None), Attach, Outcome::Unanswered, Want::In);
         assert_eq!((lost.state, lost.attach_until, lost.detach_until), (Unknown, Some(ServiceTime(10_305)), None));
-        let again = after(record(Unknown, Some(ServiceTime(10_400)), None), Attach, Outcome::Unanswered, Want::In);
-        assert_eq!(again.attach_until, Some(ServiceTime(10_400)), "the later of the two");
+        let later = Some(ServiceTime(10_400));
+        assert_eq!(after(record(Unknown, later, None), Attach, Outcome::Unanswered, Want::In).attach_until, later);
     }
 
     #[test]
@@ -493,5 +492,9 @@ mod tests {
         assert_eq!(tidied(record(Attached, None, PAST), Want::In), record(Attached, None, PAST), "the opposite doubt needs a call");
         assert_eq!(tidied(refused(record(Attached, None, None), Detach, 4), Want::In), Record::attached(), "the spec has turned");
         assert!(tidied(record(Detached, None, PAST), Want::Out).is_void(Want::Out));
+        let failed = after(record(Detached, None, None), Attach, Outcome::Refused, Want::In);
+        for told in [Record { refusals: None, ..failed.clone() }, Record { last_failure: None, ..failed }] {
+            assert_eq!((told.is_void(Want::In), told.is_void(Want::Out)), (false, true), "people are told why: {told:?}");
+        }
     }
 }

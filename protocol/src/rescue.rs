@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::desired::Desired;
 use crate::ids::InstanceId;
-use crate::ledger::{Desired, Ledger};
+use crate::ledger::Ledger;
 use crate::record::{Record, Want};
 use crate::time::{ServiceTime, Validity, over};
 
@@ -82,8 +83,9 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::answer::Operation;
-    use crate::ledger::{Journal, Target};
-    use crate::record::{Refusals, State};
+    use crate::desired::Target;
+    use crate::ledger::Journal;
+    use crate::record::{Failure, FailureReason, Refusals, State};
     use crate::testing::{NOW, VALIDITY, desired, id, ids, journal};
 
     fn target(session: &str) -> Target {
@@ -184,5 +186,26 @@ mod tests {
         assert_eq!(ledger.forget(&ids(&["b"]), &forgetting, NOW, VALIDITY), (Vec::new(), true), "the person's word waits for the same");
         assert_eq!(ledger.records.get(&id("b")), Some(&arriving));
         assert_eq!(ledger.forget(&BTreeSet::new(), &forgetting, ServiceTime(1_001), VALIDITY), (vec![id("b")], false));
+    }
+
+    #[test]
+    fn what_was_refused_before_is_known_of_an_adopted_instance() {
+        let failure = Failure { operation: Operation::Detach, reason: FailureReason::Refused, code: "X".into(), attempts: 5, time: NOW };
+        let told = Record { last_failure: Some(failure), ..stuck() };
+        let out = Record { state: State::Detached, ..told.clone() };
+        let mut ledger = Ledger { records: [(id("a"), out)].into(), ..Ledger::default() };
+
+        ledger.adopt(&ids(&["a"]), &desired("1", &[]), NOW, VALIDITY);
+
+        let until = Some(ServiceTime(1_310));
+        let adopted = Record { state: State::Unknown, attach_until: until, detach_until: until, assumed: true, ..told };
+        assert_eq!(ledger.records.get(&id("a")), Some(&adopted));
+    }
+
+    #[test]
+    fn an_assumed_instance_may_be_in_and_calls_for_it_may_arrive() {
+        let (state, until) = (State::Unknown, Some(NOW));
+        let assumed = Record { state, attach_until: until, detach_until: until, assumed: true, ..Record::default() };
+        assert_eq!(Record::assumed(NOW), assumed);
     }
 }

@@ -153,4 +153,72 @@ mod tests {
 
         assert_eq!(retry.due(Duration::ZERO), Due::ALL);
     }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn answer(verdict: Verdict) -> Answer {
+        Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() }
+    }
+
+    fn processed() -> Answer {
+        answer(Verdict::Processed { succeeded: [].into(), refused: [].into() })
+    }
+
+    #[test]
+    fn a_success_opens_what_failed_once_nothing_is_failing_any_more() {
+        let mut retry = Retry::new(SECOND, 1);
+        retry.answered(&processed(), true, true, Duration::ZERO);
+        retry.answered(&processed(), false, true, Duration::ZERO);
+        assert!(!retry.due(Duration::ZERO).failed, "another one failed before, and waits");
+        retry.answered(&processed(), false, false, Duration::ZERO);
+        assert_eq!(retry.due(Duration::ZERO), Due::ALL);
+    }
+
+    #[test]
+    fn one_that_is_found_to_fail_waits_and_its_neighbours_do_not() {
+        for verdict in [Verdict::Invalid, Verdict::NotFound] {
+            let mut retry = Retry::new(SECOND, 1);
+            retry.answered(&answer(verdict), true, true, Duration::ZERO);
+            assert_eq!(retry.due(Duration::ZERO), Due { fresh: true, failed: false });
+        }
+        let mut retry = Retry::new(SECOND, 1);
+        retry.failed(Duration::ZERO);
+        retry.instances_failed(Duration::ZERO);
+        assert_eq!(retry.due(Duration::ZERO), Due { fresh: true, failed: false });
+    }
+
+    #[test]
+    fn credentials_are_looked_at_again_within_a_minute_and_all_else_within_five() {
+        let pause = |verdict: Verdict| {
+            let mut retry = Retry::new(SECOND, 1);
+            for _ in 0..20 {
+                retry.answered(&answer(verdict.clone()), true, true, Duration::ZERO);
+            }
+            retry.whole_opens_in(Duration::ZERO)
+        };
+        let refused = pause(Verdict::NothingDone(NothingDone::Credentials));
+        assert!(refused <= CREDENTIALS_RETRY_MAX && refused >= CREDENTIALS_RETRY_MAX * 3 / 4, "{refused:?}");
+        for verdict in [Verdict::NothingDone(NothingDone::Throttled), Verdict::SessionGone, Verdict::Unclear, Verdict::Unanswered] {
+            assert!(pause(verdict.clone()) >= RETRY_MAX * 3 / 4, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_back_says_when_it_opens() {
+        let mut retry = Retry::new(SECOND, 1);
+        retry.answered(&processed(), true, true, Duration::ZERO);
+        let failed = Held { fresh: false, failed: true };
+        let fresh = Held { fresh: true, failed: false };
+        let opens = retry.opens_in(failed, Duration::ZERO).unwrap();
+        assert!(opens <= SECOND && opens >= SECOND * 3 / 4, "{opens:?}");
+        assert_eq!(retry.opens_in(failed, opens / 2), Some(opens.saturating_sub(opens / 2)));
+        assert_eq!(retry.opens_in(fresh, Duration::ZERO), Some(Duration::ZERO));
+        assert_eq!(retry.opens_in(Held { fresh: true, failed: true }, Duration::ZERO), Some(Duration::ZERO));
+        assert_eq!(retry.opens_in(Held::default(), Duration::ZERO), None);
+        assert_eq!(retry.whole_opens_in(Duration::ZERO), Duration::ZERO);
+
+        retry.failed(opens);
+        assert!(retry.opens_in(failed, Duration::ZERO).unwrap() > opens, "what failed waits for both");
+        assert_eq!(retry.whole_opens_in(Duration::ZERO), retry.opens_in(fresh, Duration::ZERO).unwrap());
+    }
 }

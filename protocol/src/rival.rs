@@ -12,9 +12,10 @@
 use std::collections::BTreeSet;
 
 use crate::claims::Place;
+use crate::desired::Wish;
 use crate::effect::{Found, View};
 use crate::ids::InstanceId;
-use crate::ledger::{Ledger, Wish};
+use crate::ledger::Ledger;
 use crate::record::{Record, State, Want};
 use crate::time::{ServiceTime, over};
 
@@ -103,7 +104,8 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{NOW, desired, id, ids};
+    use crate::answer::Operation;
+    use crate::testing::{NOW, desired, id, ids, journal, ledger, view};
 
     fn conceded(record: Record, wanted: &[&str], holds: &[&str], claims: &[&str]) -> (Concession, Ledger) {
         let mut ledger = Ledger { records: [(id("a"), record)].into(), ..Ledger::default() };
@@ -150,5 +152,39 @@ mod tests {
             assert_eq!(concession, Concession::default());
             assert!(ledger.records.get(&id("a")).unwrap().holds());
         }
+    }
+
+    fn place(endpoint: &str, session: &str) -> Place {
+        Place { endpoint: endpoint.into(), session: desired(session, &[]).session }
+    }
+
+    #[test]
+    fn an_owner_shows_what_it_holds_and_what_it_has_called_for_or_wants() {
+        let unknown = Record { state: State::Unknown, ..Record::default() };
+        let records = [("assumed", Record::assumed(NOW)), ("called", Record::attached()), ("in", Record::attached()), ("unknown", unknown)];
+        let ledger = Ledger { journal: Some(journal(Operation::Detach, &["called"])), ..ledger(&records) };
+        let here = place("gs.tencentcloudapi.com", "1");
+        let mut object = view(ledger, &["wanted"]);
+
+        let owner = Owner::of(&object, &here);
+        assert_eq!((owner.holds, owner.claims), (ids(&["in"]), ids(&["called", "in", "unknown", "wanted"])));
+        let elsewhere = Owner::of(&object, &place("e", "1"));
+        assert_eq!((elsewhere.holds, elsewhere.claims), (ids(&[]), ids(&["wanted"])), "its ledger is about another endpoint");
+        assert_eq!(Owner::of(&object, &place("gs.tencentcloudapi.com", "2")), Owner::default());
+
+        object.desired.deleting = true;
+        assert_eq!(Owner::of(&object, &here).claims, ids(&["called", "in", "unknown"]), "it wants nobody any more");
+        object.desired = desired("2", &["wanted"]);
+        assert_eq!(Owner::of(&object, &here).claims, ids(&["called", "in", "unknown"]), "it wants them elsewhere");
+        object.status.found = Found::New;
+        assert_eq!(Owner::of(&object, &place("e", "2")).claims, ids(&["wanted"]), "wherever its ledger will begin");
+    }
+
+    #[test]
+    fn what_is_held_and_not_wanted_are_leavings() {
+        let leavings = |record: Record, wanted: &[&str]| ledger(&[("a", record)]).has_leavings(desired("1", wanted).at(None));
+        assert!(leavings(Record::attached(), &[]));
+        assert!(!leavings(Record::attached(), &["a"]));
+        assert!(!leavings(Record::default(), &[]));
     }
 }

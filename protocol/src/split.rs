@@ -2,8 +2,9 @@
 //! neighbours. The open parts live in memory; a restart begins anew with the whole batch.
 
 use crate::answer::{Answer, Operation, Verdict};
+use crate::desired::Desired;
 use crate::ids::InstanceId;
-use crate::ledger::{Desired, Journal, Ledger};
+use crate::ledger::{Journal, Ledger};
 use crate::plan::{Allowed, Batch, Urgency};
 use crate::record::{Next, Want};
 use crate::time::ServiceTime;

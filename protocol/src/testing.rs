@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::answer::Operation;
 use crate::conditions::Counts;
+use crate::desired::{DeletionPolicy, Desired};
 use crate::effect::{Asked, Found, Handled, Status, View};
 use crate::ids::{InstanceId, JournalId, SessionId};
-use crate::ledger::{DeletionPolicy, Desired, Journal, Ledger};
+use crate::ledger::{Journal, Ledger};
 use crate::record::Record;
 use crate::time::{ServiceTime, Validity};
 

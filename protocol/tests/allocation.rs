@@ -6,8 +6,9 @@
 use std::collections::BTreeSet;
 
 use streamsession_protocol::answer::{Answer, Verdict};
+use streamsession_protocol::desired::{DeletionPolicy, Desired};
 use streamsession_protocol::ids::{InstanceId, JournalId, SessionId};
-use streamsession_protocol::ledger::{DeletionPolicy, Desired, Journal, Ledger, Rules};
+use streamsession_protocol::ledger::{Journal, Ledger, Rules};
 use streamsession_protocol::plan::{Allowed, Due};
 use streamsession_protocol::record::Record;
 use streamsession_protocol::time::ServiceTime;

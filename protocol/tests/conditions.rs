@@ -10,8 +10,9 @@ use streamsession_protocol::claims::Standing;
 use streamsession_protocol::conditions::{
     Conditions, Counts, Mode, Problem, Reason, Scene, conditions, invariant_violated, ledger_unreadable,
 };
+use streamsession_protocol::desired::{DeletionPolicy, Desired, Target};
 use streamsession_protocol::ids::{InstanceId, JournalId, SessionId};
-use streamsession_protocol::ledger::{DeletionPolicy, Desired, Journal, LastCall, Ledger, Rules, Target};
+use streamsession_protocol::ledger::{Journal, LastCall, Ledger, Rules};
 use streamsession_protocol::record::{Failure, FailureReason, Record, Refusals, State};
 use streamsession_protocol::time::ServiceTime;
 

@@ -10,8 +10,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::conditions::{Conditions, Counts, Mode, Reason};
+use streamsession_protocol::desired::{DeletionPolicy, Desired, Target};
 use streamsession_protocol::ids::{InstanceId, InvalidId, JournalId, SessionId};
-use streamsession_protocol::ledger::{self as core, Desired, Journal, Ledger};
+use streamsession_protocol::ledger::{Journal, LastCall, Ledger};
 use streamsession_protocol::record::{self, Record, State};
 use streamsession_protocol::step::{Asked, Found, Handled, Request, Status, View};
 use streamsession_protocol::time::ServiceTime;
@@ -72,8 +73,8 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
             instances,
             deleting,
             deletion_policy: match object.spec.deletion_policy {
-                api::DeletionPolicy::Delete => core::DeletionPolicy::Delete,
-                api::DeletionPolicy::Orphan => core::DeletionPolicy::Orphan,
+                api::DeletionPolicy::Delete => DeletionPolicy::Delete,
+                api::DeletionPolicy::Orphan => DeletionPolicy::Orphan,
             },
             forgets_failures: object.spec.detach_failure_policy == api::DetachFailurePolicy::Forget,
         },
@@ -165,7 +166,7 @@ fn stored_ledger(status: &StreamSessionStatus) -> (Ledger, Option<String>) {
     });
     let target = status.target.as_ref().and_then(|target| {
         let session = session(&target.session_id, "status.target.sessionId").map_err(|error| damage = Some(error.to_string())).ok()?;
-        Some(core::Target {
+        Some(Target {
             session,
             region: target.region.clone(),
             endpoint: target.endpoint.clone(),
@@ -173,7 +174,7 @@ fn stored_ledger(status: &StreamSessionStatus) -> (Ledger, Option<String>) {
             credential_proven: target.credential_proven,
         })
     });
-    let last_call = status.last_call.as_ref().map(|call| core::LastCall {
+    let last_call = status.last_call.as_ref().map(|call| LastCall {
         operation: operation(call.operation),
         request_id: call.request_id.clone(),
         time: seconds(&call.time),

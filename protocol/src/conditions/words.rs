@@ -2,8 +2,9 @@
 
 use super::{Conditions, Open, Reason, Scene, names, reconciling, stalled};
 use crate::claims::Standing;
+use crate::desired::Desired;
 use crate::ids::{InstanceId, SessionId};
-use crate::ledger::{Desired, Ledger};
+use crate::ledger::Ledger;
 use crate::record::{Failure, FailureReason, Record, Want};
 
 /// From which session to which one the object moves; the region is named where nothing else tells them apart.

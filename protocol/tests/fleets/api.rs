@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use streamsession_protocol::claims::{Claim, Place, Stake};
 use streamsession_protocol::conditions::{Conditions, Counts, Mode, Reason};
+use streamsession_protocol::desired::{DeletionPolicy, Desired};
 use streamsession_protocol::ids::{InstanceId, SessionId};
-use streamsession_protocol::ledger::{DeletionPolicy, Desired, Ledger};
+use streamsession_protocol::ledger::Ledger;
 use streamsession_protocol::record::{Record, State};
 use streamsession_protocol::step::{Asked, Found, Handled, Status, View};
 

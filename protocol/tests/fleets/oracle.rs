@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::claims::{Claims, Place, Standing};
+use streamsession_protocol::desired::DeletionPolicy;
 use streamsession_protocol::ids::{InstanceId, SessionId};
-use streamsession_protocol::ledger::DeletionPolicy;
 use streamsession_protocol::record::Want;
 use streamsession_protocol::step::{Moment, Notice};
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use streamsession_protocol::desired::DeletionPolicy;
 use streamsession_protocol::ids::{InstanceId, SessionId};
-use streamsession_protocol::ledger::DeletionPolicy;
 use streamsession_protocol::step::Request;
 
 use crate::api::{Name, Object, Spec, Stored};

@@ -6,8 +6,9 @@ use std::time::Duration;
 use streamsession_protocol::answer::{Operation, Outcome, Verdict};
 use streamsession_protocol::claims::Standing;
 use streamsession_protocol::conditions::Counts;
+use streamsession_protocol::desired::DeletionPolicy;
 use streamsession_protocol::effect::Found;
-use streamsession_protocol::ledger::{DeletionPolicy, Ledger};
+use streamsession_protocol::ledger::Ledger;
 use streamsession_protocol::step::{Effect, End, Handled, Memory, Moment, Response, Round, Status, View};
 use streamsession_protocol::time::ServiceTime;
 

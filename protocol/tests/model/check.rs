@@ -2,8 +2,8 @@
 
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::conditions::{Mode, Reason};
+use streamsession_protocol::desired::DeletionPolicy;
 use streamsession_protocol::effect::Found;
-use streamsession_protocol::ledger::DeletionPolicy;
 use streamsession_protocol::record::{Record, State as Known};
 use streamsession_protocol::step::{Effect, Notice, View};
 use streamsession_protocol::time::{ServiceTime, over};

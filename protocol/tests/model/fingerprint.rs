@@ -19,8 +19,9 @@ use std::hash::{Hash, Hasher};
 
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::conditions::{ATTEMPTS_BEFORE_STUCK, Conditions, Mode, Reason};
+use streamsession_protocol::desired::DeletionPolicy;
 use streamsession_protocol::effect::Found;
-use streamsession_protocol::ledger::{DeletionPolicy, Journal, Ledger};
+use streamsession_protocol::ledger::{Journal, Ledger};
 use streamsession_protocol::record::Record;
 use streamsession_protocol::step::{Effect, Memory, Status, View};
 use streamsession_protocol::time::{ServiceTime, over};

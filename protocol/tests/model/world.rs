@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::conditions::Counts;
+use streamsession_protocol::desired::{DeletionPolicy, Desired, Target};
 use streamsession_protocol::effect::Found;
 use streamsession_protocol::ids::SessionId;
-use streamsession_protocol::ledger::{DeletionPolicy, Desired, Ledger, Target};
+use streamsession_protocol::ledger::Ledger;
 use streamsession_protocol::record::{Record, Refusals};
 use streamsession_protocol::step::{Asked, Effect, End, Handled, Memory, Round, Status, View};
 use streamsession_protocol::time::ServiceTime;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use streamsession_protocol::answer::{Answer, NothingDone, Operation, Verdict};
 use streamsession_protocol::claims::Standing;
 use streamsession_protocol::conditions::{Counts, Mode};
+use streamsession_protocol::desired::{DeletionPolicy, Desired};
 use streamsession_protocol::ids::{InstanceId, SessionId};
-use streamsession_protocol::ledger::{DeletionPolicy, Desired, Ledger, Rules};
+use streamsession_protocol::ledger::{Ledger, Rules};
 use streamsession_protocol::step::{
     Asked, Effect, End, Found, Handled, Journalled, Memory, Moment, Response, Round, Settings, Status, View,
 };
