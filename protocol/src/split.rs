@@ -92,7 +92,12 @@ impl Split {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{id, journal};
+    use crate::record::Record;
+    use crate::testing::{NOW, desired, id, ids, journal, ledger};
+
+    fn answer(verdict: Verdict) -> Answer {
+        Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() }
+    }
 
     /// Calls that it takes until nothing is open, with a service that refuses a call of any `bad` id; the rest succeeds.
     fn calls(count: usize, bad: &[usize]) -> (usize, usize) {
@@ -101,6 +106,7 @@ mod tests {
         let (mut split, mut instances, mut calls, mut until_found) = (None, ids, 0, 0);
         loop {
             calls += 1;
+            assert!(calls < 1_000, "it never ends");
             let failed = instances.iter().any(is_bad);
             if failed && instances.len() == 1 && until_found == 0 {
                 until_found = calls;
@@ -110,9 +116,8 @@ mod tests {
             } else {
                 Verdict::Processed { succeeded: instances.iter().cloned().collect(), refused: [].into() }
             };
-            let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
             let journal = Journal { instances, ..journal(Operation::Attach, &[]) };
-            split = Split::after(split, &journal, &answer, false);
+            split = Split::after(split, &journal, &answer(verdict), false);
             match &split {
                 Some(open) if !open.is_fruitless() => instances = open.open.last().unwrap().clone(),
                 _ => return (calls, until_found),
@@ -135,11 +140,60 @@ mod tests {
 
     #[test]
     fn a_part_that_was_not_done_stays_open() {
-        let answer = |verdict| Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
         let split = Split::after(None, &journal(Operation::Attach, &["a", "b"]), &answer(Verdict::Unclear), false);
 
         let split = Split::after(split, &journal(Operation::Attach, &["a"]), &answer(Verdict::Unanswered), false).unwrap();
 
         assert_eq!(split.open.last().unwrap(), &[id("a")]);
+    }
+
+    #[test]
+    fn a_call_of_the_other_operation_leaves_a_split_alone_unless_it_is_to_be_split_itself() {
+        let attach = Split::after(None, &journal(Operation::Attach, &["a", "b"]), &answer(Verdict::Unclear), false);
+        let detach = journal(Operation::Detach, &["a", "c"]);
+
+        assert_eq!(Split::after(attach.clone(), &detach, &answer(Verdict::Unanswered), false), attach);
+        let other = Split::after(attach, &detach, &answer(Verdict::Unclear), true).unwrap();
+        assert!(other.detaches());
+        assert_eq!(other.open, [[id("a")], [id("c")]], "the other half comes first");
+    }
+
+    #[test]
+    fn nothing_is_split_that_is_not_one_ids_fault() {
+        for verdict in [Verdict::Unanswered, Verdict::SessionGone] {
+            assert_eq!(Split::after(None, &journal(Operation::Attach, &["a", "b"]), &answer(verdict), false), None);
+        }
+        assert!(!may_be_one_ids_fault(&answer(Verdict::Unclear), 1), "there is no other one");
+        assert_eq!(Split::after(None, &journal(Operation::Attach, &["a"]), &answer(Verdict::Invalid), false), None);
+    }
+
+    #[test]
+    fn only_a_success_shows_that_a_split_bears_fruit() {
+        let split = Split::after(None, &journal(Operation::Attach, &["a", "b", "c"]), &answer(Verdict::Unclear), false);
+        let processed = |succeeded: &[&str], refused: &[&str]| Verdict::Processed { succeeded: ids(succeeded), refused: ids(refused) };
+        let one = journal(Operation::Attach, &["a"]);
+        let fruitless = |verdict| Split::after(split.clone(), &one, &answer(verdict), false).unwrap().fruitless;
+        assert_eq!(fruitless(processed(&["a"], &[])), 0);
+        assert_eq!(fruitless(processed(&[], &["a"])), 2);
+        assert_eq!(fruitless(Verdict::Invalid), 2);
+        assert_eq!(fruitless(Verdict::Unanswered), 1, "nothing is known");
+    }
+
+    #[test]
+    fn the_next_part_is_what_is_still_due_of_it() {
+        let next = |operation, wanted: &[&str], allowed: Allowed<'_>| {
+            let split = Split::after(None, &journal(operation, &["a", "b", "c", "d"]), &answer(Verdict::Unclear), false).unwrap();
+            let ledger = ledger(&[("a", Record::attached()), ("c", Record::attached())]);
+            let batch = split.next(&ledger, &desired("1", wanted), NOW, allowed)?;
+            assert_eq!(batch.operation, operation);
+            Some((batch.urgency, batch.instances))
+        };
+        let attach = |wanted: &[&str]| next(Operation::Attach, wanted, Allowed::All);
+        assert_eq!(attach(&["a", "b", "d"]), Some((Urgency::Attach, vec![id("b")])), "the other one of it is in");
+        assert_eq!(attach(&["a", "d"]), Some((Urgency::Attach, vec![id("d")])), "nothing of the first part is due");
+        assert_eq!(attach(&["a", "c"]), None);
+        assert_eq!(next(Operation::Attach, &["b"], Allowed::Only(&ids(&["b"]))), None);
+        assert_eq!(next(Operation::Detach, &[], Allowed::All), Some((Urgency::Detach, vec![id("a")])), "what has no record is out");
+        assert_eq!(next(Operation::Detach, &["a"], Allowed::All), Some((Urgency::Detach, vec![id("c")])));
     }
 }
