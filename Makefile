@@ -47,7 +47,7 @@ mutants: ## change the protocol in 800 ways, each of which a test has to notice:
 	git ls-files -z | tar --create --null --files-from=- | tar --extract --directory=$(MUTANTS)/tree
 	@# Of the random histories always the same few; a mutant that never ends is noticed too (exit code 3).
 	cd $(MUTANTS)/tree && PATH=$(CACHE)/tools/bin:$$PATH CARGO_TARGET_DIR=$(MUTANTS)/target PROPTEST_CASES=150 PROPTEST_RNG_SEED=7 PROPTEST_MAX_SHRINK_ITERS=0 SEEDS=1000 \
-		cargo mutants --in-place --output $(MUTANTS) $(if $(SHARD),--sharding round-robin --shard $(SHARD)) || test $$? = 3
+		cargo mutants --package streamsession-protocol --in-place --output $(MUTANTS) $(if $(SHARD),--sharding round-robin --shard $(SHARD)) || test $$? = 3
 
 crd: ## generate the CRD anew
 	cargo run --quiet --locked --bin streamsession-operator -- crd > $(CRD).new

@@ -29,8 +29,17 @@ fn play(world: &mut World, history: &[(u8, u8)]) {
     }
 }
 
+/// 2,000 histories (20,000 in release), unless `PROPTEST_CASES` says otherwise.
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = if cfg!(debug_assertions) { 2_000 } else { 20_000 };
+    }
+    config
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(debug_assertions) { 2_000 } else { 20_000 }, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn nothing_leaks_and_it_converges(
