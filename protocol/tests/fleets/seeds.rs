@@ -15,8 +15,10 @@ use crate::world::World;
 const SEEDS: u64 = 20_000;
 /// Lines of a failure that are printed.
 const LINES: usize = 60;
-/// Failures that are named, besides the one that is told.
-const NAMED_MAX: usize = 40;
+/// Failures after which no more seeds are played.
+const FAILURES_MAX: usize = 20;
+/// Events that may be spent on making a failure short.
+const SHORTENING_EVENTS: usize = 2_000_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
@@ -43,9 +45,17 @@ pub fn play(plan: Plan, story: Story, sabotage: Option<Sabotage>) -> (Option<Fai
     (failure, world)
 }
 
-/// The plan less everything that the failure does not need.
+/// The plan less everything that the failure does not need, as far as that is found out soon.
 fn shortened(mut plan: Plan, kind: &str) -> Plan {
-    let still_fails = |plan: &Plan| play(plan.clone(), Story::default(), None).0.is_some_and(|failure| failure.kind == kind);
+    let mut spent = 0;
+    let mut still_fails = |plan: &Plan| {
+        if spent > SHORTENING_EVENTS {
+            return false;
+        }
+        let (failure, world) = play(plan.clone(), Story::default(), None);
+        spent += world.events;
+        failure.is_some_and(|failure| failure.kind == kind)
+    };
     loop {
         let before = plan.acts.len() + plan.faults.len();
         let mut size = plan.acts.len().max(1);
@@ -108,7 +118,7 @@ pub fn play_all() {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= from + count {
+                    if seed >= from + count || failed.lock().unwrap().len() >= FAILURES_MAX {
                         return;
                     }
                     let (failure, world) = play(Plan::of(seed), Story::default(), None);
@@ -120,11 +130,11 @@ pub fn play_all() {
             });
         }
     });
-    println!("{count} seeds, {} events", events.into_inner());
+    println!("{} seeds, {} events", next.into_inner().min(from + count) - from, events.into_inner());
     let mut failed = failed.into_inner().unwrap();
     failed.sort_by_key(|(events, seed, _)| (*events, *seed));
     let Some((_, seed, failure)) = failed.first().cloned() else { return };
-    for (events, seed, failure) in failed.iter().take(NAMED_MAX) {
+    for (events, seed, failure) in &failed {
         println!("seed {seed} after {events} events: {}: {}", failure.kind, failure.text);
     }
     let mut kinds = BTreeMap::<&str, usize>::new();
@@ -135,7 +145,7 @@ pub fn play_all() {
     let lines = world.story.lines.unwrap();
     println!("seed {seed}, less what the failure does not need; all of it: make simulate SEED={seed}");
     println!("{}", lines[lines.len().saturating_sub(LINES)..].join("\n"));
-    panic!("{} of {count} seeds failed ({kinds:?}); seed {seed}: {}: {}", failed.len(), failure.kind, failure.text);
+    panic!("{} seeds failed ({kinds:?}); seed {seed}: {}: {}", failed.len(), failure.kind, failure.text);
 }
 
 /// How many seeds it takes until the checks see what is wrong.
