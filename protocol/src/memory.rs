@@ -124,18 +124,8 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::answer::Operation;
-    use crate::ledger::Rules;
     use crate::record::Record;
-    use crate::testing::{NOW, VALIDITY, desired, id, journal, ledger, view};
-
-    fn settings() -> Settings {
-        Settings {
-            rules: Rules::default(),
-            journal_age_max_seconds: 5,
-            patience: Duration::from_secs(20),
-            retry_base: Duration::from_secs(1),
-        }
-    }
+    use crate::testing::{NOW, VALIDITY, desired, id, journal, ledger, settings, view};
 
     fn own(stage: Stage) -> Own {
         Own {

@@ -403,3 +403,91 @@ impl<'a> Round<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Own;
+    use crate::plan::Due;
+    use crate::record::{Failure, FailureReason};
+    use crate::testing::{NOW, id, ids, journal, ledger, moment, settings, view};
+
+    /// What is remembered after this answer to a call of `called`; the object wants a, b and z. The ledger as it is settled, too.
+    fn after(mut memory: Memory, records: &[(&str, Record)], called: &[&str], verdict: Verdict) -> (Memory, Ledger) {
+        let settings = settings();
+        let journal = journal(Operation::Attach, called);
+        let stored = Ledger { journal: Some(journal.clone()), ..ledger(records) };
+        let object = view(stored.clone(), &["a", "b", "z"]);
+        let target = stored.target.clone().unwrap();
+        let own = Own { journal, target, credential: "AKID".into(), deleting: false, standing: Standing::Alone, stage: Stage::Sent };
+        memory.own.push(own);
+        let mut round = Round::new(&settings, memory, false);
+        round.view = Some(Box::new(object.clone()));
+        let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
+        round.answered(answer, &moment());
+        let Stage::Answered(answer, splitting) = round.memory.own.remove(0).stage else { panic!("an answer") };
+        let settled = stored.settle(&answer, "AKID", &object.desired, &settings.rules, splitting);
+        (round.memory, settled)
+    }
+
+    fn due(memory: &Memory) -> (bool, bool) {
+        let Due { fresh, failed } = memory.retry.due(Duration::ZERO);
+        (fresh, failed)
+    }
+
+    fn processed(succeeded: &[&str], refused: &[&str]) -> Verdict {
+        Verdict::Processed { succeeded: ids(succeeded), refused: ids(refused) }
+    }
+
+    fn failed_before() -> Record {
+        let (operation, reason, code) = (Operation::Attach, FailureReason::Refused, String::new());
+        Record { last_failure: Some(Failure { operation, reason, code, attempts: 1, time: NOW }), ..Record::default() }
+    }
+
+    #[test]
+    fn who_failed_is_held_back_until_nobody_is_failing() {
+        let new = || Memory::new(&settings());
+        let (refused, _) = after(new(), &[], &["a", "b"], processed(&["a"], &["b"]));
+        assert_eq!(due(&refused), (true, false));
+        assert_eq!(due(&after(new(), &[], &["a"], processed(&["a"], &[])).0), (true, true));
+        let failing = [("z", failed_before())];
+        assert_eq!(due(&after(refused.clone(), &failing, &["a"], processed(&["a"], &[])).0), (true, false), "z is failing");
+        assert_eq!(due(&after(refused, &[], &["b"], processed(&["b"], &[])).0), (true, true));
+        assert_eq!(due(&after(new(), &failing, &["a"], Verdict::Unanswered).0), (false, false), "nobody is reached");
+        assert_eq!(due(&after(new(), &[], &["a"], Verdict::Invalid).0), (true, false), "it is the one");
+    }
+
+    #[test]
+    fn a_batch_is_split_at_once_and_who_is_found_waits_once() {
+        let (halved, ledger) = after(Memory::new(&settings()), &[], &["a", "b"], Verdict::Unclear);
+        assert_eq!((due(&halved), ledger.records.get("a").unwrap().refusals), ((true, true), None), "it is nobody's fault yet");
+
+        let (lost, _) = after(halved.clone(), &[], &["a"], Verdict::Unanswered);
+        assert_eq!((due(&lost), lost.split.is_some()), ((false, false), true), "nobody is reached: the search goes on later");
+
+        let (found, ledger) = after(halved.clone(), &[], &["a"], Verdict::Unclear);
+        assert_eq!((due(&found), found.split.is_some()), ((true, true), true), "its neighbour need not wait");
+        assert_eq!(ledger.records.get("a").unwrap().refusals.unwrap().count, 1, "it is the one");
+        let (over, _) = after(found, &[("a", failed_before())], &["b"], processed(&["b"], &[]));
+        assert_eq!((due(&over), over.split), ((true, false), None));
+
+        let (one, _) = after(halved, &[], &["a"], processed(&["a"], &[]));
+        assert_eq!(due(&after(one, &[], &["b"], processed(&["b"], &[])).0), (true, true), "it was nobody's");
+    }
+
+    #[test]
+    fn a_split_that_is_given_up_begins_with_the_other_half_next_time() {
+        let mut memory = Memory::new(&settings());
+        for other_half_first in [true, false] {
+            let mut calls = 0;
+            let mut settled = Ledger::default();
+            while memory.other_half_first != other_half_first {
+                (memory, settled) = after(memory, &[], &["a", "b"], Verdict::Unclear);
+                calls += 1;
+                assert!(calls <= crate::split::FRUITLESS_MAX, "it never ends");
+            }
+            assert_eq!((calls, memory.split.as_ref(), due(&memory)), (crate::split::FRUITLESS_MAX, None, (false, false)));
+            assert!(settled.records.get(&id("a")).unwrap().refusals.is_some(), "now it counts");
+        }
+    }
+}

@@ -1,14 +1,17 @@
 //! What the unit tests of this crate are made of.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::answer::Operation;
+use crate::claims::Standing;
 use crate::conditions::Counts;
 use crate::desired::{DeletionPolicy, Desired};
-use crate::effect::{Asked, Found, Handled, Status, View};
+use crate::effect::{Asked, Found, Handled, Moment, Status, View};
 use crate::ids::{InstanceId, JournalId, SessionId};
-use crate::ledger::{Journal, Ledger};
+use crate::ledger::{Journal, Ledger, Rules};
 use crate::record::Record;
+use crate::step::Settings;
 use crate::time::{ServiceTime, Validity};
 
 pub(crate) const VALIDITY: Validity = Validity { signature_seconds: 300, margin_seconds: 5 };
@@ -48,6 +51,20 @@ pub(crate) fn journal(operation: Operation, instances: &[&str]) -> Journal {
 
 pub(crate) fn status(ledger: Ledger) -> Status {
     Status { observed_generation: 1, conditions: None, counts: Counts::default(), handled: Handled::default(), found: Found::Ours(ledger) }
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings {
+        rules: Rules { validity: VALIDITY, ..Rules::default() },
+        journal_age_max_seconds: 5,
+        patience: Duration::from_secs(20),
+        retry_base: Duration::from_secs(1),
+    }
+}
+
+pub(crate) fn moment() -> Moment {
+    let standing = Standing::Alone;
+    Moment { service: Some(NOW), elapsed: Duration::ZERO, nonce: 1, standing, displaced: false, may_act: true }
 }
 
 /// An object that wants `instances` in session 1.

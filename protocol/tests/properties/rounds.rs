@@ -9,7 +9,7 @@ use streamsession_protocol::desired::{DeletionPolicy, Desired};
 use streamsession_protocol::ids::SessionId;
 use streamsession_protocol::ledger::Ledger;
 use streamsession_protocol::record::{Record, State};
-use streamsession_protocol::step::{Asked, Effect, End, Found, Handled, Memory, Moment, Request, Response, Round, Status, View};
+use streamsession_protocol::step::{Asked, Effect, End, Found, Handled, Memory, Moment, Request, Response, Round, Settings, Status, View};
 use streamsession_protocol::time::ServiceTime;
 
 use crate::world::{id, settings};
@@ -115,14 +115,17 @@ fn a_write_that_is_always_denied_is_tried_ever_more_seldom() {
     let object = view(Ledger { records: [(id("a"), Record::attached())].into(), ..Ledger::default() });
     let stripped = Box::new(View { finalizer: false, ..*object });
     let mut memory = Memory::new(&settings);
-    let mut pauses = Vec::new();
+    let (mut pauses, mut reads) = (Vec::new(), 0);
 
     for _ in 0..6 {
         let mut round = Round::new(&settings, memory, false);
         let mut effect = round.step(Response::Started, &at(None, 0));
         let pause = loop {
             effect = match effect {
-                Effect::Read => round.step(Response::Object(Some(stripped.clone())), &at(Some(1_000), 0)),
+                Effect::Read => {
+                    reads += 1;
+                    round.step(Response::Object(Some(stripped.clone())), &at(Some(1_000), 0))
+                }
                 Effect::AddFinalizer => round.step(Response::Conflict, &at(Some(1_000), 0)),
                 Effect::End(End::After(pause)) => break pause,
                 other => panic!("{other:?}"),
@@ -132,6 +135,7 @@ fn a_write_that_is_always_denied_is_tried_ever_more_seldom() {
         memory = round.into_memory();
     }
 
+    assert_eq!(reads, 6 * 8, "each round gives up after eight");
     assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]), "{pauses:?}");
 }
 
@@ -141,7 +145,7 @@ fn done() -> Answer {
 }
 
 /// A round whose call is on its way, and the copy with its journal.
-fn calling<'a>(settings: &'a streamsession_protocol::step::Settings, object: &View) -> (Round<'a>, Box<View>) {
+fn calling<'a>(settings: &'a Settings, object: &View) -> (Round<'a>, Box<View>) {
     let mut round = Round::new(settings, Memory::new(settings), true);
     round.step(Response::Started, &at(Some(1_000), 0));
     round.step(Response::Object(Some(Box::new(object.clone()))), &at(Some(1_000), 0));
@@ -231,4 +235,78 @@ fn a_wait_that_ends_leaves_the_old_session_in_writing_too() {
 
     let Effect::WriteStatus(left, _) = left else { panic!("a write, not {left:?}") };
     assert_eq!(left.found, Found::Ours(Ledger::default()));
+}
+
+/// A round that begins with this copy of the object, and what it does first.
+fn begun<'a>(settings: &'a Settings, memory: Memory, permit: bool, object: &View, moment: &Moment) -> (Round<'a>, Effect) {
+    let mut round = Round::new(settings, memory, permit);
+    assert_eq!(round.step(Response::Started, moment), Effect::Read);
+    let effect = round.step(Response::Object(Some(Box::new(object.clone()))), moment);
+    (round, effect)
+}
+
+#[test]
+fn a_round_knows_its_place_once_the_object_was_read() {
+    let settings = settings();
+    let unread = Round::new(&settings, Memory::new(&settings), false);
+    assert_eq!((unread.place(), unread.endpoint()), (None, None));
+
+    let object = view(Ledger::default());
+    let (round, _) = begun(&settings, Memory::new(&settings), false, &object, &at(None, 0));
+
+    assert_eq!((round.place(), round.endpoint()), (Some(object.place()), Some("gs.tencentcloudapi.com")));
+}
+
+#[test]
+fn a_call_names_no_more_than_the_account_may_and_a_lost_permit_is_asked_for_again() {
+    let settings = settings();
+    let mut object = view(Ledger::default());
+    object.desired.instances = [id("a"), id("b"), id("c")].into();
+    let named = |limit: usize| {
+        let (mut round, _) = begun(&settings, Memory::new(&settings), true, &object, &at(Some(1_000), 0));
+        round.limit_batches(limit);
+        round.lose_permit();
+        assert_eq!(round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)), Effect::Permit);
+        let journal = round.step(Response::Permit(true), &at(Some(1_000), 0));
+        let Effect::WriteStatus(status, _) = journal else { panic!("a journal, not {journal:?}") };
+        let Found::Ours(ledger) = status.found else { panic!("a ledger") };
+        ledger.journal.unwrap().instances.len()
+    };
+    assert_eq!((named(1), named(9)), (1, settings.rules.batch_size_max));
+}
+
+#[test]
+fn missing_credentials_are_told_as_long_as_they_are_missing() {
+    let settings = settings();
+    let object = view(Ledger::default());
+    let (mut round, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(Some(1_000), 0));
+    assert_eq!(effect, Effect::Credentials);
+    let told = round.step(Response::Credentials(Err("There is no Secret.".into())), &at(Some(1_000), 0));
+    let Effect::WriteStatus(told, _) = told else { panic!("a write, not {told:?}") };
+    assert_eq!(told.conditions.as_ref().unwrap().reason, Reason::CredentialsNotFound);
+
+    let end = round.step(Response::Object(Some(written(&object, *told))), &at(Some(1_000), 0));
+
+    assert!(matches!(end, Effect::End(End::After(_))), "{end:?}");
+}
+
+#[test]
+fn a_call_is_remembered_until_the_ledger_tells_of_it_whatever_else_is_written() {
+    let settings = settings();
+    let (mut round, mut object) = calling(&settings, &view(Ledger::default()));
+    round.step(Response::Answer(done()), &at(Some(1_001), 1));
+    assert_eq!(round.step(Response::Conflict, &at(None, 1)), Effect::Read);
+    object.status.found = Found::Lost { why: "Gone".into(), remains: Ledger::default() };
+    assert_eq!(round.step(Response::Object(Some(object.clone())), &at(None, 1)), Effect::AskTime);
+    let told = round.step(Response::Time(Err("The service is down.".into())), &at(None, 1));
+    let Effect::WriteStatus(told, _) = told else { panic!("a write, not {told:?}") };
+    assert_eq!(
+        told.conditions.as_ref().unwrap().message,
+        "Gone. The record is made anew once the service has told its time. The service is down."
+    );
+
+    let end = round.step(Response::Object(Some(written(&object, *told))), &at(None, 1));
+
+    assert!(matches!(end, Effect::End(End::After(_))), "{end:?}");
+    assert_eq!(round.into_memory().open_instances(), [&id("a")]);
 }
