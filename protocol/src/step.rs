@@ -356,10 +356,11 @@ impl<'a> Round<'a> {
                     moment.elapsed
                 }
             };
-            let waited = moment.elapsed.saturating_sub(since);
-            return match self.settings.patience.checked_sub(waited) {
-                Some(rest) if !rest.is_zero() => Effect::End(End::After(rest)),
-                _ => self.advance(view, over(stored.doubt(desired, rules), Grounds::default()), moment),
+            let rest = self.settings.patience.saturating_sub(moment.elapsed.saturating_sub(since));
+            return if rest.is_zero() {
+                self.advance(view, over(stored.doubt(desired, rules), Grounds::default()), moment)
+            } else {
+                Effect::End(End::After(rest))
             };
         };
         match &own.stage {

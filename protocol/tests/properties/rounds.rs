@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use streamsession_protocol::answer::{Answer, Verdict};
+use streamsession_protocol::answer::{Answer, Operation, Verdict};
 use streamsession_protocol::claims::Standing;
 use streamsession_protocol::conditions::{Counts, Reason};
 use streamsession_protocol::desired::{DeletionPolicy, Desired};
-use streamsession_protocol::ids::SessionId;
-use streamsession_protocol::ledger::Ledger;
+use streamsession_protocol::ids::{JournalId, SessionId};
+use streamsession_protocol::ledger::{Journal, Ledger};
 use streamsession_protocol::record::{Record, State};
-use streamsession_protocol::step::{Asked, Effect, End, Found, Handled, Memory, Moment, Request, Response, Round, Settings, Status, View};
+use streamsession_protocol::step::{
+    Asked, Effect, End, Found, Handled, Memory, Moment, Notice, Request, Response, Round, Settings, Status, View,
+};
 use streamsession_protocol::time::ServiceTime;
 
 use crate::world::{id, settings};
@@ -309,4 +311,80 @@ fn a_call_is_remembered_until_the_ledger_tells_of_it_whatever_else_is_written() 
 
     assert!(matches!(end, Effect::End(End::After(_))), "{end:?}");
     assert_eq!(round.into_memory().open_instances(), [&id("a")]);
+}
+
+#[test]
+fn a_journal_whose_write_was_not_answered_is_known_when_it_turns_up() {
+    let settings = settings();
+    let object = view(Ledger::default());
+    let (mut round, _) = begun(&settings, Memory::new(&settings), true, &object, &at(Some(1_000), 0));
+    let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0));
+    let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+    round.step(Response::Failed, &at(Some(1_000), 0));
+
+    // It is not there yet.
+    let (round, _) = begun(&settings, round.into_memory(), false, &object, &at(Some(1_002), 2));
+    let (_, effect) = begun(&settings, round.into_memory(), false, &written(&object, *journal), &at(Some(1_004), 4));
+
+    assert_eq!(effect, Effect::Credentials, "it is taken back at once, and the call is to be made anew");
+}
+
+#[test]
+fn a_journal_of_someone_else_is_left_alone_for_as_long_as_its_writer_may_be_at_work() {
+    let settings = settings();
+    let seen = |memory, journal: &str, seconds| {
+        let target = view(Ledger::default()).desired.target(None);
+        let journal = Journal {
+            id: JournalId(journal.into()),
+            operation: Operation::Attach,
+            instances: vec![id("a")],
+            start_time: ServiceTime(1_000),
+        };
+        let mut object = view(Ledger { records: [(id("a"), Record::default())].into(), ..Ledger::default() });
+        object.status.found = Found::Ours(Ledger { target: Some(target), journal: Some(journal), ..Ledger::default() });
+        let (round, effect) = begun(&settings, memory, false, &object, &at(Some(1_000), seconds));
+        (round.into_memory(), effect)
+    };
+    let after = |seconds| Effect::End(End::After(Duration::from_secs(seconds)));
+    let (memory, effect) = seen(Memory::new(&settings), "theirs", 0);
+    assert_eq!(effect, after(8));
+    let (memory, effect) = seen(memory, "theirs", 7);
+    assert_eq!(effect, after(1));
+    let (memory, effect) = seen(memory, "their next", 8);
+    assert_eq!(effect, after(8), "that is another one");
+    let (_, effect) = seen(memory, "their next", 16);
+    assert_eq!(effect, Effect::Credentials, "it is in doubt now, and is called again");
+}
+
+#[test]
+fn a_ledger_that_is_made_anew_is_told_of() {
+    let settings = settings();
+    let mut object = view(Ledger::default());
+    object.status.found = Found::Lost { why: "Gone".into(), remains: Ledger::default() };
+    let (mut round, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(Some(1_000), 0));
+    assert_eq!(effect, Effect::Credentials);
+    assert_eq!(round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)), Effect::Permit);
+
+    let effect = round.step(Response::Permit(false), &at(Some(1_000), 0));
+
+    let Effect::WriteStatus(status, notices) = effect else { panic!("a write, not {effect:?}") };
+    assert_eq!(notices, [Notice::Rebuilt("Gone".into())]);
+    assert_eq!(status.conditions.unwrap().reason, Reason::LedgerLost);
+}
+
+#[test]
+fn what_was_only_assumed_goes_with_a_warning_when_a_name_that_never_worked_finds_no_session() {
+    let settings = settings();
+    let told = |answer| {
+        let target = view(Ledger::default()).desired.target(None);
+        let assumed = Record::assumed(ServiceTime(900));
+        let object = view(Ledger { records: [(id("a"), assumed)].into(), target: Some(target), ..Ledger::default() });
+        let (mut round, _) = calling(&settings, &object);
+        let settle = round.step(Response::Answer(answer), &at(Some(1_001), 1));
+        let Effect::WriteStatus(_, notices) = settle else { panic!("the settle, not {settle:?}") };
+        notices
+    };
+    assert_eq!(told(done()), []);
+    let gone = Answer { verdict: Verdict::SessionGone, code: "ResourceNotFound.SessionNotFound".into(), ..done() };
+    assert_eq!(told(gone), [Notice::Doubtful(vec![id("a")])]);
 }
