@@ -256,7 +256,7 @@ pub struct Scene<'a> {
     pub ledger: &'a Ledger,
     /// What keeps the operator from any call.
     pub problem: Option<&'a Problem>,
-    /// Attaches wait because the ledger has no room.
+    /// Attaches, or instances that a person told of, wait because the ledger has no room.
     pub full: bool,
     /// Detaches of assumed instances wait because another object names the session.
     pub guesses: bool,
@@ -273,7 +273,7 @@ pub struct Scene<'a> {
 pub fn conditions(scene: &Scene<'_>) -> Conditions {
     let Scene { desired, ledger, .. } = scene;
     let open = Open::of(desired, ledger, scene.now, scene.rules);
-    if open.is_empty() && ledger.journal.is_none() && !matches!(scene.standing, Standing::Behind(_)) {
+    if open.is_empty() && ledger.journal.is_none() && !scene.full && !matches!(scene.standing, Standing::Behind(_)) {
         return at_rest(desired, ledger, &open);
     }
     let mut said = unfinished(scene, &open);

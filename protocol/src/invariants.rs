@@ -93,10 +93,13 @@ pub fn may_go(view: &View, ledger: &Ledger) -> Result<(), Violation> {
     }
 }
 
-/// I4, I5 and I6: what is called is wanted, and ours to call.
+/// I3 to I6: what is called is wanted, and ours to call; and the object can't go before the call has an outcome.
 pub fn may_call(view: &View, ledger: &Ledger, journal: &Journal, standing: &Standing) -> Result<(), Violation> {
     let wish = view.desired.at(ledger.target.as_ref());
     let behind = matches!(standing, Standing::Behind(_));
+    if !view.finalizer {
+        return Err("I3: a call would be made for an object that may go at any moment".into());
+    }
     for id in &journal.instances {
         match journal.operation {
             Operation::Attach if wish.want(id) == Want::Out => {
@@ -212,6 +215,8 @@ mod tests {
         let held = ledger(&[("a", Record::attached())]);
         let view = view(held.clone(), &["a"]);
         let may = |operation, ids: &[&str], standing: &Standing| may_call(&view, &held, &journal(operation, ids), standing);
+        let bare = View { finalizer: false, ..view.clone() };
+        assert!(may_call(&bare, &held, &journal(Operation::Attach, &["a"]), &Standing::Alone).unwrap_err().starts_with("I3: "));
         let behind = Standing::Behind("x/y".into());
         assert!(may(Operation::Attach, &["a"], &Standing::Alone).is_ok());
         assert!(may(Operation::Attach, &["a", "b"], &Standing::Alone).unwrap_err().starts_with("I6: b "));

@@ -385,7 +385,7 @@ impl<'a> Round<'a> {
                 // The copy may show another spec than the one that was planned for: the finalizer was written in between.
                 let wanted = journal.operation == Operation::Detach || journal.instances.iter().all(|id| wish.want(id) == Want::In);
                 let as_planned = own.deleting == desired.deleting && own.standing == moment.standing && wanted;
-                let may_go = self.from_write && view.finalizer && self.permit == Permit::Held && moment.may_act;
+                let may_go = self.from_write && self.permit == Permit::Held && moment.may_act;
                 match stored.target.clone() {
                     Some(target) if young && as_planned && may_go => {
                         if let Err(violation) = invariants::may_call(view, &stored, &journal, &moment.standing) {

@@ -266,7 +266,7 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
         Reason::TargetMismatch,
         "The service says that session 1326 does not exist (ResourceNotFound.SessionNotFound), but to other credentials than those that attached the instances (AKID), so this is not believed. Give the credentials back that were used before.",
     );
-    let full = "The ledger is full (2000 instances): more are attached once others could be detached.";
+    let full = "The ledger is full (2000 instances): more are attached or adopted once others could be detached.";
     scene(&desired(&["a"]), &ledger(&[]), |scene| scene.full = true).is(Mode::Stalled, Reason::TooManyInstances, full);
     scene(&desired(&["a"]), &attached(&["b"]), |scene| scene.full = true).is(
         Mode::Reconciling,

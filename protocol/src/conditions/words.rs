@@ -137,6 +137,7 @@ pub(super) fn refused(session: &SessionId, open: &Open<'_>) -> String {
 }
 
 pub(super) fn full(session: &SessionId, open: &Open<'_>) -> String {
-    let full = format!("The ledger is full ({} instances): more are attached once others could be detached.", Ledger::RECORDS_MAX);
+    let full =
+        format!("The ledger is full ({} instances): more are attached or adopted once others could be detached.", Ledger::RECORDS_MAX);
     if open.stuck_inside.is_empty() { full } else { format!("{full} {}", kept(session, open)) }
 }

@@ -323,10 +323,12 @@ fn a_journal_whose_write_was_not_answered_is_known_when_it_turns_up() {
     round.step(Response::Failed, &at(Some(1_000), 0));
 
     // It is not there yet.
-    let (round, _) = begun(&settings, round.into_memory(), false, &object, &at(Some(1_002), 2));
-    let (_, effect) = begun(&settings, round.into_memory(), false, &written(&object, *journal), &at(Some(1_004), 4));
-
-    assert_eq!(effect, Effect::Credentials, "it is taken back at once, and the call is to be made anew");
+    let (round, _) = begun(&settings, round.into_memory(), false, &object, &at(Some(1_001), 1));
+    let memory = round.into_memory();
+    for permit in [false, true] {
+        let (_, effect) = begun(&settings, memory.clone(), permit, &written(&object, *journal.clone()), &at(Some(1_002), 2));
+        assert_eq!(effect, Effect::Credentials, "it is taken back at once, and the call is to be made anew");
+    }
 }
 
 #[test]
@@ -387,4 +389,35 @@ fn what_was_only_assumed_goes_with_a_warning_when_a_name_that_never_worked_finds
     assert_eq!(told(done()), []);
     let gone = Answer { verdict: Verdict::SessionGone, code: "ResourceNotFound.SessionNotFound".into(), ..done() };
     assert_eq!(told(gone), [Notice::Doubtful(vec![id("a")])]);
+}
+
+#[test]
+fn a_call_that_may_not_be_made_any_more_was_not_sent() {
+    let settings = settings();
+    let object = view(Ledger::default());
+    let (mut round, _) = begun(&settings, Memory::new(&settings), true, &object, &at(Some(1_000), 0));
+    let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0));
+    let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+    let fenced = Moment { may_act: false, ..at(Some(1_000), 0) };
+
+    let end = round.step(Response::Object(Some(written(&object, *journal))), &fenced);
+
+    assert!(matches!(end, Effect::End(End::After(_))), "{end:?}");
+    assert!(round.into_memory().open_instances().is_empty());
+}
+
+#[test]
+fn an_instance_that_there_is_no_room_for_is_told_of() {
+    let settings = settings();
+    let texts: Vec<_> = (0..Ledger::RECORDS_MAX).map(|number| id(&number.to_string())).collect();
+    let records = texts.iter().map(|id| (id.clone(), Record::attached())).collect();
+    let target = view(Ledger::default()).desired.target(Some("AKID".into()));
+    let mut object = view(Ledger { records, target: Some(target), ..Ledger::default() });
+    object.desired.instances = texts.into_iter().collect();
+    object.asked.adopt = Some(Request { value: "x".into(), instances: [id("x")].into() });
+
+    let (_, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(Some(1_000), 0));
+
+    let Effect::WriteStatus(told, _) = effect else { panic!("a write, not {effect:?}") };
+    assert_eq!((told.conditions.unwrap().reason, told.handled.adopt), (Reason::TooManyInstances, None));
 }
