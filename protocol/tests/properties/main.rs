@@ -3,6 +3,8 @@
 #![allow(missing_docs, unreachable_pub, reason = "a test crate")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::too_many_lines, reason = "a test fails by panicking")]
 
+mod asked;
+mod behind;
 mod rounds;
 mod world;
 

@@ -9,14 +9,12 @@ use streamsession_protocol::desired::{DeletionPolicy, Desired};
 use streamsession_protocol::ids::{JournalId, SessionId};
 use streamsession_protocol::ledger::{Journal, Ledger};
 use streamsession_protocol::record::{Record, State};
-use streamsession_protocol::step::{
-    Asked, Effect, End, Found, Handled, Memory, Moment, Notice, Request, Response, Round, Settings, Status, View,
-};
+use streamsession_protocol::step::{Asked, Effect, End, Found, Handled, Memory, Moment, Notice, Response, Round, Settings, Status, View};
 use streamsession_protocol::time::ServiceTime;
 
 use crate::world::{id, settings};
 
-fn view(ledger: Ledger) -> Box<View> {
+pub fn view(ledger: Ledger) -> Box<View> {
     let desired = Desired {
         session: SessionId::parse("132").unwrap(),
         region: None,
@@ -32,7 +30,7 @@ fn view(ledger: Ledger) -> Box<View> {
     Box::new(View { uid: "1".into(), generation: 1, finalizer: true, desired, asked: Asked::default(), status })
 }
 
-fn at(service: Option<i64>, elapsed: u64) -> Moment {
+pub fn at(service: Option<i64>, elapsed: u64) -> Moment {
     Moment {
         service: service.map(ServiceTime),
         elapsed: Duration::from_secs(elapsed),
@@ -43,7 +41,7 @@ fn at(service: Option<i64>, elapsed: u64) -> Moment {
     }
 }
 
-fn written(view: &View, status: Status) -> Box<View> {
+pub fn written(view: &View, status: Status) -> Box<View> {
     Box::new(View { status, ..view.clone() })
 }
 
@@ -207,23 +205,6 @@ fn a_call_whose_journal_somebody_removed_is_remembered_until_its_doubt_is_writte
 }
 
 #[test]
-fn a_full_ledger_that_is_to_adopt_more_waits_for_a_permit_like_others() {
-    let settings = settings();
-    let records = (0..Ledger::RECORDS_MAX).map(|number| (id(&format!("{number}")), Record::attached())).collect();
-    let target = Ledger::default().target_for(&view(Ledger::default()).desired, "AKID");
-    let mut object = view(Ledger { records, target: Some(target), ..Ledger::default() });
-    object.asked.adopt = Some(Request { value: "x".into(), instances: [id("x")].into() });
-    let mut round = Round::new(&settings, Memory::new(&settings), false);
-    round.step(Response::Started, &at(Some(1_000), 0));
-    round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0));
-    assert_eq!(round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)), Effect::Permit);
-
-    let end = round.step(Response::Permit(false), &at(Some(1_000), 0));
-
-    assert!(matches!(end, Effect::End(End::AwaitPermit(_))), "{end:?}");
-}
-
-#[test]
 fn a_wait_that_ends_leaves_the_old_session_in_writing_too() {
     let settings = settings();
     let late = Record { detach_until: Some(ServiceTime(999)), ..Record::default() };
@@ -240,7 +221,7 @@ fn a_wait_that_ends_leaves_the_old_session_in_writing_too() {
 }
 
 /// A round that begins with this copy of the object, and what it does first.
-fn begun<'a>(settings: &'a Settings, memory: Memory, permit: bool, object: &View, moment: &Moment) -> (Round<'a>, Effect) {
+pub fn begun<'a>(settings: &'a Settings, memory: Memory, permit: bool, object: &View, moment: &Moment) -> (Round<'a>, Effect) {
     let mut round = Round::new(settings, memory, permit);
     assert_eq!(round.step(Response::Started, moment), Effect::Read);
     let effect = round.step(Response::Object(Some(Box::new(object.clone()))), moment);
@@ -404,20 +385,4 @@ fn a_call_that_may_not_be_made_any_more_was_not_sent() {
 
     assert!(matches!(end, Effect::End(End::After(_))), "{end:?}");
     assert!(round.into_memory().open_instances().is_empty());
-}
-
-#[test]
-fn an_instance_that_there_is_no_room_for_is_told_of() {
-    let settings = settings();
-    let texts: Vec<_> = (0..Ledger::RECORDS_MAX).map(|number| id(&number.to_string())).collect();
-    let records = texts.iter().map(|id| (id.clone(), Record::attached())).collect();
-    let target = view(Ledger::default()).desired.target(Some("AKID".into()));
-    let mut object = view(Ledger { records, target: Some(target), ..Ledger::default() });
-    object.desired.instances = texts.into_iter().collect();
-    object.asked.adopt = Some(Request { value: "x".into(), instances: [id("x")].into() });
-
-    let (_, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(Some(1_000), 0));
-
-    let Effect::WriteStatus(told, _) = effect else { panic!("a write, not {effect:?}") };
-    assert_eq!((told.conditions.unwrap().reason, told.handled.adopt), (Reason::TooManyInstances, None));
 }

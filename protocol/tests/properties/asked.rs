@@ -1,0 +1,134 @@
+//! What a person asks for by an annotation, step by step.
+
+use streamsession_protocol::conditions::Reason;
+use streamsession_protocol::ids::SessionId;
+use streamsession_protocol::ledger::Ledger;
+use streamsession_protocol::record::{Record, State};
+use streamsession_protocol::step::{Effect, End, Found, Memory, Notice, Request, Response, Round, Status, View};
+use streamsession_protocol::time::ServiceTime;
+
+use crate::rounds::{at, begun, view, written};
+use crate::world::{id, settings};
+
+/// A ledger of the session in which `a` is attached, and an object that wants it.
+pub fn with_a() -> Box<View> {
+    let target = view(Ledger::default()).desired.target(Some("AKID".into()));
+    view(Ledger { records: [(id("a"), Record::attached())].into(), target: Some(target), ..Ledger::default() })
+}
+
+#[test]
+fn an_instance_that_a_person_tells_of_is_written_down_before_anything_is_done_with_it() {
+    let settings = settings();
+    let mut object = with_a();
+    object.asked.adopt = Some(Request { value: "b".into(), instances: [id("b")].into() });
+
+    let (mut round, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(None, 0));
+    assert_eq!(effect, Effect::AskTime, "until when calls for it may arrive");
+    assert_eq!(round.step(Response::Time(Ok(())), &at(Some(1_000), 0)), Effect::Credentials);
+    assert_eq!(round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)), Effect::Permit);
+    let adopted = round.step(Response::Permit(false), &at(Some(1_000), 0));
+
+    let Effect::WriteStatus(adopted, _) = adopted else { panic!("a write, not {adopted:?}") };
+    assert_eq!(adopted.handled.adopt.as_deref(), Some("b"));
+    let Found::Ours(ledger) = &adopted.found else { panic!("a ledger") };
+    assert!(ledger.records[&id("b")].assumed);
+    let (mut round, _) = begun(&settings, round.into_memory(), false, &written(&object, *adopted), &at(Some(1_000), 0));
+    round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0));
+    let end = round.step(Response::Permit(false), &at(Some(1_000), 0));
+    assert!(matches!(end, Effect::End(End::AwaitPermit(_))), "it is asked for once: {end:?}");
+}
+
+#[test]
+fn what_a_person_tells_of_waits_for_a_clock_and_for_the_end_of_a_move() {
+    let settings = settings();
+    let mut object = with_a();
+    object.asked.adopt = Some(Request { value: "b".into(), instances: [id("b")].into() });
+    let (mut round, _) = begun(&settings, Memory::new(&settings), false, &object, &at(None, 0));
+    let told = round.step(Response::Time(Err("The service is down.".into())), &at(None, 0));
+    let Effect::WriteStatus(told, _) = told else { panic!("a write, not {told:?}") };
+    assert_eq!((told.handled.adopt.as_deref(), &told.found), (None, &object.status.found));
+
+    object.desired.session = SessionId::parse("next").unwrap();
+    let (mut round, _) = begun(&settings, Memory::new(&settings), true, &object, &at(Some(1_000), 0));
+    let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0));
+    let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+    assert_eq!(journal.handled.adopt, None, "it is about the next session");
+}
+
+#[test]
+fn an_instance_that_there_is_no_room_for_is_told_of() {
+    let settings = settings();
+    let texts: Vec<_> = (0..Ledger::RECORDS_MAX).map(|number| id(&number.to_string())).collect();
+    let records = texts.iter().map(|id| (id.clone(), Record::attached())).collect();
+    let target = view(Ledger::default()).desired.target(Some("AKID".into()));
+    let mut object = view(Ledger { records, target: Some(target), ..Ledger::default() });
+    object.desired.instances = texts.into_iter().collect();
+    object.asked.adopt = Some(Request { value: "x".into(), instances: [id("x")].into() });
+
+    let (_, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(Some(1_000), 0));
+
+    let Effect::WriteStatus(told, _) = effect else { panic!("a write, not {effect:?}") };
+    assert_eq!((told.conditions.unwrap().reason, told.handled.adopt), (Reason::TooManyInstances, None));
+}
+
+#[test]
+fn a_full_ledger_that_is_to_adopt_more_waits_for_a_permit_like_others() {
+    let settings = settings();
+    let records = (0..Ledger::RECORDS_MAX).map(|number| (id(&format!("{number}")), Record::attached())).collect();
+    let target = Ledger::default().target_for(&view(Ledger::default()).desired, "AKID");
+    let mut object = view(Ledger { records, target: Some(target), ..Ledger::default() });
+    object.asked.adopt = Some(Request { value: "x".into(), instances: [id("x")].into() });
+    let mut round = Round::new(&settings, Memory::new(&settings), false);
+    round.step(Response::Started, &at(Some(1_000), 0));
+    round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0));
+    assert_eq!(round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)), Effect::Permit);
+
+    let end = round.step(Response::Permit(false), &at(Some(1_000), 0));
+
+    assert!(matches!(end, Effect::End(End::AwaitPermit(_))), "{end:?}");
+}
+
+/// What a round writes first, with a permit or without.
+fn first_write(object: &View, permit: bool) -> (Box<Status>, Vec<Notice>) {
+    let settings = settings();
+    let (mut round, mut effect) = begun(&settings, Memory::new(&settings), false, object, &at(Some(1_000), 0));
+    loop {
+        let response = match effect {
+            Effect::Credentials => Response::Credentials(Ok("AKID".into())),
+            Effect::Permit => Response::Permit(permit),
+            Effect::WriteStatus(status, notices) => return (status, notices),
+            other => panic!("a write, not {other:?}"),
+        };
+        effect = round.step(response, &at(Some(1_000), 0));
+    }
+}
+
+#[test]
+fn as_many_as_there_is_room_for_are_written_down_at_once() {
+    let mut object = with_a();
+    let Found::Ours(ledger) = &mut object.status.found else { panic!("a ledger") };
+    ledger.records = (1..Ledger::RECORDS_MAX).map(|number| (id(&number.to_string()), Record::attached())).collect();
+    object.asked.adopt = Some(Request { value: "x y".into(), instances: [id("x"), id("y")].into() });
+
+    let (told, _) = first_write(&object, false);
+
+    let Found::Ours(ledger) = &told.found else { panic!("a ledger") };
+    assert!(ledger.records.contains_key(&id("x")) && !ledger.records.contains_key(&id("y")));
+    assert_eq!(told.handled.adopt, None);
+}
+
+#[test]
+fn an_instance_is_let_go_of_as_soon_as_no_attach_of_it_can_arrive() {
+    let told = |attach_until| {
+        let mut object = with_a();
+        let Found::Ours(ledger) = &mut object.status.found else { panic!("a ledger") };
+        let attach_until = Some(ServiceTime(attach_until));
+        ledger.records = [(id("b"), Record { state: State::Unknown, attach_until, ..Record::default() })].into();
+        object.desired.instances.clear();
+        object.asked.forget = Some(Request { value: "b".into(), instances: [id("b")].into() });
+        let (told, notices) = first_write(&object, true);
+        (told.handled.forget, notices)
+    };
+    assert_eq!(told(1_000), (Some("b".into()), vec![Notice::Forgotten(vec![id("b")])]));
+    assert_eq!(told(1_001), (None, vec![]));
+}
