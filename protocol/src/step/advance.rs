@@ -205,12 +205,8 @@ impl Round<'_> {
         account.ledger.journal = Some(journal.clone());
         let standing = moment.standing.clone();
         // Of those whose write was not answered the last one is enough: an earlier one meets a conflict.
-        let unsent = self.memory.own.iter().rposition(|own| own.stage == Stage::Journalled);
-        let mut position = 0;
-        self.memory.own.retain(|own| {
-            position += 1;
-            own.stage != Stage::Journalled || Some(position - 1) == unsent
-        });
+        let unanswered = self.memory.own.extract_if(.., |own| own.stage == Stage::Journalled).last();
+        self.memory.own.extend(unanswered);
         self.memory.own.push(Own { journal, target, credential, deleting: view.desired.deleting, standing, stage: Stage::Journalled });
         let said = self.status(view, account.ledger, account.handled, &Plan::default(), now, moment);
         self.write(view, said, account.notices, &account.grounds, now)

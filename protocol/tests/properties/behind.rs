@@ -4,7 +4,7 @@ use streamsession_protocol::answer::Operation;
 use streamsession_protocol::claims::Standing;
 use streamsession_protocol::conditions::Reason;
 use streamsession_protocol::ledger::LastCall;
-use streamsession_protocol::step::{Effect, Found, Memory, Moment, View};
+use streamsession_protocol::step::{Effect, Found, Memory, Moment, Response, View};
 use streamsession_protocol::time::ServiceTime;
 
 use crate::asked::with_a;
@@ -38,4 +38,22 @@ fn refused_credentials_keep_an_object_from_its_turn_until_an_edit() {
     assert_eq!(said(&object), Reason::SessionConflict, "it was edited");
     object.status.observed_generation = object.generation;
     assert_eq!(said(&object), Reason::CredentialsRejected);
+}
+
+#[test]
+fn the_owner_that_is_asked_is_the_one_that_drives_the_session_now() {
+    let settings = settings();
+    let mut object = with_a();
+    object.desired.instances.clear();
+    let (mut round, effect) = begun(&settings, Memory::new(&settings), false, &object, &behind(0));
+    assert_eq!(effect, Effect::ReadOwner("arcade/lobby".into()));
+    let next = Moment { standing: Standing::Behind("arcade/next".into()), ..behind(0) };
+
+    // Its answer comes after it has given way to another one.
+    round.step(Response::Owner(Some(with_a())), &behind(0));
+    let effect = round.step(Response::Conflict, &next);
+    assert_eq!(effect, Effect::Read);
+    let effect = round.step(Response::Object(Some(object)), &next);
+
+    assert_eq!(effect, Effect::ReadOwner("arcade/next".into()));
 }

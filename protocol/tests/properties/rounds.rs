@@ -386,3 +386,22 @@ fn a_call_that_may_not_be_made_any_more_was_not_sent() {
     assert!(matches!(end, Effect::End(End::After(_))), "{end:?}");
     assert!(round.into_memory().open_instances().is_empty());
 }
+
+#[test]
+fn of_journals_whose_writes_were_not_answered_the_last_ones_are_known() {
+    let settings = settings();
+    let object = view(Ledger::default());
+    let (mut memory, mut journals) = (Memory::new(&settings), Vec::new());
+    for seconds in 0..3 {
+        let (mut round, _) = begun(&settings, memory, true, &object, &at(Some(1_000), seconds));
+        let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), seconds));
+        let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+        journals.push(*journal);
+        round.step(Response::Failed, &at(Some(1_000), seconds));
+        memory = round.into_memory();
+    }
+
+    let found = |journal: &Status| begun(&settings, memory.clone(), false, &written(&object, journal.clone()), &at(Some(1_000), 3)).1;
+    assert_eq!([found(&journals[1]), found(&journals[2])], [Effect::Credentials, Effect::Credentials], "they are taken back at once");
+    assert!(matches!(found(&journals[0]), Effect::End(End::After(_))), "it can't be stored any more; whoever wrote this is somebody else");
+}
