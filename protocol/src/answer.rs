@@ -180,14 +180,14 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{answer, id, processed};
 
     fn verdict(code: &str) -> Verdict {
         Verdict::of_code(code, &["FailedOperation.Closed".to_owned()])
     }
 
     fn outcome(verdict: Verdict, ids: usize) -> Outcome {
-        let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
-        answer.outcome(&InstanceId::parse("a").unwrap(), ids)
+        answer(verdict).outcome(&id("a"), ids)
     }
 
     #[test]
@@ -205,12 +205,11 @@ mod tests {
 
     #[test]
     fn each_id_of_a_processed_call_has_its_own_outcome() {
-        let ids = |text: &str| BTreeSet::from([InstanceId::parse(text).unwrap()]);
-        let processed = |succeeded, refused| outcome(Verdict::Processed { succeeded, refused }, 2);
-        assert_eq!(processed(ids("a"), ids("b")), Outcome::Done);
-        assert_eq!(processed(ids("b"), ids("a")), Outcome::Refused);
-        assert_eq!(processed(ids("b"), ids("b")), Outcome::Unclear, "in neither list");
-        assert_eq!(processed(ids("a"), ids("a")), Outcome::Unclear, "in both");
+        let of = |succeeded, refused| outcome(processed(&[succeeded], &[refused]), 2);
+        assert_eq!(of("a", "b"), Outcome::Done);
+        assert_eq!(of("b", "a"), Outcome::Refused);
+        assert_eq!(of("b", "b"), Outcome::Unclear, "in neither list");
+        assert_eq!(of("a", "a"), Outcome::Unclear, "in both");
     }
 
     #[test]
@@ -266,10 +265,8 @@ mod tests {
 
     #[test]
     fn the_outcomes_of_a_call_are_those_of_its_ids() {
-        let all: Vec<_> = ["a", "b", "c", "d"].iter().map(|text| InstanceId::parse(text).unwrap()).collect();
-        let verdict =
-            Verdict::Processed { succeeded: [all[0].clone(), all[2].clone()].into(), refused: [all[1].clone(), all[2].clone()].into() };
-        let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
+        let all = ["a", "b", "c", "d"].map(id);
+        let answer = answer(processed(&["a", "c"], &["b", "c"]));
 
         let outcomes: Vec<_> = answer.outcomes(&all).collect();
 

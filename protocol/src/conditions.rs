@@ -258,6 +258,8 @@ pub struct Scene<'a> {
     pub problem: Option<&'a Problem>,
     /// Attaches, or instances that a person told of, wait because the ledger has no room.
     pub full: bool,
+    /// Instances that a person told of are not in the ledger yet.
+    pub untold: bool,
     /// Detaches of assumed instances wait because another object names the session.
     pub guesses: bool,
     /// How the object stands among those that name the session.
@@ -273,7 +275,7 @@ pub struct Scene<'a> {
 pub fn conditions(scene: &Scene<'_>) -> Conditions {
     let Scene { desired, ledger, .. } = scene;
     let open = Open::of(desired, ledger, scene.now, scene.rules);
-    if open.is_empty() && ledger.journal.is_none() && !scene.full && !matches!(scene.standing, Standing::Behind(_)) {
+    if open.is_empty() && ledger.journal.is_none() && !scene.untold && !matches!(scene.standing, Standing::Behind(_)) {
         return at_rest(desired, ledger, &open);
     }
     let mut said = unfinished(scene, &open);
@@ -361,6 +363,12 @@ fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
     }
     if scene.full && open.nothing_but_attaches() {
         return stalled(Reason::TooManyInstances, words::full(session, open));
+    }
+    if scene.untold && open.is_empty() {
+        return reconciling(
+            Reason::ProgressingWithRetry,
+            "The instances that the annotation adopt names are taken into the record once the service has told its time.".into(),
+        );
     }
     if let Some(lost) = words::ledger_lost(open) {
         return lost;

@@ -243,7 +243,7 @@ mod tests {
     use super::*;
     use crate::answer::NothingDone;
     use crate::plan::Allowed;
-    use crate::testing::{id, journal};
+    use crate::testing::{answer, id, journal, processed};
     use Operation::{Attach, Detach};
 
     fn desired(instances: &[&str]) -> Desired {
@@ -261,8 +261,7 @@ mod tests {
     }
 
     fn settle(ledger: Ledger, verdict: Verdict, credential: &str, wanted: &[&str]) -> Ledger {
-        let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
-        ledger.settle(&answer, credential, &desired(wanted), &Rules::default(), false)
+        ledger.settle(&answer(verdict), credential, &desired(wanted), &Rules::default(), false)
     }
 
     fn state(ledger: &Ledger, text: &str) -> Option<State> {
@@ -321,7 +320,7 @@ mod tests {
         assert!(!contested.believes("AKID") && !contested.believes("OTHER"));
         let open = Ledger { target: Some(contested), ..ledger(&[], Attach, &["a"]) };
 
-        let proven = settle(open, Verdict::Processed { succeeded: [id("a")].into(), refused: [].into() }, "OTHER", &["a"]);
+        let proven = settle(open, processed(&["a"], &[]), "OTHER", &["a"]);
 
         let target = proven.target.unwrap();
         assert!(target.credential_proven && target.believes("OTHER"));
@@ -330,8 +329,7 @@ mod tests {
 
     #[test]
     fn removals_go_before_additions_and_fresh_ids_before_failed_ones() {
-        let failed =
-            settle(ledger(&[], Attach, &["b"]), Verdict::Processed { succeeded: [].into(), refused: [id("b")].into() }, "AKID", &["b"]);
+        let failed = settle(ledger(&[], Attach, &["b"]), processed(&[], &["b"]), "AKID", &["b"]);
         let plan =
             |ledger: &Ledger, wanted| ledger.plan(&desired(wanted), ServiceTime(1_000), crate::plan::Due::ALL, 100, Allowed::All).batch;
         assert_eq!(plan(&failed, &["b", "c"]).unwrap().instances, [id("c")]);
@@ -383,8 +381,7 @@ mod tests {
 
     #[test]
     fn the_last_call_is_told_in_bounds() {
-        let verdict = Verdict::Processed { succeeded: [id("a")].into(), refused: [id("b"), id("c")].into() };
-        let answer = Answer { verdict, code: "c".repeat(99), message: String::new(), request_id: "r".repeat(999) };
+        let answer = Answer { code: "c".repeat(99), request_id: "r".repeat(999), ..answer(processed(&["a"], &["b", "c"])) };
 
         let settled = ledger(&[], Attach, &["a", "b", "c"]).settle(&answer, "AKID", &desired(&[]), &Rules::default(), false);
 
@@ -395,9 +392,14 @@ mod tests {
 
     #[test]
     fn an_error_whose_fault_is_being_looked_for_is_nobodys_yet() {
-        let answer = Answer { verdict: Verdict::Unclear, code: "X".into(), message: String::new(), request_id: String::new() };
         let settle = |splitting| {
-            let settled = ledger(&[], Attach, &["a", "b"]).settle(&answer, "AKID", &desired(&["a", "b"]), &Rules::default(), splitting);
+            let settled = ledger(&[], Attach, &["a", "b"]).settle(
+                &answer(Verdict::Unclear),
+                "AKID",
+                &desired(&["a", "b"]),
+                &Rules::default(),
+                splitting,
+            );
             settled.records.get("a").unwrap().clone()
         };
         assert_eq!(settle(true), Record { state: State::Unknown, ..Record::default() });
@@ -408,8 +410,7 @@ mod tests {
     #[test]
     fn a_refusal_proves_no_credential() {
         let unproven = Ledger { target: Some(desired(&[]).target(Some("AKID".into()))), ..ledger(&[], Attach, &["a"]) };
-        let refused = Verdict::Processed { succeeded: [].into(), refused: [id("a")].into() };
-        assert!(!settle(unproven, refused, "AKID", &["a"]).target.unwrap().credential_proven);
+        assert!(!settle(unproven, processed(&[], &["a"]), "AKID", &["a"]).target.unwrap().credential_proven);
     }
 
     #[test]
@@ -427,12 +428,7 @@ mod tests {
         let validity = Rules::default().validity;
         let open = ledger(&[], Attach, &["a", "b"]);
         let call = open.journal.clone().unwrap();
-        let done = |request_id: &str| Answer {
-            verdict: Verdict::Processed { succeeded: [id("a")].into(), refused: [].into() },
-            code: String::new(),
-            message: String::new(),
-            request_id: request_id.into(),
-        };
+        let done = |request_id: &str| Answer { request_id: request_id.into(), ..answer(processed(&["a"], &[])) };
         let remembers = |ledger: &Ledger, answer: Option<&Answer>| ledger.remembers(&call, answer, validity);
         let nothing = Ledger { journal: None, ..open.clone() };
         assert!(!remembers(&nothing, None) && !remembers(&nothing, Some(&done("r"))));

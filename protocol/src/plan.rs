@@ -78,6 +78,8 @@ pub struct Plan {
     pub held_back: Held,
     /// Whether attaches are held back because the ledger is full.
     pub full: bool,
+    /// Whether instances that a person told of are not in the ledger yet.
+    pub untold: bool,
     /// Whether detaches of assumed instances are held back because another object names the session.
     pub guesses: bool,
     /// When a deadline passes, and something may change without anybody's doing.

@@ -25,11 +25,15 @@ impl Ledger {
         ledger
     }
 
-    /// A person knows of these instances: they join the ledger, up to its bound. Says whether all of them are in it now.
+    /// A person knows of these instances: all of them join the ledger, or none if there is no room. Says which.
     pub fn adopt(&mut self, ids: &BTreeSet<InstanceId>, desired: &Desired, now: ServiceTime, validity: Validity) -> bool {
+        let new = ids.iter().filter(|id| !self.records.contains_key(*id)).count();
+        if self.records.len() + new > Self::RECORDS_MAX {
+            return false;
+        }
         self.target.get_or_insert_with(|| desired.target(None));
         self.assume(ids.iter().cloned(), Self::last_arrival(now, validity));
-        ids.iter().all(|id| self.records.contains_key(id))
+        true
     }
 
     /// When no call of anybody can arrive any more: the clock of who made it may be ahead of ours.
@@ -136,6 +140,19 @@ mod tests {
     }
 
     #[test]
+    fn all_that_a_person_tells_of_join_the_ledger_or_none() {
+        let texts: Vec<_> = (2..Ledger::RECORDS_MAX).map(|number| id(&number.to_string())).collect();
+        let records = texts.iter().map(|id| (id.clone(), Record::attached())).collect();
+        let mut ledger = Ledger { records, ..Ledger::default() };
+        let before = ledger.clone();
+
+        assert!(!ledger.adopt(&ids(&["x", "y", "z"]), &desired("1", &[]), NOW, VALIDITY));
+        assert_eq!(ledger, before);
+        assert!(ledger.adopt(&ids(&["2", "x", "y"]), &desired("1", &[]), NOW, VALIDITY));
+        assert_eq!(ledger.records.len(), Ledger::RECORDS_MAX);
+    }
+
+    #[test]
     fn what_is_known_of_an_adopted_instance_stays() {
         let mut ledger = Ledger { records: [(id("a"), Record::attached())].into(), ..Ledger::default() };
 
@@ -207,5 +224,6 @@ mod tests {
         let (state, until) = (State::Unknown, Some(NOW));
         let assumed = Record { state, attach_until: until, detach_until: until, assumed: true, ..Record::default() };
         assert_eq!(Record::assumed(NOW), assumed);
+        assert!(assumed.may_be_in());
     }
 }

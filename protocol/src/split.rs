@@ -93,11 +93,7 @@ impl Split {
 mod tests {
     use super::*;
     use crate::record::Record;
-    use crate::testing::{NOW, desired, id, ids, journal, ledger};
-
-    fn answer(verdict: Verdict) -> Answer {
-        Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() }
-    }
+    use crate::testing::{NOW, answer, desired, id, ids, journal, ledger, processed};
 
     /// Calls that it takes until nothing is open, with a service that refuses a call of any `bad` id; the rest succeeds.
     fn calls(count: usize, bad: &[usize]) -> (usize, usize) {
@@ -170,7 +166,6 @@ mod tests {
     #[test]
     fn only_a_success_shows_that_a_split_bears_fruit() {
         let split = Split::after(None, &journal(Operation::Attach, &["a", "b", "c"]), &answer(Verdict::Unclear), false);
-        let processed = |succeeded: &[&str], refused: &[&str]| Verdict::Processed { succeeded: ids(succeeded), refused: ids(refused) };
         let one = journal(Operation::Attach, &["a"]);
         let fruitless = |verdict| Split::after(split.clone(), &one, &answer(verdict), false).unwrap().fruitless;
         assert_eq!(fruitless(processed(&["a"], &[])), 0);

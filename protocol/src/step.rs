@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{Answer, NothingDone, Operation, Verdict};
-use crate::claims::{Place, Standing};
+use crate::claims::Place;
 use crate::conditions::{Conditions, Counts, Problem, invariant_violated, ledger_unreadable};
 use crate::desired::{DeletionPolicy, Target};
 pub use crate::effect::{Asked, Effect, End, Found, Handled, Moment, Notice, Request, Response, Status, View};
@@ -82,7 +82,7 @@ pub struct Round<'a> {
     accounts: bool,
     credential: Option<String>,
     permit: Permit,
-    /// The object that drives the session, if it was looked at; and what it shows, if it could be read.
+    /// The object that was looked at, since it drives the session or did; and what it shows, if it could be read.
     owner: Option<(Arc<str>, Option<Owner>)>,
     reads: u32,
     batch_size_max: usize,
@@ -195,8 +195,9 @@ impl<'a> Round<'a> {
                 self.answered(answer, moment);
             }
             Response::Owner(view) => {
-                if let (Standing::Behind(name), Some(place)) = (&moment.standing, self.place()) {
-                    self.owner = Some((Arc::clone(name), view.map(|view| Owner::of(&view, &place))));
+                let place = self.place();
+                if let (Some((_, shown)), Some(place)) = (&mut self.owner, place) {
+                    *shown = view.map(|view| Owner::of(&view, &place));
                 }
             }
         }
@@ -408,10 +409,11 @@ impl<'a> Round<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claims::Standing;
     use crate::memory::Own;
     use crate::plan::Due;
     use crate::record::{Failure, FailureReason};
-    use crate::testing::{NOW, id, ids, journal, ledger, moment, settings, view};
+    use crate::testing::{NOW, answer, id, journal, ledger, moment, processed, settings, view};
 
     /// What is remembered after this answer to a call of `called`; the object wants a, b and z. The ledger as it is settled, too.
     fn after(mut memory: Memory, records: &[(&str, Record)], called: &[&str], verdict: Verdict) -> (Memory, Ledger) {
@@ -424,8 +426,7 @@ mod tests {
         memory.own.push(own);
         let mut round = Round::new(&settings, memory, false);
         round.view = Some(Box::new(object.clone()));
-        let answer = Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() };
-        round.answered(answer, &moment());
+        round.answered(answer(verdict), &moment());
         let Stage::Answered(answer, splitting) = round.memory.own.remove(0).stage else { panic!("an answer") };
         let settled = stored.settle(&answer, "AKID", &object.desired, &settings.rules, splitting);
         (round.memory, settled)
@@ -434,10 +435,6 @@ mod tests {
     fn due(memory: &Memory) -> (bool, bool) {
         let Due { fresh, failed } = memory.retry.due(Duration::ZERO);
         (fresh, failed)
-    }
-
-    fn processed(succeeded: &[&str], refused: &[&str]) -> Verdict {
-        Verdict::Processed { succeeded: ids(succeeded), refused: ids(refused) }
     }
 
     fn failed_before() -> Record {
@@ -489,6 +486,9 @@ mod tests {
             }
             assert_eq!((calls, memory.split.as_ref(), due(&memory)), (crate::split::FRUITLESS_MAX, None, (false, false)));
             assert!(settled.records.get(&id("a")).unwrap().refusals.is_some(), "now it counts");
+            let (next, _) = after(memory.clone(), &[], &["a", "b"], Verdict::Unclear);
+            let called = journal(Operation::Attach, &["a", "b"]);
+            assert_eq!(next.split, Split::after(None, &called, &answer(Verdict::Unclear), other_half_first));
         }
     }
 }

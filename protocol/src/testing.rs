@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::answer::Operation;
+use crate::answer::{Answer, Operation, Verdict};
 use crate::claims::Standing;
 use crate::conditions::Counts;
 use crate::desired::{DeletionPolicy, Desired};
@@ -47,6 +47,15 @@ pub(crate) fn ledger(records: &[(&str, Record)]) -> Ledger {
 pub(crate) fn journal(operation: Operation, instances: &[&str]) -> Journal {
     let instances = instances.iter().map(|text| id(text)).collect();
     Journal { id: JournalId("j".into()), operation, instances, start_time: NOW }
+}
+
+/// An answer that says nothing but this.
+pub(crate) fn answer(verdict: Verdict) -> Answer {
+    Answer { verdict, code: String::new(), message: String::new(), request_id: String::new() }
+}
+
+pub(crate) fn processed(succeeded: &[&str], refused: &[&str]) -> Verdict {
+    Verdict::Processed { succeeded: ids(succeeded), refused: ids(refused) }
 }
 
 pub(crate) fn status(ledger: Ledger) -> Status {

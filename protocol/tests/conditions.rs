@@ -90,8 +90,17 @@ impl Told {
 }
 
 fn scene<'a>(desired: &'a Desired, ledger: &'a Ledger, change: impl FnOnce(&mut Scene<'a>)) -> Told {
-    let mut scene =
-        Scene { desired, ledger, problem: None, full: false, guesses: false, standing: &Standing::Alone, now: NOW, rules: &RULES };
+    let mut scene = Scene {
+        desired,
+        ledger,
+        problem: None,
+        full: false,
+        untold: false,
+        guesses: false,
+        standing: &Standing::Alone,
+        now: NOW,
+        rules: &RULES,
+    };
     change(&mut scene);
     Told(conditions(&scene))
 }
@@ -268,6 +277,17 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
     );
     let full = "The ledger is full (2000 instances): more are attached or adopted once others could be detached.";
     scene(&desired(&["a"]), &ledger(&[]), |scene| scene.full = true).is(Mode::Stalled, Reason::TooManyInstances, full);
+    scene(&desired(&["a"]), &attached(&["a"]), |scene| (scene.full, scene.untold) = (true, true)).is(
+        Mode::Stalled,
+        Reason::TooManyInstances,
+        full,
+    );
+    scene(&desired(&["a"]), &attached(&["a"]), |scene| scene.untold = true).is(
+        Mode::Reconciling,
+        Reason::ProgressingWithRetry,
+        "The instances that the annotation adopt names are taken into the record once the service has told its time.",
+    );
+    scene(&desired(&["a"]), &attached(&["a", "b"]), |scene| scene.untold = true).is(Mode::Reconciling, Reason::Progressing, "1 to detach.");
     scene(&desired(&["a"]), &attached(&["b"]), |scene| scene.full = true).is(
         Mode::Reconciling,
         Reason::Progressing,

@@ -44,7 +44,7 @@ fn desired(ids: &[&str]) -> Desired {
 
 fn told(desired: &Desired, ledger: &Ledger, problem: Option<&Problem>, full: bool, standing: &Standing) -> Conditions {
     let rules = Rules::default();
-    conditions(&Scene { desired, ledger, problem, full, guesses: false, standing, now: NOW, rules: &rules })
+    conditions(&Scene { desired, ledger, problem, full, untold: false, guesses: false, standing, now: NOW, rules: &rules })
 }
 
 fn ledger<const N: usize>(records: [(&str, Record); N]) -> Ledger {

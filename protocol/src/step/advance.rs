@@ -26,14 +26,16 @@ pub(super) struct Account {
     pub(super) handled: Handled,
     pub(super) notices: Vec<Notice>,
     pub(super) grounds: Grounds,
-    /// There is no room for all that a person told of.
+    /// Instances that a person told of are not in the ledger yet.
+    pub(super) untold: bool,
+    /// There is no room for them.
     pub(super) full: bool,
 }
 
 impl Account {
     pub(super) fn of(view: &View, ledger: Ledger) -> Self {
         let handled = view.status.handled.clone();
-        Self { ledger, must_write: false, handled, notices: Vec::new(), grounds: Grounds::default(), full: false }
+        Self { ledger, must_write: false, handled, notices: Vec::new(), grounds: Grounds::default(), untold: false, full: false }
     }
 
     /// Lets go of instances on the grounds that `notice` names.
@@ -76,7 +78,7 @@ impl Round<'_> {
                 Err(effect) => return effect,
             },
         };
-        if desired.deleting && account.ledger.holds_nothing() && !account.must_write {
+        if desired.deleting && account.ledger.holds_nothing() && !account.must_write && !account.untold {
             return match invariants::may_go(view, &account.ledger) {
                 Ok(()) => Effect::RemoveFinalizer,
                 Err(violation) => self.halt(view, violation),
@@ -84,6 +86,7 @@ impl Round<'_> {
         }
         let due = self.memory.retry.due(moment.elapsed);
         let mut plan = account.ledger.plan(desired, now, due, self.batch_size_max, allowed);
+        plan.untold = account.untold;
         plan.full |= account.full;
         if let Some(split) = &self.memory.split
             && due.fresh
@@ -138,16 +141,11 @@ impl Round<'_> {
         {
             match moment.service {
                 None if self.may_ask(moment) => return Some(Effect::AskTime),
-                None => {}
-                Some(now) => {
-                    let before = account.ledger.clone();
-                    account.full = !account.ledger.adopt(&adopt.instances, desired, now, validity);
-                    if !account.full {
-                        account.handled.adopt = Some(adopt.value.clone());
-                    }
-                    // One that waits for room has nothing to write, and waits for a permit like others.
-                    account.must_write |= !account.full || account.ledger != before;
+                Some(now) if account.ledger.adopt(&adopt.instances, desired, now, validity) => {
+                    account.handled.adopt = Some(adopt.value.clone());
+                    account.must_write = true;
                 }
+                clock => (account.untold, account.full) = (true, clock.is_some()),
             }
         }
         let forget = open(view.asked.forget.as_ref(), account.handled.forget.as_ref());
@@ -177,7 +175,10 @@ impl Round<'_> {
         let wish = view.desired.at(account.ledger.target.as_ref());
         let shown = match &self.owner {
             Some((name, shown)) if name == owner => shown.clone(),
-            _ if account.ledger.has_leavings(wish) => return Err(Effect::ReadOwner(Arc::clone(owner))),
+            _ if account.ledger.has_leavings(wish) => {
+                self.owner = Some((Arc::clone(owner), None));
+                return Err(Effect::ReadOwner(Arc::clone(owner)));
+            }
             _ => None,
         };
         let now = moment.service.unwrap_or(ServiceTime(i64::MIN));
@@ -218,6 +219,7 @@ impl Round<'_> {
             ledger: &ledger,
             problem: self.memory.problem.as_ref(),
             full: plan.full,
+            untold: plan.untold,
             guesses: plan.guesses,
             standing: &moment.standing,
             now,
@@ -248,8 +250,9 @@ impl Round<'_> {
 
     fn wake(&mut self, plan: &Plan, ledger: &Ledger, view: &View, moment: &Moment) -> End {
         let deadline = plan.wake.zip(moment.service).map(|(until, now)| Duration::from_secs(until.since(now).try_into().unwrap_or(0)));
-        // A deadline that can't be judged for want of a clock: when the service may be asked again.
-        let clock = (plan.wake.is_some() && moment.service.is_none()).then(|| self.memory.retry.whole_opens_in(moment.elapsed));
+        // What needs a clock, and there is none: when the service may be asked again.
+        let clock =
+            ((plan.wake.is_some() || plan.untold) && moment.service.is_none()).then(|| self.memory.retry.whole_opens_in(moment.elapsed));
         let backoff = self.memory.retry.opens_in(plan.held_back, moment.elapsed);
         let owner = self.look_again(ledger, view, moment);
         let wake = deadline.into_iter().chain(clock).chain(backoff).chain(owner).min();

@@ -47,6 +47,9 @@ fn what_a_person_tells_of_waits_for_a_clock_and_for_the_end_of_a_move() {
     let told = round.step(Response::Time(Err("The service is down.".into())), &at(None, 0));
     let Effect::WriteStatus(told, _) = told else { panic!("a write, not {told:?}") };
     assert_eq!((told.handled.adopt.as_deref(), &told.found), (None, &object.status.found));
+    assert_eq!(told.conditions.as_ref().unwrap().message, "The service is down.");
+    let end = round.step(Response::Object(Some(written(&object, *told))), &at(None, 0));
+    assert!(matches!(end, Effect::End(End::After(pause)) if pause <= settings.retry_base), "it is asked again: {end:?}");
 
     object.desired.session = SessionId::parse("next").unwrap();
     let (mut round, _) = begun(&settings, Memory::new(&settings), true, &object, &at(Some(1_000), 0));
@@ -104,17 +107,22 @@ fn first_write(object: &View, permit: bool) -> (Box<Status>, Vec<Notice>) {
 }
 
 #[test]
-fn as_many_as_there_is_room_for_are_written_down_at_once() {
-    let mut object = with_a();
-    let Found::Ours(ledger) = &mut object.status.found else { panic!("a ledger") };
-    ledger.records = (1..Ledger::RECORDS_MAX).map(|number| (id(&number.to_string()), Record::attached())).collect();
-    object.asked.adopt = Some(Request { value: "x y".into(), instances: [id("x"), id("y")].into() });
+fn a_deleted_object_does_not_go_before_it_has_looked_after_what_a_person_told_of() {
+    let settings = settings();
+    let mut object = view(Ledger::default());
+    object.desired.deleting = true;
+    object.asked.adopt = Some(Request { value: "b".into(), instances: [id("b")].into() });
+    let (mut round, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(None, 0));
+    assert_eq!(effect, Effect::AskTime);
+    let told = round.step(Response::Time(Err("The service is down.".into())), &at(None, 0));
+    let Effect::WriteStatus(told, _) = told else { panic!("a write, not {told:?}") };
+    assert_eq!(told.conditions.as_ref().unwrap().message, "The service is down.");
 
-    let (told, _) = first_write(&object, false);
+    let end = round.step(Response::Object(Some(written(&object, *told.clone()))), &at(None, 0));
+    assert!(matches!(end, Effect::End(End::After(pause)) if pause <= settings.retry_base), "it is tried again: {end:?}");
 
-    let Found::Ours(ledger) = &told.found else { panic!("a ledger") };
-    assert!(ledger.records.contains_key(&id("x")) && !ledger.records.contains_key(&id("y")));
-    assert_eq!(told.handled.adopt, None);
+    let (_, effect) = begun(&settings, round.into_memory(), false, &written(&object, *told), &at(Some(1_000), 9));
+    assert_eq!(effect, Effect::Credentials, "it is to be detached");
 }
 
 #[test]

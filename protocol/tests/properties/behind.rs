@@ -50,10 +50,7 @@ fn the_owner_that_is_asked_is_the_one_that_drives_the_session_now() {
     let next = Moment { standing: Standing::Behind("arcade/next".into()), ..behind(0) };
 
     // Its answer comes after it has given way to another one.
-    round.step(Response::Owner(Some(with_a())), &behind(0));
-    let effect = round.step(Response::Conflict, &next);
-    assert_eq!(effect, Effect::Read);
-    let effect = round.step(Response::Object(Some(object)), &next);
+    let effect = round.step(Response::Owner(Some(with_a())), &next);
 
     assert_eq!(effect, Effect::ReadOwner("arcade/next".into()));
 }

@@ -405,3 +405,21 @@ fn of_journals_whose_writes_were_not_answered_the_last_ones_are_known() {
     assert_eq!([found(&journals[1]), found(&journals[2])], [Effect::Credentials, Effect::Credentials], "they are taken back at once");
     assert!(matches!(found(&journals[0]), Effect::End(End::After(_))), "it can't be stored any more; whoever wrote this is somebody else");
 }
+
+#[test]
+fn a_call_whose_account_was_not_stored_is_remembered_while_the_work_is_stopped() {
+    let settings = settings();
+    let (mut round, object) = calling(&settings, &view(Ledger::default()));
+    let settle = round.step(Response::Answer(done()), &at(Some(1_001), 1));
+    let Effect::WriteStatus(mut settle, _) = settle else { panic!("the settle, not {settle:?}") };
+    settle.found = Found::Ours(Ledger::default()); // a webhook does that
+
+    let object = written(&object, *settle);
+    let told = round.step(Response::Object(Some(object.clone())), &at(Some(1_001), 1));
+
+    let Effect::WriteStatus(told, _) = told else { panic!("a write, not {told:?}") };
+    assert_eq!(told.conditions.as_ref().unwrap().reason, Reason::InvariantViolated);
+    let end = round.step(Response::Object(Some(written(&object, *told))), &at(Some(1_001), 1));
+    assert!(matches!(end, Effect::End(End::After(_))), "{end:?}");
+    assert_eq!(round.into_memory().open_instances(), [&id("a")]);
+}
