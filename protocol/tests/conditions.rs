@@ -368,6 +368,10 @@ fn a_conflict_names_the_other_object() {
     waits(&desired(&[]), &ledger(&[("a", refused(Operation::Detach, 6))]), &one);
     let late = format!("{conflict} 1 of its instances wait until no earlier call for them can arrive any more (2026-01-08T02:05:05Z).");
     waits(&desired(&[]), &ledger(&[("a", Record { attach_until: LATER, ..Record::default() })]), &late);
+    waits(&desired(&[]), &ledger(&[("a", Record { attach_until: Some(NOW), ..Record::default() })]), &one);
+    waits(&desired(&["a"]), &attached(&["a"]), conflict);
+    let first = Standing::First("stage/copy".into());
+    scene(&desired(&["a"]), &ledger(&[]), |scene| scene.standing = &first).is(Mode::Reconciling, Reason::Progressing, "1 to attach.");
     let down = Problem::Unreachable("The service is down.".into());
     scene(&desired(&["a"]), &ledger(&[]), |scene| (scene.standing, scene.problem) = (&behind, Some(&down))).is(
         Mode::Stalled,

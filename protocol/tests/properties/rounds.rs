@@ -279,10 +279,12 @@ fn a_call_is_remembered_until_the_ledger_tells_of_it_whatever_else_is_written() 
     let (mut round, mut object) = calling(&settings, &view(Ledger::default()));
     round.step(Response::Answer(done()), &at(Some(1_001), 1));
     assert_eq!(round.step(Response::Conflict, &at(None, 1)), Effect::Read);
+    object.generation = 2;
     object.status.found = Found::Lost { why: "Gone".into(), remains: Ledger::default() };
     assert_eq!(round.step(Response::Object(Some(object.clone())), &at(None, 1)), Effect::AskTime);
     let told = round.step(Response::Time(Err("The service is down.".into())), &at(None, 1));
     let Effect::WriteStatus(told, _) = told else { panic!("a write, not {told:?}") };
+    assert_eq!(told.observed_generation, 2);
     assert_eq!(
         told.conditions.as_ref().unwrap().message,
         "Gone. The record is made anew once the service has told its time. The service is down."
