@@ -6,7 +6,7 @@
 //!   plan: what is due      ledger: what is held        conditions: what people are told    retry, split: when again
 //!            └──────────┬──────────┘
 //!                       ▼
-//!   record: the rule for one id      answer: what the service said      time, ids: the words
+//!   record: the rule for one id      answer: what the service said      desired: what is asked for      time, ids: the words
 //! ```
 //!
 //! `effect` has the words between `step` and the controller. Start with [`record`]: its two tables are the protocol. Then [`step`]: when they are applied.
