@@ -7,7 +7,7 @@ use streamsession_protocol::record::{Record, State};
 use streamsession_protocol::step::{Effect, End, Found, Memory, Notice, Request, Response, Round, Status, View};
 use streamsession_protocol::time::ServiceTime;
 
-use crate::rounds::{at, begun, view, written};
+use crate::rounds::{at, begun, journalling, view, written};
 use crate::world::{id, settings};
 
 /// A ledger of the session in which `a` is attached, and an object that wants it.
@@ -52,9 +52,7 @@ fn what_a_person_tells_of_waits_for_a_clock_and_for_the_end_of_a_move() {
     assert!(matches!(end, Effect::End(End::After(pause)) if pause <= settings.retry_base), "it is asked again: {end:?}");
 
     object.desired.session = SessionId::parse("next").unwrap();
-    let (mut round, _) = begun(&settings, Memory::new(&settings), true, &object, &at(Some(1_000), 0));
-    let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0));
-    let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+    let (_, journal) = journalling(&settings, Memory::new(&settings), &object, 0);
     assert_eq!(journal.handled.adopt, None, "it is about the next session");
 }
 

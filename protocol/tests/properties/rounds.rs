@@ -144,13 +144,18 @@ fn done() -> Answer {
     Answer { verdict, code: String::new(), message: String::new(), request_id: "r".into() }
 }
 
+/// A round that has a permit, and the status with the journal that it writes.
+pub fn journalling<'a>(settings: &'a Settings, memory: Memory, object: &View, seconds: u64) -> (Round<'a>, Box<Status>) {
+    let moment = at(Some(1_000), seconds);
+    let (mut round, _) = begun(settings, memory, true, object, &moment);
+    let journal = round.step(Response::Credentials(Ok("AKID".into())), &moment);
+    let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+    (round, journal)
+}
+
 /// A round whose call is on its way, and the copy with its journal.
 fn calling<'a>(settings: &'a Settings, object: &View) -> (Round<'a>, Box<View>) {
-    let mut round = Round::new(settings, Memory::new(settings), true);
-    round.step(Response::Started, &at(Some(1_000), 0));
-    round.step(Response::Object(Some(Box::new(object.clone()))), &at(Some(1_000), 0));
-    let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0));
-    let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+    let (mut round, journal) = journalling(settings, Memory::new(settings), object, 0);
     let object = written(object, *journal);
     assert!(matches!(round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)), Effect::Call(_)));
     (round, object)
@@ -300,9 +305,7 @@ fn a_call_is_remembered_until_the_ledger_tells_of_it_whatever_else_is_written() 
 fn a_journal_whose_write_was_not_answered_is_known_when_it_turns_up() {
     let settings = settings();
     let object = view(Ledger::default());
-    let (mut round, _) = begun(&settings, Memory::new(&settings), true, &object, &at(Some(1_000), 0));
-    let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0));
-    let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+    let (mut round, journal) = journalling(&settings, Memory::new(&settings), &object, 0);
     round.step(Response::Failed, &at(Some(1_000), 0));
 
     // It is not there yet.
@@ -378,9 +381,7 @@ fn what_was_only_assumed_goes_with_a_warning_when_a_name_that_never_worked_finds
 fn a_call_that_may_not_be_made_any_more_was_not_sent() {
     let settings = settings();
     let object = view(Ledger::default());
-    let (mut round, _) = begun(&settings, Memory::new(&settings), true, &object, &at(Some(1_000), 0));
-    let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0));
-    let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+    let (mut round, journal) = journalling(&settings, Memory::new(&settings), &object, 0);
     let fenced = Moment { may_act: false, ..at(Some(1_000), 0) };
 
     let end = round.step(Response::Object(Some(written(&object, *journal))), &fenced);
@@ -395,9 +396,7 @@ fn of_journals_whose_writes_were_not_answered_the_last_ones_are_known() {
     let object = view(Ledger::default());
     let (mut memory, mut journals) = (Memory::new(&settings), Vec::new());
     for seconds in 0..3 {
-        let (mut round, _) = begun(&settings, memory, true, &object, &at(Some(1_000), seconds));
-        let journal = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), seconds));
-        let Effect::WriteStatus(journal, _) = journal else { panic!("a journal, not {journal:?}") };
+        let (mut round, journal) = journalling(&settings, memory, &object, seconds);
         journals.push(*journal);
         round.step(Response::Failed, &at(Some(1_000), seconds));
         memory = round.into_memory();
