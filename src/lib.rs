@@ -1,4 +1,5 @@
-//! A Kubernetes operator that keeps the slave cloud phones of Tencent Cloud GS multi-stream sessions as declared.
+//! A Kubernetes operator that keeps the slave cloud phones of Tencent Cloud GS multi-stream
+//! sessions as declared.
 //!
 //! ```text
 //!   main ─▶ cli ─▶ operator            arguments, composition: these alone know everything
@@ -23,8 +24,9 @@
 //! | [`telemetry`] | logs, metrics, the admin server |
 //! | [`cli`] | `run`, `crd` |
 //!
-//! Dependencies point downwards. `api`, `gs::{sign, wire, answer, endpoint}`, `queue`'s schedule and the controller's agenda import no tokio, kube
-//! client, reqwest or clock; `tests/it/layers.rs` holds them to it, and Cargo the protocol.
+//! Dependencies point downwards. `api`, `gs::{sign, wire, answer, endpoint}`, `queue`'s schedule
+//! and the controller's agenda import no tokio, kube client, reqwest or clock; `tests/it/layers.rs`
+//! holds them to it, and Cargo the protocol.
 
 pub mod api;
 pub mod cli;

@@ -1,4 +1,5 @@
-//! The composition: settings become clients, permits, the controller and the admin server. The tests start it in process.
+//! The composition: settings become clients, permits, the controller and the admin server. The
+//! tests start it in process.
 
 use std::collections::BTreeSet;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -23,11 +24,13 @@ use crate::queue::Limiter;
 use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
 
-/// How long a journal may be on its way to the service before it is taken back: longer than any healthy write, shorter than a person waits.
+/// How long a journal may be on its way to the service before it is taken back: longer than any
+/// healthy write, shorter than a person waits.
 const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
 /// Seconds that the service may take to work on a request that it has let in.
 const MARGIN_SECONDS: i64 = 5;
-/// The signature validity of the service itself (reference, section 2); less is for tests against a simulator on loopback.
+/// The signature validity of the service itself (reference, section 2); less is for tests against a
+/// simulator on loopback.
 pub const SIGNATURE_VALIDITY: Duration = Duration::from_mins(5);
 
 /// What the operator is told.
@@ -95,7 +98,10 @@ impl Options {
         let seconds = |duration: Duration| duration.as_secs().try_into().unwrap_or(i64::MAX);
         Settings {
             rules: Rules {
-                validity: Validity { signature_seconds: seconds(self.signature_validity), margin_seconds: MARGIN_SECONDS },
+                validity: Validity {
+                    signature_seconds: seconds(self.signature_validity),
+                    margin_seconds: MARGIN_SECONDS,
+                },
                 batch_size_max: self.batch_size.get().into(),
                 session_gone_codes: self.session_gone_codes.clone(),
             },
@@ -145,7 +151,10 @@ impl Operator {
     /// Checks the options and builds the clients; nothing is sent yet.
     pub fn new(options: Options, client: kube::Client, api_server: String) -> Result<Self, Error> {
         if options.signature_validity < SIGNATURE_VALIDITY && !options.gs_endpoint.is_loopback() {
-            return Err(Error::Validity(options.signature_validity.as_secs(), options.gs_endpoint.to_string()));
+            return Err(Error::Validity(
+                options.signature_validity.as_secs(),
+                options.gs_endpoint.to_string(),
+            ));
         }
         let settings = options.protocol();
         let started = Instant::now();
@@ -159,13 +168,19 @@ impl Operator {
             client,
             api_server,
             gs,
-            credentials: gs::CredentialStore::new(gs::Own::new(options.credential_endpoints), options.default_credentials_namespaces),
+            credentials: gs::CredentialStore::new(
+                gs::Own::new(options.credential_endpoints),
+                options.default_credentials_namespaces,
+            ),
             limiter: Limiter::with_burst(options.gs_qps, options.gs_burst, started),
             batch_sizes: Mutex::default(),
             settings,
             claims: Mutex::default(),
             fence: Fence::default(),
-            defaults: Defaults { region: options.region, endpoint: options.gs_endpoint.to_string().into() },
+            defaults: Defaults {
+                region: options.region,
+                endpoint: options.gs_endpoint.to_string().into(),
+            },
             readiness: Readiness::of(&options.namespaces),
             allow_insecure_endpoint: options.allow_insecure_endpoint,
             namespaces: options.namespaces,
@@ -190,11 +205,17 @@ impl Operator {
         self.context.fence.clone()
     }
 
-    /// Works until `stopping` is cancelled, and settles what is under way. The end of any part ends the whole.
+    /// Works until `stopping` is cancelled, and settles what is under way. The end of any part ends
+    /// the whole.
     pub async fn run(self, admin: TcpListener, stopping: CancellationToken) -> Result<(), Error> {
         // The admin server outlives the controller: a pod that drains is alive.
         let serving = CancellationToken::new();
-        let server = admin::serve(admin, self.context.metrics.clone(), self.context.readiness.clone(), serving.clone());
+        let server = admin::serve(
+            admin,
+            self.context.metrics.clone(),
+            self.context.readiness.clone(),
+            serving.clone(),
+        );
         let controller = Controller::new(Arc::clone(&self.context), stopping).run();
         info!(endpoint = %self.context.defaults.endpoint, "the operator starts");
         let mut server = std::pin::pin!(server);

@@ -25,7 +25,9 @@ pub(crate) enum Failure {
     Start { program: PathBuf, source: io::Error },
     #[error("the operator ended by itself ({status}). {words}")]
     OperatorEnded { status: ExitStatus, words: String },
-    #[error("no `kubectl` on the PATH, and the demo uses yours for the cluster of DEMO_KUBECONFIG: install it, or unset DEMO_KUBECONFIG")]
+    #[error(
+        "no `kubectl` on the PATH, and the demo uses yours for the cluster of DEMO_KUBECONFIG: install it, or unset DEMO_KUBECONFIG"
+    )]
     NoKubectl,
     #[error("`{line}` failed: {output}")]
     Kubectl { line: String, output: String },

@@ -16,7 +16,8 @@ use crate::failure::Failure;
 /// Paths in commands are relative to it.
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Longer than every `--timeout` that a command has; so it is kubectl that gives up, and says on what.
+/// Longer than every `--timeout` that a command has; so it is kubectl that gives up, and says on
+/// what.
 const LIMIT: Duration = Duration::from_mins(3);
 
 /// kubectl for one cluster and namespace.
@@ -31,13 +32,20 @@ impl Kubectl {
     /// That of the demo's own cluster, in the default namespace.
     pub(crate) fn of(cluster: &devcluster::Cluster) -> Self {
         let command = cluster.kubectl();
-        let environment = command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
+        let environment = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
         Self { program: command.get_program().into(), environment, namespace: None }
     }
 
     /// The user's, for the user's cluster.
     pub(crate) fn with(kubeconfig: &Path, namespace: &'static str) -> Self {
-        Self { program: "kubectl".into(), environment: vec![("KUBECONFIG".into(), kubeconfig.into())], namespace: Some(namespace) }
+        Self {
+            program: "kubectl".into(),
+            environment: vec![("KUBECONFIG".into(), kubeconfig.into())],
+            namespace: Some(namespace),
+        }
     }
 
     /// The same for what belongs to no namespace.
@@ -59,11 +67,18 @@ impl Kubectl {
     /// Runs it to its end; returns what it printed.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Result<String, Failure> {
         let mut command = Command::new(&self.program);
-        command.args(self.namespaced()).args(arguments).envs(self.environment.iter().cloned()).current_dir(REPOSITORY);
+        command
+            .args(self.namespaced())
+            .args(arguments)
+            .envs(self.environment.iter().cloned())
+            .current_dir(REPOSITORY);
         // In a process group of its own it does not see Ctrl-C: the demo does, and ends it.
         command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
         let Ok(output) = timeout(LIMIT, command.output()).await else {
-            return Err(Failure::KubectlHangs { line: self.line(arguments), seconds: LIMIT.as_secs() });
+            return Err(Failure::KubectlHangs {
+                line: self.line(arguments),
+                seconds: LIMIT.as_secs(),
+            });
         };
         let output = output.map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Failure::NoKubectl,
@@ -86,5 +101,9 @@ impl Kubectl {
 /// As a shell needs it.
 fn quoted(word: &str) -> Cow<'_, str> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,@%+".contains(letter);
-    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")).into() }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''")).into()
+    }
 }

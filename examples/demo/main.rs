@@ -1,4 +1,5 @@
-//! `make demo` and `make dev`: the operator at work against a real Kubernetes API server and a simulated Tencent Cloud GS.
+//! `make demo` and `make dev`: the operator at work against a real Kubernetes API server and a
+//! simulated Tencent Cloud GS.
 //!
 //! ```text
 //! main ──► story          the five steps, and what each must have come to
@@ -7,8 +8,9 @@
 //!            └─────► screen      what people read
 //! ```
 //!
-//! The API server is devcluster's (or the one that `DEMO_KUBECONFIG` names), the service is `gs-simulator` in this process: so it survives the
-//! operator, and its members can be compared with the spec at any moment.
+//! The API server is devcluster's (or the one that `DEMO_KUBECONFIG` names), the service is
+//! `gs-simulator` in this process: so it survives the operator, and its members can be compared
+//! with the spec at any moment.
 
 mod failure;
 mod kubectl;
@@ -41,7 +43,8 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// What a shell reports of a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
-/// Shows the operator at work, against a real Kubernetes API server and a simulated Tencent Cloud GS, and checks that it did it.
+/// Shows the operator at work, against a real Kubernetes API server and a simulated Tencent Cloud
+/// GS, and checks that it did it.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Tell no story: apply the examples and leave all running until Ctrl-C.
@@ -74,7 +77,8 @@ async fn main() -> ExitCode {
     let screen = Screen::new();
     screen.heading("Setting the stage");
     let operator = path(arguments.operator).unwrap_or_else(built_operator);
-    // Until it returns, Ctrl-C simply ends this process, and devcluster's watchdogs clean up after it.
+    // Until it returns, Ctrl-C simply ends this process, and devcluster's watchdogs clean up after
+    // it.
     let mut stage = match Stage::new(screen, operator, path(arguments.kubeconfig)).await {
         Ok(stage) => stage,
         Err(failure) => {
@@ -144,7 +148,8 @@ async fn finish(mut stage: Stage, end: Result<End, Failure>, started: Instant) -
 
 /// What people can do while all runs.
 fn invite(stage: &Stage) {
-    let (screen, simulator, admin) = (stage.screen, stage.simulator.url(), stage.operator.admin_url());
+    let (screen, simulator, admin) =
+        (stage.screen, stage.simulator.url(), stage.operator.admin_url());
     screen.heading("All is running");
     if let Some(url) = stage.server_url() {
         screen.say(format_args!("API server       {url}"));
@@ -158,12 +163,17 @@ fn invite(stage: &Stage) {
     if stage.owns_the_cluster()
         && let Some(folder) = stage.kubectl.program().parent()
     {
-        screen.say(format_args!("export PATH=\"$PATH:{}\"   # if you have no kubectl", folder.display()));
+        screen.say(format_args!(
+            "export PATH=\"$PATH:{}\"   # if you have no kubectl",
+            folder.display()
+        ));
     }
     screen.say(stage.kubectl.line(&["get", "streamsessions", "-o", "wide", "--watch"]));
     screen.say(stage.kubectl.line(&["edit", "streamsession", stage::NAME]));
     screen.say(format_args!("curl {simulator}/admin/sessions"));
-    screen.say(format_args!("curl -X PUT {simulator}/admin/faults -d '{{\"failInstances\":[\"phone-7\"]}}'"));
+    screen.say(format_args!(
+        "curl -X PUT {simulator}/admin/faults -d '{{\"failInstances\":[\"phone-7\"]}}'"
+    ));
     screen.say(format_args!("curl {admin}/metrics"));
     screen.say("");
     screen.say("Ctrl-C here stops all and removes it.");
@@ -172,8 +182,11 @@ fn invite(stage: &Stage) {
 /// Returns when someone wants this to end.
 async fn interrupted() -> Result<(), Failure> {
     let watch = |kind| signal(kind).map_err(Failure::Signals);
-    let (mut interrupt, mut terminate, mut hangup) =
-        (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?, watch(SignalKind::hangup())?);
+    let (mut interrupt, mut terminate, mut hangup) = (
+        watch(SignalKind::interrupt())?,
+        watch(SignalKind::terminate())?,
+        watch(SignalKind::hangup())?,
+    );
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -12,8 +12,8 @@ use std::{
 
 use crate::failure::Failure;
 
-/// All that it sees of the environment: real keys and settings of the user's must not reach the demo's operator. (A kubeconfig may name a
-/// program that logs in, which needs `PATH` and `HOME`.)
+/// All that it sees of the environment: real keys and settings of the user's must not reach the
+/// demo's operator. (A kubeconfig may name a program that logs in, which needs `PATH` and `HOME`.)
 const ENVIRONMENT: [&str; 4] = ["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE"];
 
 /// Kills the operator if the demo dies without a chance to do it: its standard input then ends.
@@ -38,12 +38,14 @@ struct Process {
 }
 
 impl Operator {
-    /// Starts nothing yet. The admin address is chosen here, so that it stays the same over restarts.
+    /// Starts nothing yet. The admin address is chosen here, so that it stays the same over
+    /// restarts.
     pub(crate) fn new(program: PathBuf, log: PathBuf) -> Result<Self, Failure> {
         if !program.is_file() {
             return Err(Failure::NoOperator(program));
         }
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let free =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let admin = free.map_err(|source| Failure::Start { program: program.clone(), source })?;
         let arguments = vec!["run".into(), format!("--admin-address={admin}").into()];
         Ok(Self { program, arguments, admin, log, process: None })
@@ -58,7 +60,8 @@ impl Operator {
     /// The command line, for people.
     pub(crate) fn line(&self) -> String {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let arguments = self.arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
+        let arguments =
+            self.arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
         [name].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
     }
 
@@ -80,7 +83,9 @@ impl Operator {
         let output = log.try_clone().map_err(log_failed)?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(output).stderr(log);
-        command.env_clear().envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, env::var_os(name)?))));
+        command
+            .env_clear()
+            .envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, env::var_os(name)?))));
         // Ctrl-C is the demo's alone.
         let mut operator = command.process_group(0).spawn().map_err(failed)?;
         let lifeline = Command::new("/bin/sh")
@@ -117,12 +122,21 @@ impl Operator {
     /// Fails if it ended by itself.
     pub(crate) fn check(&mut self) -> Result<(), Failure> {
         let Some(process) = &mut self.process else { return Ok(()) };
-        let status = process.operator.try_wait().map_err(|source| Failure::Start { program: self.program.clone(), source })?;
+        let status = process
+            .operator
+            .try_wait()
+            .map_err(|source| Failure::Start { program: self.program.clone(), source })?;
         let Some(status) = status else { return Ok(()) };
         self.kill();
         let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines = ["Its last words:"].into_iter().chain(text.lines().skip(text.lines().count().saturating_sub(LOG_LINES_SHOWN)));
-        let words = if text.is_empty() { "It logged nothing.".to_owned() } else { lines.collect::<Vec<_>>().join("\n  ") };
+        let lines = ["Its last words:"]
+            .into_iter()
+            .chain(text.lines().skip(text.lines().count().saturating_sub(LOG_LINES_SHOWN)));
+        let words = if text.is_empty() {
+            "It logged nothing.".to_owned()
+        } else {
+            lines.collect::<Vec<_>>().join("\n  ")
+        };
         Err(Failure::OperatorEnded { status, words })
     }
 }

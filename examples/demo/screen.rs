@@ -21,7 +21,8 @@ pub(crate) struct Screen {
 
 impl Screen {
     pub(crate) fn new() -> Self {
-        let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && env::var_os("TERM").is_some_and(|term| term != "dumb");
+        let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && env::var_os("TERM").is_some_and(|term| term != "dumb");
         Self { colour: wanted && io::stdout().is_terminal() }
     }
 

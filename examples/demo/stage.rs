@@ -1,4 +1,5 @@
-//! What the story is played on: a Kubernetes API server, the simulated service, the operator, and a folder for logs.
+//! What the story is played on: a Kubernetes API server, the simulated service, the operator, and a
+//! folder for logs.
 
 use std::{
     collections::BTreeSet,
@@ -14,21 +15,26 @@ use tokio::time::sleep;
 
 use crate::{failure::Failure, kubectl::Kubectl, operator::Operator, screen::Screen};
 
-/// On a cluster of the user's, everything happens here; on the demo's own, in the default namespace.
+/// On a cluster of the user's, everything happens here; on the demo's own, in the default
+/// namespace.
 pub(crate) const NAMESPACE: &str = "streamsession-demo";
 /// The object of `examples/streamsession.yaml`.
 pub(crate) const NAME: &str = "lobby-wall";
 /// Its session.
 pub(crate) const SESSION: &str = "1326515201117065216";
-/// The service's is five minutes. A call whose answer was lost may arrive for that long, and the operator must wait for it: too long for a demo.
+/// The service's is five minutes. A call whose answer was lost may arrive for that long, and the
+/// operator must wait for it: too long for a demo.
 pub(crate) const SIGNATURE_VALIDITY: Duration = Duration::from_secs(10);
 
 const CRD: &str = "crds/streamsessions.gs.tencentcloud.dev.yaml";
-/// The deadline of a call, 10 s by default: for that long after a crash a journal may belong to an operator that still works.
+/// The deadline of a call, 10 s by default: for that long after a crash a journal may belong to an
+/// operator that still works.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Every wait of the demo ends, and what it waits for takes a second or two, on a busy machine maybe ten.
+/// Every wait of the demo ends, and what it waits for takes a second or two, on a busy machine
+/// maybe ten.
 const WITHIN: Duration = Duration::from_mins(1);
-/// Short, so that the operator is killed before it can write down that an answer was lost, which takes it some milliseconds.
+/// Short, so that the operator is killed before it can write down that an answer was lost, which
+/// takes it some milliseconds.
 const POLL_EVERY: Duration = Duration::from_millis(1);
 /// How soon a process is missed that ended by itself.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
@@ -54,8 +60,13 @@ enum Traces {
 }
 
 impl Stage {
-    /// Starts the API server, if the user names none, and the simulator. The operator can't run before [`Stage::install`].
-    pub(crate) async fn new(screen: Screen, operator: PathBuf, kubeconfig: Option<PathBuf>) -> Result<Self, Failure> {
+    /// Starts the API server, if the user names none, and the simulator. The operator can't run
+    /// before [`Stage::install`].
+    pub(crate) async fn new(
+        screen: Screen,
+        operator: PathBuf,
+        kubeconfig: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
         let folder = env::temp_dir().join(format!("streamsession-demo-{}", process::id()));
         let mut operator = Operator::new(operator, folder.join("operator.log"))?;
         let (cluster, kubectl, kubeconfig) = if let Some(named) = kubeconfig {
@@ -76,14 +87,30 @@ impl Stage {
         operator.argument("--gs-endpoint", simulator.url());
         operator.argument("--gs-timeout", CALL_TIMEOUT.as_secs().to_string());
         operator.argument("--signature-validity", SIGNATURE_VALIDITY.as_secs().to_string());
-        fs::create_dir(&folder).map_err(|source| Failure::File { action: "create", path: folder.clone(), source })?;
-        Ok(Self { screen, operator, simulator, kubectl, cluster, kubeconfig, folder, traces: Traces::Nothing })
+        fs::create_dir(&folder).map_err(|source| Failure::File {
+            action: "create",
+            path: folder.clone(),
+            source,
+        })?;
+        Ok(Self {
+            screen,
+            operator,
+            simulator,
+            kubectl,
+            cluster,
+            kubeconfig,
+            folder,
+            traces: Traces::Nothing,
+        })
     }
 
     /// Brings the resource into the cluster and starts the operator.
     pub(crate) async fn install(&mut self) -> Result<(), Failure> {
         match &self.cluster {
-            Some(cluster) => self.screen.say(format_args!("A real etcd and kube-apiserver run on {}.", cluster.server_url())),
+            Some(cluster) => self.screen.say(format_args!(
+                "A real etcd and kube-apiserver run on {}.",
+                cluster.server_url()
+            )),
             None => self.enter_their_cluster().await?,
         }
         self.screen.say(format_args!(
@@ -104,7 +131,10 @@ impl Stage {
     }
 
     async fn enter_their_cluster(&mut self) -> Result<(), Failure> {
-        self.screen.say(format_args!("DEMO_KUBECONFIG names {}; only the namespace {NAMESPACE} is used.", self.kubeconfig.display()));
+        self.screen.say(format_args!(
+            "DEMO_KUBECONFIG names {}; only the namespace {NAMESPACE} is used.",
+            self.kubeconfig.display()
+        ));
         let kubectl = self.kubectl.cluster_wide();
         let resources = kubectl.run(&["get", "customresourcedefinitions", "-o", "name"]).await?;
         if resources.contains("/streamsessions.gs.tencentcloud.dev") {
@@ -121,7 +151,11 @@ impl Stage {
         self.operator.start()?;
         let url = format!("{}/readyz", self.operator.admin_url());
         // No certificates for loopback, and no proxy.
-        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(CALL_TIMEOUT).build()?;
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([])
+            .timeout(CALL_TIMEOUT)
+            .build()?;
         let deadline = Instant::now() + WITHIN;
         while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
             self.check()?;
@@ -130,7 +164,10 @@ impl Stage {
             }
             sleep(CHECK_EVERY).await;
         }
-        self.screen.ok(format_args!("the operator is ready, as process {}.", self.operator.pid().unwrap_or_default()));
+        self.screen.ok(format_args!(
+            "the operator is ready, as process {}.",
+            self.operator.pid().unwrap_or_default()
+        ));
         Ok(())
     }
 
@@ -153,12 +190,17 @@ impl Stage {
         Ok(())
     }
 
-    /// Runs kubectl and shows it; meanwhile, kills the operator as soon as the service has attached that phone, a millisecond or two after it
-    /// did. Returns the id that the process had.
-    pub(crate) async fn show_and_kill(&mut self, arguments: &[&str], phone: &str) -> Result<u32, Failure> {
+    /// Runs kubectl and shows it; meanwhile, kills the operator as soon as the service has attached
+    /// that phone, a millisecond or two after it did. Returns the id that the process had.
+    pub(crate) async fn show_and_kill(
+        &mut self,
+        arguments: &[&str],
+        phone: &str,
+    ) -> Result<u32, Failure> {
         let kubectl = self.kubectl.clone();
         self.screen.command(kubectl.line(arguments));
-        let (printed, pid) = tokio::try_join!(kubectl.run(arguments), self.kill_once_attached(phone))?;
+        let (printed, pid) =
+            tokio::try_join!(kubectl.run(arguments), self.kill_once_attached(phone))?;
         self.screen.output(&printed);
         Ok(pid)
     }
@@ -181,14 +223,20 @@ impl Stage {
     pub(crate) async fn spec(&self) -> Result<BTreeSet<String>, Failure> {
         let arguments = ["get", "streamsession", NAME, "-o", "jsonpath={.spec.slaveInstanceIds}"];
         let printed = self.kubectl.run(&arguments).await?;
-        serde_json::from_str(&printed)
-            .map_err(|error| Failure::Kubectl { line: self.kubectl.line(&arguments), output: format!("{error} in {printed:?}") })
+        serde_json::from_str(&printed).map_err(|error| Failure::Kubectl {
+            line: self.kubectl.line(&arguments),
+            output: format!("{error} in {printed:?}"),
+        })
     }
 
     /// The check that counts: what the service itself holds, now.
     pub(crate) fn check_members(&self, should: &BTreeSet<String>) -> Result<(), Failure> {
         let holds = self.simulator.members(SESSION);
-        if holds == *should { Ok(()) } else { Err(Failure::WrongMembers { holds: names(&holds), should: names(should) }) }
+        if holds == *should {
+            Ok(())
+        } else {
+            Err(Failure::WrongMembers { holds: names(&holds), should: names(should) })
+        }
     }
 
     /// Fails if the operator or a server ended by itself.
@@ -198,7 +246,11 @@ impl Stage {
     }
 
     fn waited(&self, what: &'static str) -> Failure {
-        Failure::Waited { what, seconds: WITHIN.as_secs(), holds: names(&self.simulator.members(SESSION)) }
+        Failure::Waited {
+            what,
+            seconds: WITHIN.as_secs(),
+            holds: names(&self.simulator.members(SESSION)),
+        }
     }
 
     /// The kubeconfig of the cluster, whosever it is.
@@ -236,9 +288,23 @@ impl Stage {
         let cluster_wide = self.kubectl.cluster_wide();
         let everywhere = ["get", "streamsessions", "-A", "--ignore-not-found", "-o", "name"];
         if self.traces == Traces::NamespaceAndResource {
-            // With the simulator all its sessions go, so there is nothing that the finalizers could wait for.
-            for object in self.kubectl.run(&["get", "streamsessions", "--ignore-not-found", "-o", "name"]).await?.lines() {
-                self.kubectl.run(&["patch", object, "--type=merge", "-p", r#"{"metadata":{"finalizers":null}}"#]).await?;
+            // With the simulator all its sessions go, so there is nothing that the finalizers could
+            // wait for.
+            for object in self
+                .kubectl
+                .run(&["get", "streamsessions", "--ignore-not-found", "-o", "name"])
+                .await?
+                .lines()
+            {
+                self.kubectl
+                    .run(&[
+                        "patch",
+                        object,
+                        "--type=merge",
+                        "-p",
+                        r#"{"metadata":{"finalizers":null}}"#,
+                    ])
+                    .await?;
             }
         }
         self.show_of(&cluster_wide, &["delete", "namespace", NAMESPACE, "--timeout=60s"]).await?;
@@ -265,5 +331,9 @@ impl Stage {
 
 /// For people.
 pub(crate) fn names(ids: &BTreeSet<String>) -> String {
-    if ids.is_empty() { "nothing".to_owned() } else { ids.iter().map(String::as_str).collect::<Vec<_>>().join(", ") }
+    if ids.is_empty() {
+        "nothing".to_owned()
+    } else {
+        ids.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
 }

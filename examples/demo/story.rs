@@ -1,4 +1,5 @@
-//! The five steps. Each is checked against what the service itself holds, not against what the operator says of it.
+//! The five steps. Each is checked against what the service itself holds, not against what the
+//! operator says of it.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -22,7 +23,9 @@ pub(crate) async fn tell(stage: &mut Stage) -> Result<(), Failure> {
 
 /// The first thing that people do, and all that the beginning of `make dev` is.
 pub(crate) async fn apply_the_examples(stage: &mut Stage) -> Result<(), Failure> {
-    stage.show(&["apply", "-f", "examples/credentials.yaml", "-f", "examples/streamsession.yaml"]).await
+    stage
+        .show(&["apply", "-f", "examples/credentials.yaml", "-f", "examples/streamsession.yaml"])
+        .await
 }
 
 async fn from_nothing_to_attached(stage: &mut Stage) -> Result<(), Failure> {
@@ -45,12 +48,39 @@ async fn an_edit_swaps_a_phone(stage: &mut Stage) -> Result<(), Failure> {
 async fn a_phone_is_refused_and_corrected(stage: &mut Stage) -> Result<(), Failure> {
     stage.screen.heading("Step 3 of 5: the service refuses a phone, and someone corrects it");
     stage.screen.say("The simulator is told to refuse phone-broken, as the service would refuse one that is switched off.");
-    stage.simulator.set_faults(Faults { fail_instances: ["phone-broken".to_owned()].into(), ..Faults::default() });
+    stage.simulator.set_faults(Faults {
+        fail_instances: ["phone-broken".to_owned()].into(),
+        ..Faults::default()
+    });
     want(stage, &["phone-1", "phone-2", "phone-4", "phone-broken"]).await?;
-    stage.show(&["wait", "streamsession", NAME, "--for=jsonpath={.status.failedInstances}=1", "--timeout=60s"]).await?;
+    stage
+        .show(&[
+            "wait",
+            "streamsession",
+            NAME,
+            "--for=jsonpath={.status.failedInstances}=1",
+            "--timeout=60s",
+        ])
+        .await?;
     stage.show(&SESSIONS).await?;
-    stage.show(&["get", "streamsession", NAME, "-o", r#"jsonpath={.status.conditions[?(@.type=="Ready")].message}{"\n"}"#]).await?;
-    stage.show(&["get", "streamsession", NAME, "-o", r#"jsonpath={.status.unsettledInstances}{"\n"}"#]).await?;
+    stage
+        .show(&[
+            "get",
+            "streamsession",
+            NAME,
+            "-o",
+            r#"jsonpath={.status.conditions[?(@.type=="Ready")].message}{"\n"}"#,
+        ])
+        .await?;
+    stage
+        .show(&[
+            "get",
+            "streamsession",
+            NAME,
+            "-o",
+            r#"jsonpath={.status.unsettledInstances}{"\n"}"#,
+        ])
+        .await?;
     stage.check_members(&ids(&["phone-1", "phone-2", "phone-4"]))?;
     stage.screen.ok("the service holds the other three: one bad phone holds nobody back.");
 
@@ -66,9 +96,16 @@ async fn no_phone_is_forgotten(stage: &mut Stage) -> Result<(), Failure> {
     stage.screen.say("The simulator will carry out the next call and hang up without an answer. At that moment the operator dies.");
     stage.simulator.set_faults(Faults { drop_answers: 1, ..Faults::default() });
     let patch = wanted(&["phone-1", "phone-2", "phone-4", "phone-5"]);
-    let pid = stage.show_and_kill(&["patch", "streamsession", NAME, "--type=merge", "-p", &patch], "phone-5").await?;
+    let pid = stage
+        .show_and_kill(&["patch", "streamsession", NAME, "--type=merge", "-p", &patch], "phone-5")
+        .await?;
     stage.screen.command(format_args!("kill -KILL {pid}"));
-    let lost = stage.simulator.calls().iter().filter(|call| call.outcome == Outcome::AppliedUnanswered).count();
+    let lost = stage
+        .simulator
+        .calls()
+        .iter()
+        .filter(|call| call.outcome == Outcome::AppliedUnanswered)
+        .count();
     stage.screen.say(format_args!(
         "{lost} call was carried out and never answered; the service holds {}.",
         names(&stage.simulator.members(SESSION))
@@ -88,18 +125,32 @@ async fn no_phone_is_forgotten(stage: &mut Stage) -> Result<(), Failure> {
     stage.show(&SESSIONS).await?;
     stage.show(&READY).await?;
     stage.show(&SESSIONS).await?;
-    stage.screen.say(format_args!("It was sure of everything {:.0} s after its start.", started.elapsed().as_secs_f64()));
+    stage.screen.say(format_args!(
+        "It was sure of everything {:.0} s after its start.",
+        started.elapsed().as_secs_f64()
+    ));
     as_the_spec_says(stage).await
 }
 
-/// The journal, if the operator died before it noticed the loss; that happens nearly always, but it may have been quick.
+/// The journal, if the operator died before it noticed the loss; that happens nearly always, but it
+/// may have been quick.
 async fn what_was_written_down(stage: &mut Stage) -> Result<(), Failure> {
     let journal = ["get", "streamsession", NAME, "-o", r#"jsonpath={.status.pendingCall}{"\n"}"#];
     if stage.kubectl.run(&journal).await?.trim().is_empty() {
         stage.screen.say("But the operator had just the time to write down that it does not know where phone-5 is:");
-        stage.show(&["get", "streamsession", NAME, "-o", r#"jsonpath={.status.unsettledInstances}{"\n"}"#]).await
+        stage
+            .show(&[
+                "get",
+                "streamsession",
+                NAME,
+                "-o",
+                r#"jsonpath={.status.unsettledInstances}{"\n"}"#,
+            ])
+            .await
     } else {
-        stage.screen.say("But the operator had written down what it was about to do, before it did it:");
+        stage
+            .screen
+            .say("But the operator had written down what it was about to do, before it did it:");
         stage.show(&journal).await
     }
 }

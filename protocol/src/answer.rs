@@ -1,7 +1,7 @@
 //! What an answer of the service says: the table of design 3.2, closed, first match wins.
 //!
-//! An answer is read in two steps. [`Verdict::of_code`] says what an error code means for the call as a whole;
-//! [`Answer::outcome`] what the answer means for one of its ids.
+//! An answer is read in two steps. [`Verdict::of_code`] says what an error code means for the call
+//! as a whole; [`Answer::outcome`] what the answer means for one of its ids.
 
 use std::collections::BTreeSet;
 
@@ -23,14 +23,16 @@ pub enum NothingDone {
     Throttled,
     /// The credentials were refused.
     Credentials,
-    /// Not one byte of the request was written: DNS, connect, TLS handshake; or the call was given up before it was sent.
+    /// Not one byte of the request was written: DNS, connect, TLS handshake; or the call was given
+    /// up before it was sent.
     NotSent,
 }
 
 /// What an answer says of the call as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The call was processed and each id has its own result. An id in neither list, or in both, is unclear.
+    /// The call was processed and each id has its own result. An id in neither list, or in both, is
+    /// unclear.
     Processed {
         /// `SuccessInstanceIds`.
         succeeded: BTreeSet<InstanceId>,
@@ -45,7 +47,8 @@ pub enum Verdict {
     Invalid,
     /// Another `ResourceNotFound*`: of a single id, a refusal.
     NotFound,
-    /// Any other error that the service answered: nobody says whether it was done, but it can't arrive later.
+    /// Any other error that the service answered: nobody says whether it was done, but it can't
+    /// arrive later.
     Unclear,
     /// No readable answer: the call may still take effect until its signature expires.
     Unanswered,
@@ -73,7 +76,8 @@ pub enum Outcome {
     Refused,
     /// The service answered, and nobody knows what it did.
     Unclear,
-    /// Likewise, of a batch that is being split to find whose fault it is: it counts for nobody yet.
+    /// Likewise, of a batch that is being split to find whose fault it is: it counts for nobody
+    /// yet.
     Suspect,
     /// Nobody answered: it may happen later.
     Unanswered,
@@ -89,17 +93,20 @@ fn any(code: &str, families: &[&str]) -> bool {
     families.iter().any(|family| is(code, family))
 }
 
-/// Whether the code says that the call named too many ids. What was done of it is unclear, as with any other error.
+/// Whether the code says that the call named too many ids. What was done of it is unclear, as with
+/// any other error.
 #[must_use]
 pub fn is_too_large(code: &str) -> bool {
     any(code, &["RequestSizeLimitExceeded", "ResponseSizeLimitExceeded"])
 }
 
 impl Verdict {
-    /// What an error code means. Codes match whole or up to a dot, since products add suffixes (reference, section 3); texts are never parsed.
+    /// What an error code means. Codes match whole or up to a dot, since products add suffixes
+    /// (reference, section 3); texts are never parsed.
     #[must_use]
     pub fn of_code(code: &str, session_gone_codes: &[String]) -> Self {
-        const THROTTLED: [&str; 3] = ["RequestLimitExceeded", "FailedOperation.SlowDown", "FailedOperation.TooFrequently"];
+        const THROTTLED: [&str; 3] =
+            ["RequestLimitExceeded", "FailedOperation.SlowDown", "FailedOperation.TooFrequently"];
         const UNANSWERED: [&str; 6] = [
             "InternalError",
             "ServiceUnavailable",
@@ -112,7 +119,9 @@ impl Verdict {
             Self::NothingDone(NothingDone::Throttled)
         } else if any(code, &["AuthFailure", "UnauthorizedOperation"]) {
             Self::NothingDone(NothingDone::Credentials)
-        } else if code == "ResourceNotFound.SessionNotFound" || session_gone_codes.iter().any(|gone| gone == code) {
+        } else if code == "ResourceNotFound.SessionNotFound"
+            || session_gone_codes.iter().any(|gone| gone == code)
+        {
             Self::SessionGone
         } else if any(code, &["InvalidParameter", "InvalidParameterValue"]) {
             Self::Invalid
@@ -130,33 +139,53 @@ impl Answer {
     /// A call that was given up before it was sent.
     #[must_use]
     pub fn not_sent(code: &str, message: &str) -> Self {
-        Self { verdict: Verdict::NothingDone(NothingDone::NotSent), code: code.into(), message: message.into(), request_id: String::new() }
+        Self {
+            verdict: Verdict::NothingDone(NothingDone::NotSent),
+            code: code.into(),
+            message: message.into(),
+            request_id: String::new(),
+        }
     }
 
     /// A call whose answer nobody saw.
     #[must_use]
     pub fn unanswered(code: &str, message: &str) -> Self {
-        Self { verdict: Verdict::Unanswered, code: code.into(), message: message.into(), request_id: String::new() }
+        Self {
+            verdict: Verdict::Unanswered,
+            code: code.into(),
+            message: message.into(),
+            request_id: String::new(),
+        }
     }
 
-    /// What it says about `id`, one of `ids_in_call` ids. A gone session is not asked here: it speaks of every record of the ledger.
+    /// What it says about `id`, one of `ids_in_call` ids. A gone session is not asked here: it
+    /// speaks of every record of the ledger.
     #[must_use]
     pub fn outcome(&self, id: &InstanceId, ids_in_call: usize) -> Outcome {
         let listed = match &self.verdict {
-            Verdict::Processed { succeeded, refused } => (succeeded.contains(id), refused.contains(id)),
+            Verdict::Processed { succeeded, refused } => {
+                (succeeded.contains(id), refused.contains(id))
+            }
             _ => (false, false),
         };
         self.outcome_of(listed, ids_in_call)
     }
 
     /// Likewise about all ids of a call, which are in ascending order.
-    pub fn outcomes<'a>(&'a self, ids: &'a [InstanceId]) -> impl Iterator<Item = (&'a InstanceId, Outcome)> {
+    pub fn outcomes<'a>(
+        &'a self,
+        ids: &'a [InstanceId],
+    ) -> impl Iterator<Item = (&'a InstanceId, Outcome)> {
         let mut lists = match &self.verdict {
-            Verdict::Processed { succeeded, refused } => Some((InOrder::of(succeeded), InOrder::of(refused))),
+            Verdict::Processed { succeeded, refused } => {
+                Some((InOrder::of(succeeded), InOrder::of(refused)))
+            }
             _ => None,
         };
         ids.iter().map(move |id| {
-            let listed = lists.as_mut().map_or((false, false), |(succeeded, refused)| (succeeded.has(id), refused.has(id)));
+            let listed = lists.as_mut().map_or((false, false), |(succeeded, refused)| {
+                (succeeded.has(id), refused.has(id))
+            });
             (id, self.outcome_of(listed, ids.len()))
         })
     }
@@ -170,8 +199,12 @@ impl Answer {
                 (false, true) => Outcome::Refused,
                 (false, false) | (true, true) => Outcome::Unclear,
             },
-            Verdict::Invalid | Verdict::NotFound | Verdict::SessionGone if ids_in_call == 1 => Outcome::Refused,
-            Verdict::Invalid | Verdict::NotFound | Verdict::SessionGone | Verdict::Unclear => Outcome::Unclear,
+            Verdict::Invalid | Verdict::NotFound | Verdict::SessionGone if ids_in_call == 1 => {
+                Outcome::Refused
+            }
+            Verdict::Invalid | Verdict::NotFound | Verdict::SessionGone | Verdict::Unclear => {
+                Outcome::Unclear
+            }
             Verdict::Unanswered => Outcome::Unanswered,
         }
     }
@@ -192,12 +225,20 @@ mod tests {
 
     #[test]
     fn throttled_and_unauthorised_calls_did_nothing() {
-        for code in
-            ["RequestLimitExceeded", "RequestLimitExceeded.UinLimitExceeded", "FailedOperation.SlowDown", "FailedOperation.TooFrequently"]
-        {
+        for code in [
+            "RequestLimitExceeded",
+            "RequestLimitExceeded.UinLimitExceeded",
+            "FailedOperation.SlowDown",
+            "FailedOperation.TooFrequently",
+        ] {
             assert_eq!(verdict(code), Verdict::NothingDone(NothingDone::Throttled), "{code}");
         }
-        for code in ["AuthFailure.SignatureFailure", "AuthFailure.SignatureExpire", "UnauthorizedOperation", "UnauthorizedOperation.X"] {
+        for code in [
+            "AuthFailure.SignatureFailure",
+            "AuthFailure.SignatureExpire",
+            "UnauthorizedOperation",
+            "UnauthorizedOperation.X",
+        ] {
             assert_eq!(verdict(code), Verdict::NothingDone(NothingDone::Credentials), "{code}");
         }
         assert_eq!(outcome(Verdict::NothingDone(NothingDone::NotSent), 1), Outcome::NothingDone);
@@ -222,7 +263,12 @@ mod tests {
 
     #[test]
     fn an_invalid_parameter_refuses_a_lone_id_and_says_nothing_about_one_of_many() {
-        for code in ["InvalidParameter", "InvalidParameter.SessionId", "InvalidParameterValue", "InvalidParameterValue.X"] {
+        for code in [
+            "InvalidParameter",
+            "InvalidParameter.SessionId",
+            "InvalidParameterValue",
+            "InvalidParameterValue.X",
+        ] {
             assert_eq!(verdict(code), Verdict::Invalid, "{code}");
         }
         for verdict in [Verdict::Invalid, Verdict::NotFound] {
@@ -248,7 +294,14 @@ mod tests {
 
     #[test]
     fn any_other_code_is_unclear() {
-        for code in ["FailedOperation", "FailedOperation.Other", "LimitExceeded", "OperationDenied", "RequestLimitExceededX", "Other"] {
+        for code in [
+            "FailedOperation",
+            "FailedOperation.Other",
+            "LimitExceeded",
+            "OperationDenied",
+            "RequestLimitExceededX",
+            "Other",
+        ] {
             assert_eq!(verdict(code), Verdict::Unclear, "{code}");
         }
         assert_eq!(outcome(Verdict::Unclear, 1), Outcome::Unclear);
@@ -256,7 +309,9 @@ mod tests {
 
     #[test]
     fn a_call_that_named_too_many_is_told_from_other_errors() {
-        for code in ["RequestSizeLimitExceeded", "RequestSizeLimitExceeded.X", "ResponseSizeLimitExceeded"] {
+        for code in
+            ["RequestSizeLimitExceeded", "RequestSizeLimitExceeded.X", "ResponseSizeLimitExceeded"]
+        {
             assert!(is_too_large(code), "{code}");
             assert_eq!(verdict(code), Verdict::Unclear, "{code}");
         }

@@ -1,7 +1,9 @@
-//! Of several objects that name one session, one drives it: the claims on sessions and who comes first (design 3.8).
+//! Of several objects that name one session, one drives it: the claims on sessions and who comes
+//! first (design 3.8).
 //!
-//! An object claims its spec's session and, until its ledger is empty, the one that the ledger is about. The rule looks at what all of them show,
-//! so that every look of every process comes to the same owner:
+//! An object claims its spec's session and, until its ledger is empty, the one that the ledger is
+//! about. The rule looks at what all of them show, so that every look of every process comes to the
+//! same owner:
 //!
 //! | first comes | because |
 //! | --- | --- |
@@ -30,7 +32,8 @@ pub struct Place {
 pub struct Stake {
     /// Where.
     pub place: Place,
-    /// Its ledger holds something there that is not merely assumed: an instance, a call under way, a doubt.
+    /// Its ledger holds something there that is not merely assumed: an instance, a call under way,
+    /// a doubt.
     pub holds: bool,
     /// It has a call under way or in doubt there.
     pub stirs: bool,
@@ -74,7 +77,12 @@ pub struct Claims<K> {
 
 impl<K> Default for Claims<K> {
     fn default() -> Self {
-        Self { of: BTreeMap::new(), places: BTreeMap::new(), changed: BTreeSet::new(), displaced: BTreeSet::new() }
+        Self {
+            of: BTreeMap::new(),
+            places: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            displaced: BTreeSet::new(),
+        }
     }
 }
 
@@ -93,12 +101,14 @@ impl<K: Ord + Clone + Display> Claims<K> {
         self.displaced.remove(name);
     }
 
-    /// The objects that stand otherwise than before somewhere, since the last time that this was asked.
+    /// The objects that stand otherwise than before somewhere, since the last time that this was
+    /// asked.
     pub fn take_changed(&mut self) -> BTreeSet<K> {
         std::mem::take(&mut self.changed)
     }
 
-    /// Whether another one drove the object's session, be it for a moment, since it was reinstated: what the service told it before is worth nothing.
+    /// Whether another one drove the object's session, be it for a moment, since it was reinstated:
+    /// what the service told it before is worth nothing.
     #[must_use]
     pub fn was_displaced(&self, name: &K) -> bool {
         self.displaced.contains(name)
@@ -133,7 +143,13 @@ impl<K: Ord + Clone + Display> Claims<K> {
         let rank = |name: &&K| {
             let claim = self.of.get(*name)?;
             let stake = claim.stakes.iter().find(|stake| stake.place == *place)?;
-            Some((claim.hindered, !stake.holds, stake.leaving, claim.created, Arc::clone(&claim.uid)))
+            Some((
+                claim.hindered,
+                !stake.holds,
+                stake.leaving,
+                claim.created,
+                Arc::clone(&claim.uid),
+            ))
         };
         self.places.get(place)?.iter().min_by_key(rank)
     }
@@ -141,9 +157,14 @@ impl<K: Ord + Clone + Display> Claims<K> {
     fn replace(&mut self, name: &K, claim: Option<Claim>) {
         let before = self.of.get(name).map(|claim| claim.stakes.clone()).unwrap_or_default();
         let after = claim.as_ref().map(|claim| claim.stakes.clone()).unwrap_or_default();
-        let places: BTreeSet<_> = before.into_iter().chain(after.iter().cloned()).map(|stake| stake.place).collect();
-        let stood: Vec<_> =
-            places.into_iter().map(|place| (self.owner(&place).cloned(), self.crowd(&place), self.is_disturbed(&place), place)).collect();
+        let places: BTreeSet<_> =
+            before.into_iter().chain(after.iter().cloned()).map(|stake| stake.place).collect();
+        let stood: Vec<_> = places
+            .into_iter()
+            .map(|place| {
+                (self.owner(&place).cloned(), self.crowd(&place), self.is_disturbed(&place), place)
+            })
+            .collect();
         match claim {
             Some(claim) => self.of.insert(name.clone(), claim),
             None => self.of.remove(name),
@@ -159,15 +180,17 @@ impl<K: Ord + Clone + Display> Claims<K> {
                 self.places.remove(&place);
                 continue;
             }
-            if let Some(before) = owner.as_ref().filter(|before| self.owner(&place) != Some(before) && self.crowd(&place).contains(before))
-            {
+            if let Some(before) = owner.as_ref().filter(|before| {
+                self.owner(&place) != Some(before) && self.crowd(&place).contains(before)
+            }) {
                 self.displaced.insert(before.clone());
             }
             if was_disturbed
                 && !self.is_disturbed(&place)
                 && let Some(owner) = self.owner(&place).cloned()
             {
-                // What another one had under way may have hit the owner's instances; from now on it can't any more.
+                // What another one had under way may have hit the owner's instances; from now on it
+                // can't any more.
                 self.displaced.insert(owner.clone());
                 self.changed.insert(owner);
             }
@@ -182,8 +205,12 @@ impl<K: Ord + Clone + Display> Claims<K> {
     /// Whether one that does not drive the session has a call under way or in doubt there.
     fn is_disturbed(&self, place: &Place) -> bool {
         let owner = self.owner(place);
-        let others = self.places.get(place).into_iter().flatten().filter(|name| Some(*name) != owner);
-        others.filter_map(|name| self.of.get(name)).flat_map(|claim| &claim.stakes).any(|stake| stake.place == *place && stake.stirs)
+        let others =
+            self.places.get(place).into_iter().flatten().filter(|name| Some(*name) != owner);
+        others
+            .filter_map(|name| self.of.get(name))
+            .flat_map(|claim| &claim.stakes)
+            .any(|stake| stake.place == *place && stake.stirs)
     }
 
     fn crowd(&self, place: &Place) -> BTreeSet<K> {
@@ -196,7 +223,10 @@ mod tests {
     use super::*;
 
     fn place(session: &str) -> Place {
-        Place { endpoint: "gs.tencentcloudapi.com".into(), session: SessionId::parse(session).unwrap() }
+        Place {
+            endpoint: "gs.tencentcloudapi.com".into(),
+            session: SessionId::parse(session).unwrap(),
+        }
     }
 
     fn claim(uid: &str, created: i64, holds: bool) -> Claim {
@@ -236,7 +266,10 @@ mod tests {
         let holding = claims(&[("a", claim("1", 5, false)), ("b", claim("2", 9, true))]);
         assert_eq!(holding.owner(&place("1")), Some(&"b"));
         let hindered = Claim { hindered: true, ..claim("2", 9, true) };
-        assert_eq!(claims(&[("a", claim("1", 5, false)), ("b", hindered)]).owner(&place("1")), Some(&"a"));
+        assert_eq!(
+            claims(&[("a", claim("1", 5, false)), ("b", hindered)]).owner(&place("1")),
+            Some(&"a")
+        );
     }
 
     #[test]
@@ -246,8 +279,14 @@ mod tests {
             claim.stakes[0].leaving = true;
             claim
         };
-        assert_eq!(claims(&[("a", leaving(false)), ("b", claim("2", 9, false))]).owner(&place("1")), Some(&"b"));
-        assert_eq!(claims(&[("a", leaving(true)), ("b", claim("2", 9, false))]).owner(&place("1")), Some(&"a"));
+        assert_eq!(
+            claims(&[("a", leaving(false)), ("b", claim("2", 9, false))]).owner(&place("1")),
+            Some(&"b")
+        );
+        assert_eq!(
+            claims(&[("a", leaving(true)), ("b", claim("2", 9, false))]).owner(&place("1")),
+            Some(&"a")
+        );
     }
 
     #[test]

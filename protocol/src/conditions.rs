@@ -1,4 +1,5 @@
-//! What people are told: one pure function from what is known to the conditions (kstatus, design 2).
+//! What people are told: one pure function from what is known to the conditions (kstatus, design
+//! 2).
 
 mod words;
 
@@ -12,7 +13,8 @@ use crate::ledger::{Ledger, Rules};
 use crate::record::{Failure, FailureReason, Next, Want};
 use crate::time::ServiceTime;
 
-/// Failed attempts after which an instance counts as stuck: it is still tried, slowly, but a person should look.
+/// Failed attempts after which an instance counts as stuck: it is still tried, slowly, but a person
+/// should look.
 pub const ATTEMPTS_BEFORE_STUCK: u32 = 5;
 /// Our own words for a call that did not leave this machine.
 const NEVER_SENT: [&str; 4] = ["ConnectFailed", "UnsendableRequest", "InvalidEndpoint", "NotReady"];
@@ -134,15 +136,24 @@ impl Counts {
         let mut wanted = desired.at(ledger.target.as_ref()).in_order();
         Self {
             desired: desired.instances.len(),
-            attached: ledger.records.values().filter(|record| record.state == crate::record::State::Attached).count(),
-            failed: ledger.records.iter().filter(|(id, record)| record.failure(wanted(id)).is_some()).count(),
+            attached: ledger
+                .records
+                .values()
+                .filter(|record| record.state == crate::record::State::Attached)
+                .count(),
+            failed: ledger
+                .records
+                .iter()
+                .filter(|(id, record)| record.failure(wanted(id)).is_some())
+                .count(),
         }
     }
 }
 
 /// An outage is nobody's refusal, however long it lasts.
 fn is_stuck(failure: &Failure) -> bool {
-    failure.attempts >= ATTEMPTS_BEFORE_STUCK && matches!(failure.reason, FailureReason::Refused | FailureReason::Unclear)
+    failure.attempts >= ATTEMPTS_BEFORE_STUCK
+        && matches!(failure.reason, FailureReason::Refused | FailureReason::Unclear)
 }
 
 #[derive(Default)]
@@ -175,15 +186,23 @@ impl<'a> Open<'a> {
             open.leaving = open.leaving.max(record.detach_until);
             let failure = record.failure(want);
             match record.next(want, now) {
-                Next::Wait(until) if open.waiting.is_none_or(|(_, _, latest)| latest < until) => open.waiting = Some((id, want, until)),
+                Next::Wait(until) if open.waiting.is_none_or(|(_, _, latest)| latest < until) => {
+                    open.waiting = Some((id, want, until))
+                }
                 Next::Done | Next::Wait(_) => {}
-                Next::Send(_) if want == Want::Out && record.cannot_leave(now, rules.validity) => open.stuck_inside.push(id),
+                Next::Send(_) if want == Want::Out && record.cannot_leave(now, rules.validity) => {
+                    open.stuck_inside.push(id)
+                }
                 Next::Send(_) if want == Want::In && failure.is_some_and(is_stuck) => {
                     open.stuck_outside.push(id);
-                    open.stuck_code = failure.map(|failure| failure.code.as_str()).filter(|code| !code.is_empty());
+                    open.stuck_code = failure
+                        .map(|failure| failure.code.as_str())
+                        .filter(|code| !code.is_empty());
                 }
                 Next::Send(_) => match failure {
-                    Some(failure) if failure.reason != FailureReason::SessionGone => open.failing.push((id, failure)),
+                    Some(failure) if failure.reason != FailureReason::SessionGone => {
+                        open.failing.push((id, failure))
+                    }
                     _ if want == Want::In => open.attach += 1,
                     _ => open.detach += 1,
                 },
@@ -226,14 +245,18 @@ fn reconciling(reason: Reason, message: String) -> Conditions {
     Conditions { mode: Mode::Reconciling, reason, message }
 }
 
-/// What to say of an object whose ledger is lost, as long as it can't be made anew; `why` names the evidence.
+/// What to say of an object whose ledger is lost, as long as it can't be made anew; `why` names the
+/// evidence.
 #[must_use]
 pub fn ledger_unreadable(why: &str, problem: Option<&Problem>) -> Conditions {
     let held_back = match problem {
         Some(Problem::Credentials(text) | Problem::Unreachable(text)) => format!(" {text}"),
         None => String::new(),
     };
-    reconciling(Reason::LedgerLost, format!("{why}. The record is made anew once the service has told its time.{held_back}"))
+    reconciling(
+        Reason::LedgerLost,
+        format!("{why}. The record is made anew once the service has told its time.{held_back}"),
+    )
 }
 
 /// What to say of an object on which the work has stopped, since a promise would have been broken.
@@ -275,7 +298,11 @@ pub struct Scene<'a> {
 pub fn conditions(scene: &Scene<'_>) -> Conditions {
     let Scene { desired, ledger, .. } = scene;
     let open = Open::of(desired, ledger, scene.now, scene.rules);
-    if open.is_empty() && ledger.journal.is_none() && !scene.untold && !matches!(scene.standing, Standing::Behind(_)) {
+    if open.is_empty()
+        && ledger.journal.is_none()
+        && !scene.untold
+        && !matches!(scene.standing, Standing::Behind(_))
+    {
         return at_rest(desired, ledger, &open);
     }
     let mut said = unfinished(scene, &open);
@@ -284,7 +311,10 @@ pub fn conditions(scene: &Scene<'_>) -> Conditions {
     {
         let _ = write!(said.message, " The move to session {next} waits for that.");
     }
-    if desired.deleting && desired.deletion_policy == DeletionPolicy::Delete && said.mode == Mode::Stalled {
+    if desired.deleting
+        && desired.deletion_policy == DeletionPolicy::Delete
+        && said.mode == Mode::Stalled
+    {
         let _ = write!(said.message, " {LET_GO}.");
     }
     said
@@ -294,7 +324,9 @@ fn at_rest(desired: &Desired, ledger: &Ledger, open: &Open<'_>) -> Conditions {
     if desired.deleting {
         let message = match open.leaving {
             Some(until) => {
-                format!("All instances are detached; an earlier detach may still arrive until {until}, and the object waits for that.")
+                format!(
+                    "All instances are detached; an earlier detach may still arrive until {until}, and the object waits for that."
+                )
             }
             None => "All instances are detached.".to_owned(),
         };
@@ -319,14 +351,22 @@ fn at_rest(desired: &Desired, ledger: &Ledger, open: &Open<'_>) -> Conditions {
 fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
     let Scene { desired, ledger, rules, .. } = *scene;
     match scene.problem {
-        Some(Problem::Credentials(text)) => return stalled(Reason::CredentialsNotFound, text.clone()),
+        Some(Problem::Credentials(text)) => {
+            return stalled(Reason::CredentialsNotFound, text.clone());
+        }
         // Who only waits for another object needs no service.
         Some(Problem::Unreachable(_)) if matches!(scene.standing, Standing::Behind(_)) => {}
-        Some(Problem::Unreachable(text)) => return reconciling(Reason::ProgressingWithRetry, text.clone()),
+        Some(Problem::Unreachable(text)) => {
+            return reconciling(Reason::ProgressingWithRetry, text.clone());
+        }
         None => {}
     }
     let code = ledger.last_call.as_ref().map_or("", |call| call.code.as_str());
-    let verdict = if code.is_empty() { None } else { Some(Verdict::of_code(code, &rules.session_gone_codes)) };
+    let verdict = if code.is_empty() {
+        None
+    } else {
+        Some(Verdict::of_code(code, &rules.session_gone_codes))
+    };
     let session = ledger.target.as_ref().map_or(&desired.session, |target| &target.session);
     match verdict {
         Some(Verdict::NothingDone(NothingDone::Credentials)) => {
@@ -339,7 +379,11 @@ fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
         }
         _ if matches!(scene.standing, Standing::Behind(_)) => {}
         Some(Verdict::SessionGone) if ledger.records.values().any(crate::record::Record::holds) => {
-            let known = ledger.target.as_ref().and_then(|target| target.credential.as_deref()).filter(|known| !known.is_empty());
+            let known = ledger
+                .target
+                .as_ref()
+                .and_then(|target| target.credential.as_deref())
+                .filter(|known| !known.is_empty());
             let known = known.map_or_else(String::new, |known| format!(" ({known})"));
             return stalled(
                 Reason::TargetMismatch,
@@ -376,7 +420,9 @@ fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
     if !open.is_empty() && open.nothing_but_stuck() {
         return stalled(Reason::InstancesRefused, words::refused(session, open));
     }
-    if let (0, 0, true, Some((id, want, until))) = (open.attach, open.detach, open.failing.is_empty(), open.waiting) {
+    if let (0, 0, true, Some((id, want, until))) =
+        (open.attach, open.detach, open.failing.is_empty(), open.waiting)
+    {
         let (earlier, again) = match want {
             Want::In => ("detach", "attaches it again"),
             Want::Out => ("attach", "detaches it again"),
@@ -400,12 +446,18 @@ fn unfinished(scene: &Scene<'_>, open: &Open<'_>) -> Conditions {
                     words::work(open)
                 )
             } else {
-                format!("The service answered {code} to the last call; the operator tries again. {}", words::work(open))
+                format!(
+                    "The service answered {code} to the last call; the operator tries again. {}",
+                    words::work(open)
+                )
             },
         );
     }
     if let Some((left, next)) = words::way(desired, ledger) {
-        return reconciling(Reason::Progressing, format!("Moving from session {left} to {next}: {}", words::work(open)));
+        return reconciling(
+            Reason::Progressing,
+            format!("Moving from session {left} to {next}: {}", words::work(open)),
+        );
     }
     let reason = if desired.deleting { Reason::Deleting } else { Reason::Progressing };
     reconciling(reason, words::work(open))

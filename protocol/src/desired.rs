@@ -36,7 +36,8 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Whether the spec names another session than `target`. Where it is silent, what is bound stays: a flag of the operator moves nothing.
+    /// Whether the spec names another session than `target`. Where it is silent, what is bound
+    /// stays: a flag of the operator moves nothing.
     #[must_use]
     pub fn moves_from(&self, target: &Target) -> bool {
         self.session != target.session || (self.region.is_some() && self.region != target.region)
@@ -54,7 +55,8 @@ impl Desired {
         }
     }
 
-    /// Who is to be in the session that a ledger with this target is about: nobody, if the object is deleted or moves to another one.
+    /// Who is to be in the session that a ledger with this target is about: nobody, if the object
+    /// is deleted or moves to another one.
     #[must_use]
     pub fn at(&self, target: Option<&Target>) -> Wish<'_> {
         let leaves = self.deleting || target.is_some_and(|target| self.moves_from(target));
@@ -76,7 +78,9 @@ impl<'a> Wish<'a> {
     /// Likewise, of ids that come in ascending order.
     pub fn in_order(self) -> impl FnMut(&InstanceId) -> Want {
         let mut wanted = self.0.map(InOrder::of);
-        move |id| if wanted.as_mut().is_some_and(|wanted| wanted.has(id)) { Want::In } else { Want::Out }
+        move |id| {
+            if wanted.as_mut().is_some_and(|wanted| wanted.has(id)) { Want::In } else { Want::Out }
+        }
     }
 
     /// All that are wanted.
@@ -94,14 +98,16 @@ pub struct Target {
     pub region: Option<String>,
     /// `gs.tencentcloudapi.com`, or the whole URL if it is not HTTPS.
     pub endpoint: String,
-    /// Who we are there: a key id, never a key. None before the first call; empty: several names were tried and none was proven.
+    /// Who we are there: a key id, never a key. None before the first call; empty: several names
+    /// were tried and none was proven.
     pub credential: Option<String>,
     /// Whether the service ever did something for that name.
     pub credential_proven: bool,
 }
 
 impl Target {
-    /// The target of a journal that is written under `credential`: a proven name stays, an unproven one gives way to nobody.
+    /// The target of a journal that is written under `credential`: a proven name stays, an unproven
+    /// one gives way to nobody.
     #[must_use]
     pub fn journalled_by(mut self, credential: &str) -> Self {
         if !self.credential_proven {
@@ -111,7 +117,8 @@ impl Target {
         self
     }
 
-    /// Whether what the service said to `credential` about the session as a whole may empty the ledger: a wrong key sees no session either.
+    /// Whether what the service said to `credential` about the session as a whole may empty the
+    /// ledger: a wrong key sees no session either.
     #[must_use]
     pub fn believes(&self, credential: &str) -> bool {
         !credential.is_empty() && self.credential.as_deref() == Some(credential)
@@ -133,16 +140,25 @@ mod tests {
         assert!(desired("2", &[]).moves_from(&south));
         assert!(in_region(desired("1", &[]), Some("north")).moves_from(&south));
         assert!(!in_region(desired("1", &[]), Some("south")).moves_from(&south));
-        assert!(!desired("1", &[]).moves_from(&south), "where the spec is silent, what is bound stays");
+        assert!(
+            !desired("1", &[]).moves_from(&south),
+            "where the spec is silent, what is bound stays"
+        );
     }
 
     #[test]
     fn nobody_is_wanted_where_the_object_leaves() {
         let here = desired("1", &["a"]);
         let deleted = Desired { deleting: true, ..here.clone() };
-        for (desired, want) in [(&here, Want::In), (&deleted, Want::Out), (&desired("2", &["a"]), Want::Out)] {
+        for (desired, want) in
+            [(&here, Want::In), (&deleted, Want::Out), (&desired("2", &["a"]), Want::Out)]
+        {
             let wish = desired.at(Some(&here.target(None)));
-            assert_eq!((wish.want(&id("a")), wish.in_order()(&id("a"))), (want, want), "{desired:?}");
+            assert_eq!(
+                (wish.want(&id("a")), wish.in_order()(&id("a"))),
+                (want, want),
+                "{desired:?}"
+            );
             assert_eq!(wish.instances().count(), usize::from(want == Want::In));
             assert_eq!(wish.want(&id("b")), Want::Out);
         }

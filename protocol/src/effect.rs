@@ -1,4 +1,5 @@
-//! The words between a round and the controller: the copy of the object, the effect that is due, the response to it.
+//! The words between a round and the controller: the copy of the object, the effect that is due,
+//! the response to it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -90,21 +91,23 @@ pub struct View {
 }
 
 impl View {
-    /// The endpoint whose clock and permits count: that of the ledger, or where a new one would be bound.
+    /// The endpoint whose clock and permits count: that of the ledger, or where a new one would be
+    /// bound.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         self.with(self.ledger()).0
     }
 
-    /// The session that the object drives, or would: that of the ledger until it is empty, then that of the spec.
+    /// The session that the object drives, or would: that of the ledger until it is empty, then
+    /// that of the spec.
     #[must_use]
     pub fn place(&self) -> Place {
         let (endpoint, session) = self.with(self.ledger());
         Place { endpoint: endpoint.into(), session: session.clone() }
     }
 
-    /// Whether with `ledger` the object would drive another session than the copy shows, or the same one elsewhere: standing, clock and permits there
-    /// are not known yet.
+    /// Whether with `ledger` the object would drive another session than the copy shows, or the
+    /// same one elsewhere: standing, clock and permits there are not known yet.
     #[must_use]
     pub(crate) fn goes_on_elsewhere(&self, ledger: &Ledger) -> bool {
         self.with(Some(ledger)) != self.with(self.ledger())
@@ -112,7 +115,9 @@ impl View {
 
     fn with<'a>(&'a self, ledger: Option<&'a Ledger>) -> (&'a str, &'a SessionId) {
         match ledger {
-            Some(Ledger { target: Some(target), records, journal, .. }) if !records.is_empty() || journal.is_some() => {
+            Some(Ledger { target: Some(target), records, journal, .. })
+                if !records.is_empty() || journal.is_some() =>
+            {
                 (&target.endpoint, &target.session)
             }
             _ => (&self.desired.endpoint, &self.desired.session),
@@ -132,7 +137,8 @@ impl View {
 pub enum Notice {
     /// The ledger was rebuilt from what can be known, and why.
     Rebuilt(String),
-    /// Let go of though the service never said that they are out: by the policy or by a person's word.
+    /// Let go of though the service never said that they are out: by the policy or by a person's
+    /// word.
     Forgotten(Vec<InstanceId>),
     /// Let go of to the object that drives the session.
     HandedOver(Vec<InstanceId>),
@@ -149,7 +155,10 @@ impl Notice {
     #[must_use]
     pub fn instances(&self) -> &[InstanceId] {
         match self {
-            Self::Forgotten(ids) | Self::HandedOver(ids) | Self::Doubtful(ids) | Self::Orphaned(ids) => ids,
+            Self::Forgotten(ids)
+            | Self::HandedOver(ids)
+            | Self::Doubtful(ids)
+            | Self::Orphaned(ids) => ids,
             Self::Rebuilt(_) | Self::Violated(_) => &[],
         }
     }
@@ -168,8 +177,9 @@ pub enum Effect {
     Permit,
     /// Read the object of that name, which drives the session: [`Response::Owner`].
     ReadOwner(Arc<str>),
-    /// Write the status, whole, if the object is still the copy that was read: [`Response::Object`], [`Response::Conflict`] or [`Response::Failed`].
-    /// The notices are for people, once it is written.
+    /// Write the status, whole, if the object is still the copy that was read:
+    /// [`Response::Object`], [`Response::Conflict`] or [`Response::Failed`]. The notices are for
+    /// people, once it is written.
     WriteStatus(Box<Status>, Vec<Notice>),
     /// Put the finalizer on, likewise.
     AddFinalizer,
@@ -199,7 +209,8 @@ pub enum End {
 pub enum Response {
     /// Nothing yet: the round begins.
     Started,
-    /// The object's copy, or that it does not exist. `None` after [`Effect::RemoveFinalizer`] too, if that was the last one.
+    /// The object's copy, or that it does not exist. `None` after [`Effect::RemoveFinalizer`] too,
+    /// if that was the last one.
     Object(Option<Box<View>>),
     /// The object is not the copy any more; nothing was written.
     Conflict,
@@ -220,7 +231,8 @@ pub enum Response {
 /// The moment of a step.
 #[derive(Clone, Debug)]
 pub struct Moment {
-    /// The lower bound of the service's clock at the round's endpoint; none if it is not known, or known too badly.
+    /// The lower bound of the service's clock at the round's endpoint; none if it is not known, or
+    /// known too badly.
     pub service: Option<ServiceTime>,
     /// Monotonic time since the start of the process.
     pub elapsed: Duration,
@@ -228,7 +240,8 @@ pub struct Moment {
     pub nonce: u128,
     /// How the object stands at [`View::place`].
     pub standing: Standing,
-    /// Whether it stood otherwise for a while, and the status does not say so yet (see [`Claims::was_displaced`](crate::claims::Claims)).
+    /// Whether it stood otherwise for a while, and the status does not say so yet (see
+    /// [`Claims::was_displaced`](crate::claims::Claims)).
     pub displaced: bool,
     /// Whether this process may still act. It saves calls; no promise rests on it.
     pub may_act: bool,
@@ -240,9 +253,13 @@ mod tests {
     use crate::record::Record;
     use crate::testing::{desired, id, ledger, view};
 
-    /// An object whose ledger is about session 1 and whose spec is about session 2, at another endpoint.
+    /// An object whose ledger is about session 1 and whose spec is about session 2, at another
+    /// endpoint.
     fn on_the_move(ledger: Ledger) -> View {
-        View { desired: Desired { endpoint: "elsewhere".into(), ..desired("2", &[]) }, ..view(ledger, &[]) }
+        View {
+            desired: Desired { endpoint: "elsewhere".into(), ..desired("2", &[]) },
+            ..view(ledger, &[])
+        }
     }
 
     fn place(endpoint: &str, session: &str) -> Place {
@@ -253,7 +270,10 @@ mod tests {
     fn an_object_drives_the_session_of_its_ledger_until_that_is_empty() {
         let held = ledger(&[("a", Record::attached())]);
         let moving = on_the_move(held.clone());
-        assert_eq!((moving.endpoint(), moving.place()), ("gs.tencentcloudapi.com", place("gs.tencentcloudapi.com", "1")));
+        assert_eq!(
+            (moving.endpoint(), moving.place()),
+            ("gs.tencentcloudapi.com", place("gs.tencentcloudapi.com", "1"))
+        );
         assert!(moving.goes_on_elsewhere(&ledger(&[])) && !moving.goes_on_elsewhere(&held));
 
         let moved = on_the_move(ledger(&[]));
@@ -263,7 +283,8 @@ mod tests {
         let lost = Found::Lost { why: "a copy".into(), remains: held };
         let lost = View { status: Status { found: lost, ..moved.status.clone() }, ..moved.clone() };
         assert_eq!(lost.place(), moving.place());
-        let new = View { status: Status { found: Found::New, ..moved.status.clone() }, ..moved.clone() };
+        let new =
+            View { status: Status { found: Found::New, ..moved.status.clone() }, ..moved.clone() };
         assert_eq!(new.place(), moved.place());
     }
 

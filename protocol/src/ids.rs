@@ -22,7 +22,9 @@ impl fmt::Display for InvalidId {
         match self {
             Self::Empty => write!(f, "it is empty"),
             Self::TooLong => write!(f, "it has more than {} characters", InstanceId::LENGTH_MAX),
-            Self::Character => write!(f, "it may hold printable ASCII characters only, and no space"),
+            Self::Character => {
+                write!(f, "it may hold printable ASCII characters only, and no space")
+            }
         }
     }
 }
@@ -48,7 +50,8 @@ macro_rules! id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Takes a text of 1 to [`InstanceId::LENGTH_MAX`] printable ASCII characters without a space.
+            /// Takes a text of 1 to [`InstanceId::LENGTH_MAX`] printable ASCII characters without a
+            /// space.
             pub fn parse(text: &str) -> Result<Self, InvalidId> {
                 check(text)?;
                 Ok(Self(text.into()))
@@ -93,7 +96,8 @@ impl InstanceId {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JournalId(pub Arc<str>);
 
-/// Looks ids up that come in ascending order: one walk through a set instead of a search for each id.
+/// Looks ids up that come in ascending order: one walk through a set instead of a search for each
+/// id.
 #[derive(Clone, Debug)]
 pub struct InOrder<'a>(Peekable<btree_set::Iter<'a, InstanceId>>);
 
@@ -131,14 +135,20 @@ mod tests {
     fn what_is_wrong_with_a_text_is_said() {
         assert_eq!(InvalidId::Empty.to_string(), "it is empty");
         assert_eq!(InvalidId::TooLong.to_string(), "it has more than 128 characters");
-        assert_eq!(InvalidId::Character.to_string(), "it may hold printable ASCII characters only, and no space");
+        assert_eq!(
+            InvalidId::Character.to_string(),
+            "it may hold printable ASCII characters only, and no space"
+        );
     }
 
     #[test]
     fn ids_are_found_in_their_order() {
         let known = ids(&["b", "c", "e"]);
         let mut known = InOrder::of(&known);
-        let found: Vec<_> = ["a", "b", "d", "e", "e", "f"].into_iter().filter(|text| known.has(&id(text))).collect();
+        let found: Vec<_> = ["a", "b", "d", "e", "e", "f"]
+            .into_iter()
+            .filter(|text| known.has(&id(text)))
+            .collect();
         assert_eq!(found, ["b", "e", "e"]);
     }
 }

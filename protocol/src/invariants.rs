@@ -1,5 +1,7 @@
-//! The promises, checked where state is written, where it is read back, and before a call (design 3, I1 to I6). The rules of [`record`](crate::record)
-//! keep them; this is a second, simpler statement of the same, so that an error in the rules stops the work on one object and harms nobody.
+//! The promises, checked where state is written, where it is read back, and before a call (design
+//! 3, I1 to I6). The rules of [`record`](crate::record) keep them; this is a second, simpler
+//! statement of the same, so that an error in the rules stops the work on one object and harms
+//! nobody.
 
 use std::collections::BTreeSet;
 
@@ -34,20 +36,34 @@ fn held<'a>(ledger: &'a Ledger) -> impl Iterator<Item = &'a InstanceId> {
 
 fn holds(ledger: &Ledger, id: &InstanceId) -> bool {
     ledger.records.get(id).is_some_and(Record::holds)
-        || ledger.journal.as_ref().is_some_and(|journal| journal.instances.binary_search(id).is_ok())
+        || ledger
+            .journal
+            .as_ref()
+            .is_some_and(|journal| journal.instances.binary_search(id).is_ok())
 }
 
-/// I1: what the ledger held it still holds, unless there are grounds. And no Ready that is not true.
-pub fn may_write(view: &View, status: &Status, grounds: &Grounds, now: ServiceTime) -> Result<(), Violation> {
+/// I1: what the ledger held it still holds, unless there are grounds. And no Ready that is not
+/// true.
+pub fn may_write(
+    view: &View,
+    status: &Status,
+    grounds: &Grounds,
+    now: ServiceTime,
+) -> Result<(), Violation> {
     let Found::Ours(after) = &status.found else { return Ok(()) };
     if let Found::Ours(before) = &view.status.found
         && !grounds.all
     {
         for id in held(before) {
-            let in_call = before.journal.as_ref().is_some_and(|journal| journal.instances.binary_search(id).is_ok());
+            let in_call = before
+                .journal
+                .as_ref()
+                .is_some_and(|journal| journal.instances.binary_search(id).is_ok());
             let record = before.records.get(id);
-            let out = record.is_none_or(|record| !record.may_be_in() && over(record.detach_until, now));
-            let excused = grounds.named.contains(id) || (in_call && grounds.settled) || (!in_call && out);
+            let out =
+                record.is_none_or(|record| !record.may_be_in() && over(record.detach_until, now));
+            let excused =
+                grounds.named.contains(id) || (in_call && grounds.settled) || (!in_call && out);
             if !excused && !holds(after, id) {
                 return Err(format!("I1: {id} would leave the ledger without a reason"));
             }
@@ -67,16 +83,28 @@ pub fn may_write(view: &View, status: &Status, grounds: &Grounds, now: ServiceTi
     let ready = status.conditions.as_ref().is_some_and(|conditions| conditions.mode == Mode::Ready);
     if ready {
         let wish = view.desired.at(after.target.as_ref());
-        let settled = |id| after.records.get(id).is_some_and(|record| record.state == State::Attached && record.detach_until.is_none());
-        let stray = after.records.iter().any(|(id, record)| wish.want(id) == Want::Out && record.may_be_in());
-        if view.desired.deleting || after.journal.is_some() || stray || !view.desired.instances.iter().all(settled) {
+        let settled = |id| {
+            after.records.get(id).is_some_and(|record| {
+                record.state == State::Attached && record.detach_until.is_none()
+            })
+        };
+        let stray = after
+            .records
+            .iter()
+            .any(|(id, record)| wish.want(id) == Want::Out && record.may_be_in());
+        if view.desired.deleting
+            || after.journal.is_some()
+            || stray
+            || !view.desired.instances.iter().all(settled)
+        {
             return Err("I2: Ready would be true while something is open".into());
         }
     }
     Ok(())
 }
 
-/// What was written is what is there: no admission policy, and no schema of another version, has taken something away.
+/// What was written is what is there: no admission policy, and no schema of another version, has
+/// taken something away.
 pub fn was_written(status: &Status, copy: &View) -> Result<(), Violation> {
     if status.found == copy.status.found && status.handled == copy.status.handled {
         return Ok(());
@@ -86,15 +114,23 @@ pub fn was_written(status: &Status, copy: &View) -> Result<(), Violation> {
 
 /// I3: an object goes with an empty ledger, or with the policy that says so.
 pub fn may_go(view: &View, ledger: &Ledger) -> Result<(), Violation> {
-    if view.desired.deleting && (view.desired.deletion_policy == DeletionPolicy::Orphan || ledger.holds_nothing()) {
+    if view.desired.deleting
+        && (view.desired.deletion_policy == DeletionPolicy::Orphan || ledger.holds_nothing())
+    {
         Ok(())
     } else {
         Err("I3: the object would go while its ledger holds something".into())
     }
 }
 
-/// I3 to I6: what is called is wanted, and ours to call; and the object can't go before the call has an outcome.
-pub fn may_call(view: &View, ledger: &Ledger, journal: &Journal, standing: &Standing) -> Result<(), Violation> {
+/// I3 to I6: what is called is wanted, and ours to call; and the object can't go before the call
+/// has an outcome.
+pub fn may_call(
+    view: &View,
+    ledger: &Ledger,
+    journal: &Journal,
+    standing: &Standing,
+) -> Result<(), Violation> {
     let wish = view.desired.at(ledger.target.as_ref());
     let behind = matches!(standing, Standing::Behind(_));
     if !view.finalizer {
@@ -105,9 +141,15 @@ pub fn may_call(view: &View, ledger: &Ledger, journal: &Journal, standing: &Stan
             Operation::Attach if wish.want(id) == Want::Out => {
                 return Err(format!("I6: {id} would be attached, and the spec does not want it"));
             }
-            Operation::Attach if behind => return Err(format!("I5: {id} would be attached, and another object drives the session")),
+            Operation::Attach if behind => {
+                return Err(format!(
+                    "I5: {id} would be attached, and another object drives the session"
+                ));
+            }
             Operation::Detach if !ledger.records.contains_key(id) => {
-                return Err(format!("I4: {id} would be detached, and this object never attached it"));
+                return Err(format!(
+                    "I4: {id} would be detached, and this object never attached it"
+                ));
             }
             Operation::Attach | Operation::Detach => {}
         }
@@ -136,35 +178,55 @@ mod tests {
         let none = Grounds::default();
         assert!(writes(held.clone(), ledger(&[]), &none).unwrap_err().starts_with("I1: a "));
         assert!(writes(held.clone(), held.clone(), &none).is_ok());
-        assert!(writes(held.clone(), ledger(&[]), &Grounds { all: true, ..Grounds::default() }).is_ok());
-        assert!(writes(held, ledger(&[]), &Grounds { named: [id("a")].into(), ..Grounds::default() }).is_ok());
+        assert!(
+            writes(held.clone(), ledger(&[]), &Grounds { all: true, ..Grounds::default() }).is_ok()
+        );
+        assert!(
+            writes(held, ledger(&[]), &Grounds { named: [id("a")].into(), ..Grounds::default() })
+                .is_ok()
+        );
     }
 
     #[test]
     fn an_open_call_leaves_with_its_outcome_alone() {
         let open = Ledger { journal: Some(journal(Operation::Attach, &["a"])), ..ledger(&[]) };
         assert!(writes(open.clone(), ledger(&[]), &Grounds::default()).is_err());
-        assert!(writes(open.clone(), ledger(&[]), &Grounds { settled: true, ..Grounds::default() }).is_ok());
+        assert!(
+            writes(open.clone(), ledger(&[]), &Grounds { settled: true, ..Grounds::default() })
+                .is_ok()
+        );
         assert!(writes(ledger(&[]), open, &Grounds::default()).is_ok());
     }
 
     #[test]
     fn an_instance_that_is_out_leaves_once_no_call_can_arrive() {
-        let late = |until| ledger(&[("a", Record { detach_until: Some(ServiceTime(until)), ..Record::default() })]);
+        let late = |until| {
+            ledger(&[("a", Record { detach_until: Some(ServiceTime(until)), ..Record::default() })])
+        };
         assert!(writes(late(1_001), ledger(&[]), &Grounds::default()).is_err());
         assert!(writes(late(1_000), ledger(&[]), &Grounds::default()).is_ok());
-        let attach = ledger(&[("a", Record { attach_until: Some(ServiceTime(5)), ..Record::default() })]);
-        assert!(writes(attach, ledger(&[]), &Grounds::default()).is_err(), "an attach that may have arrived is looked for first");
+        let attach =
+            ledger(&[("a", Record { attach_until: Some(ServiceTime(5)), ..Record::default() })]);
+        assert!(
+            writes(attach, ledger(&[]), &Grounds::default()).is_err(),
+            "an attach that may have arrived is looked for first"
+        );
     }
 
     #[test]
     fn a_ledger_is_no_larger_than_a_status_can_hold() {
         let of = |count| {
             let texts: Vec<_> = (0..count).map(|n| n.to_string()).collect();
-            ledger(&texts.iter().map(|text| (text.as_str(), Record::attached())).collect::<Vec<_>>())
+            ledger(
+                &texts.iter().map(|text| (text.as_str(), Record::attached())).collect::<Vec<_>>(),
+            )
         };
         assert!(writes(ledger(&[]), of(Ledger::RECORDS_MAX), &Grounds::default()).is_ok());
-        assert!(writes(ledger(&[]), of(Ledger::RECORDS_MAX + 1), &Grounds::default()).unwrap_err().contains("2001 records"));
+        assert!(
+            writes(ledger(&[]), of(Ledger::RECORDS_MAX + 1), &Grounds::default())
+                .unwrap_err()
+                .contains("2001 records")
+        );
     }
 
     #[test]
@@ -180,14 +242,22 @@ mod tests {
     #[test]
     fn ready_is_not_said_while_something_is_open() {
         let ready = |ledger: Ledger, wanted: &[&str]| {
-            may_write(&view(ledger.clone(), wanted), &status(ledger, Mode::Ready), &Grounds::default(), NOW)
+            may_write(
+                &view(ledger.clone(), wanted),
+                &status(ledger, Mode::Ready),
+                &Grounds::default(),
+                NOW,
+            )
         };
         assert!(ready(ledger(&[("a", Record::attached())]), &["a"]).is_ok());
         assert!(ready(ledger(&[("a", Record::attached())]), &["a", "b"]).is_err());
         assert!(ready(ledger(&[("a", Record::attached())]), &[]).is_err());
         let threatened = Record { detach_until: Some(ServiceTime(5)), ..Record::attached() };
         assert!(ready(ledger(&[("a", threatened)]), &["a"]).is_err());
-        let open = Ledger { journal: Some(journal(Operation::Attach, &["a"])), ..ledger(&[("a", Record::attached())]) };
+        let open = Ledger {
+            journal: Some(journal(Operation::Attach, &["a"])),
+            ..ledger(&[("a", Record::attached())])
+        };
         assert!(ready(open, &["a"]).is_err());
     }
 
@@ -214,14 +284,26 @@ mod tests {
     fn nobody_is_called_who_is_not_wanted_or_not_ours() {
         let held = ledger(&[("a", Record::attached())]);
         let view = view(held.clone(), &["a"]);
-        let may = |operation, ids: &[&str], standing: &Standing| may_call(&view, &held, &journal(operation, ids), standing);
+        let may = |operation, ids: &[&str], standing: &Standing| {
+            may_call(&view, &held, &journal(operation, ids), standing)
+        };
         let bare = View { finalizer: false, ..view.clone() };
-        assert!(may_call(&bare, &held, &journal(Operation::Attach, &["a"]), &Standing::Alone).unwrap_err().starts_with("I3: "));
+        assert!(
+            may_call(&bare, &held, &journal(Operation::Attach, &["a"]), &Standing::Alone)
+                .unwrap_err()
+                .starts_with("I3: ")
+        );
         let behind = Standing::Behind("x/y".into());
         assert!(may(Operation::Attach, &["a"], &Standing::Alone).is_ok());
-        assert!(may(Operation::Attach, &["a", "b"], &Standing::Alone).unwrap_err().starts_with("I6: b "));
+        assert!(
+            may(Operation::Attach, &["a", "b"], &Standing::Alone)
+                .unwrap_err()
+                .starts_with("I6: b ")
+        );
         assert!(may(Operation::Attach, &["a"], &behind).unwrap_err().starts_with("I5: a "));
         assert!(may(Operation::Detach, &["a"], &behind).is_ok());
-        assert!(may(Operation::Detach, &["b"], &Standing::Alone).unwrap_err().starts_with("I4: b "));
+        assert!(
+            may(Operation::Detach, &["b"], &Standing::Alone).unwrap_err().starts_with("I4: b ")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The ledger: what the service may hold because of one object. It is the only memory there is; the service can't be asked.
+//! The ledger: what the service may hold because of one object. It is the only memory there is; the
+//! service can't be asked.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,8 @@ pub struct Journal {
     pub operation: Operation,
     /// To whom; sorted.
     pub instances: Vec<InstanceId>,
-    /// The time that the request is signed with: so the journal alone says until when it can take effect (design 3.4).
+    /// The time that the request is signed with: so the journal alone says until when it can take
+    /// effect (design 3.4).
     pub start_time: ServiceTime,
 }
 
@@ -43,7 +45,8 @@ pub struct LastCall {
 pub struct Rules {
     /// How long a request can take effect.
     pub validity: Validity,
-    /// Ids in a call, at most. The service's own limit is published nowhere; 100 is that of its siblings.
+    /// Ids in a call, at most. The service's own limit is published nowhere; 100 is that of its
+    /// siblings.
     pub batch_size_max: usize,
     /// Codes that mean that the session is gone, besides the documented one.
     pub session_gone_codes: Vec<String>,
@@ -59,7 +62,8 @@ fn bounded(text: &str, length_max: usize) -> String {
     text.chars().take(length_max).collect()
 }
 
-/// Everything that the service may hold because of this object: attached ∪ unsettled ∪ pending (I1).
+/// Everything that the service may hold because of this object: attached ∪ unsettled ∪ pending
+/// (I1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     /// What it is about; absent before the first journal.
@@ -73,7 +77,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Records in a ledger, at most: what a status can hold. No attach is journalled that would make more.
+    /// Records in a ledger, at most: what a status can hold. No attach is journalled that would
+    /// make more.
     pub const RECORDS_MAX: usize = 2000;
     /// Characters of a code that are kept: a code is a name, and a settle must never fail for size.
     pub const CODE_LENGTH_MAX: usize = 64;
@@ -100,7 +105,10 @@ impl Ledger {
     pub fn target_for(&self, desired: &Desired, credential: &str) -> Target {
         match &self.target {
             // A name that has never worked is nobody's once there is nothing to protect.
-            Some(target) if self.records.values().any(Record::holds) || (target.credential_proven && Self::same_place(target, desired)) => {
+            Some(target)
+                if self.records.values().any(Record::holds)
+                    || (target.credential_proven && Self::same_place(target, desired)) =>
+            {
                 target.clone().journalled_by(credential)
             }
             _ => desired.target(Some(credential.to_owned())),
@@ -109,18 +117,33 @@ impl Ledger {
 
     fn same_place(target: &Target, desired: &Desired) -> bool {
         let region = desired.region.as_ref().or(desired.default_region.as_ref());
-        target.session == desired.session && target.region.as_ref() == region && target.endpoint == desired.endpoint
+        target.session == desired.session
+            && target.region.as_ref() == region
+            && target.endpoint == desired.endpoint
     }
 
-    /// The journal's outcome is known: each of its ids gets it. Without a journal there is nothing to settle. `splitting`: the batch is being halved
-    /// to find whose fault an error is, so that it is nobody's yet.
+    /// The journal's outcome is known: each of its ids gets it. Without a journal there is nothing
+    /// to settle. `splitting`: the batch is being halved to find whose fault an error is, so that
+    /// it is nobody's yet.
     #[must_use]
-    pub fn settle(mut self, answer: &Answer, credential: &str, desired: &Desired, rules: &Rules, splitting: bool) -> Self {
+    pub fn settle(
+        mut self,
+        answer: &Answer,
+        credential: &str,
+        desired: &Desired,
+        rules: &Rules,
+        splitting: bool,
+    ) -> Self {
         let Some(journal) = self.journal.take() else { return self };
         let wish = desired.at(self.target.as_ref());
         let believed = self.target.as_ref().is_some_and(|target| target.believes(credential));
         let code = bounded(&answer.code, Self::CODE_LENGTH_MAX);
-        let call = Ended { operation: journal.operation, start_time: journal.start_time, code: &code, validity: rules.validity };
+        let call = Ended {
+            operation: journal.operation,
+            start_time: journal.start_time,
+            code: &code,
+            validity: rules.validity,
+        };
         let mut succeeded = 0;
         if answer.verdict == Verdict::SessionGone && believed {
             self.session_gone(&journal, call, wish);
@@ -160,12 +183,24 @@ impl Ledger {
         self.tidied(desired, journal.start_time)
     }
 
-    /// The two rows of design 3.2 that ask the ledger: a lone id that isn't attached and is an invalid parameter of a detach can't be in;
-    /// and a gone session that is not believed says nothing.
-    fn outcome(journal: &Journal, record: &Record, answer: &Answer, outcome: Outcome, believed: bool) -> Outcome {
+    /// The two rows of design 3.2 that ask the ledger: a lone id that isn't attached and is an
+    /// invalid parameter of a detach can't be in; and a gone session that is not believed says
+    /// nothing.
+    fn outcome(
+        journal: &Journal,
+        record: &Record,
+        answer: &Answer,
+        outcome: Outcome,
+        believed: bool,
+    ) -> Outcome {
         let lone = journal.instances.len() == 1;
         match answer.verdict {
-            Verdict::Invalid if lone && journal.operation == Operation::Detach && record.state != State::Attached && believed => {
+            Verdict::Invalid
+                if lone
+                    && journal.operation == Operation::Detach
+                    && record.state != State::Attached
+                    && believed =>
+            {
                 Outcome::Done
             }
             Verdict::SessionGone => Outcome::Unclear,
@@ -187,10 +222,16 @@ impl Ledger {
         }
     }
 
-    /// Whether the ledger shows what became of the call of `journal`, whose `answer` is known if it came: its doubt is there, its answer was the last
-    /// one that was settled, or a later call has ended since.
+    /// Whether the ledger shows what became of the call of `journal`, whose `answer` is known if it
+    /// came: its doubt is there, its answer was the last one that was settled, or a later call has
+    /// ended since.
     #[must_use]
-    pub fn remembers(&self, journal: &Journal, answer: Option<&Answer>, validity: Validity) -> bool {
+    pub fn remembers(
+        &self,
+        journal: &Journal,
+        answer: Option<&Answer>,
+        validity: Validity,
+    ) -> bool {
         let until = validity.end(journal.start_time);
         let in_doubt = |id: &InstanceId| {
             let own = self.records.get(id).and_then(|record| match journal.operation {
@@ -200,10 +241,16 @@ impl Ledger {
             own.is_some_and(|own| own >= until)
         };
         // Two calls may be signed in one second.
-        let settled =
-            |call: &LastCall| answer.is_some_and(|answer| bounded(&answer.request_id, Self::REQUEST_ID_LENGTH_MAX) == call.request_id);
+        let settled = |call: &LastCall| {
+            answer.is_some_and(|answer| {
+                bounded(&answer.request_id, Self::REQUEST_ID_LENGTH_MAX) == call.request_id
+            })
+        };
         let ended = self.last_call.as_ref().is_some_and(|call| {
-            call.time > journal.start_time || (call.time == journal.start_time && call.operation == journal.operation && settled(call))
+            call.time > journal.start_time
+                || (call.time == journal.start_time
+                    && call.operation == journal.operation
+                    && settled(call))
         });
         ended || journal.instances.iter().all(in_doubt)
     }
@@ -213,7 +260,12 @@ impl Ledger {
     pub fn doubt(mut self, desired: &Desired, rules: &Rules) -> Self {
         let Some(journal) = self.journal.take() else { return self };
         let wish = desired.at(self.target.as_ref());
-        let call = Ended { operation: journal.operation, start_time: journal.start_time, code: "", validity: rules.validity };
+        let call = Ended {
+            operation: journal.operation,
+            start_time: journal.start_time,
+            code: "",
+            validity: rules.validity,
+        };
         for id in journal.instances {
             let record = self.records.remove(&id).unwrap_or_default();
             let want = wish.want(&id);
@@ -222,7 +274,8 @@ impl Ledger {
         self
     }
 
-    /// The ledger without what can't matter any more at `now`. One that holds nothing of a session that the spec has left is about no session.
+    /// The ledger without what can't matter any more at `now`. One that holds nothing of a session
+    /// that the spec has left is about no session.
     #[must_use]
     pub fn tidied(mut self, desired: &Desired, now: ServiceTime) -> Self {
         let mut wanted = desired.at(self.target.as_ref()).in_order();
@@ -231,7 +284,10 @@ impl Ledger {
             record.tidy(want, now);
             !record.is_void(want)
         });
-        if self.records.is_empty() && self.journal.is_none() && self.target.as_ref().is_some_and(|target| desired.moves_from(target)) {
+        if self.records.is_empty()
+            && self.journal.is_none()
+            && self.target.as_ref().is_some_and(|target| desired.moves_from(target))
+        {
             return Self::default();
         }
         self
@@ -253,8 +309,14 @@ mod tests {
     /// A ledger of the proven credential `AKID` with these records and an open call.
     fn ledger(records: &[(&str, State)], operation: Operation, called: &[&str]) -> Ledger {
         Ledger {
-            target: Some(Target { credential_proven: true, ..Ledger::default().target_for(&desired(&[]), "AKID") }),
-            records: records.iter().map(|(text, state)| (id(text), Record { state: *state, ..Record::default() })).collect(),
+            target: Some(Target {
+                credential_proven: true,
+                ..Ledger::default().target_for(&desired(&[]), "AKID")
+            }),
+            records: records
+                .iter()
+                .map(|(text, state)| (id(text), Record { state: *state, ..Record::default() }))
+                .collect(),
             journal: Some(journal(operation, called)),
             last_call: None,
         }
@@ -272,10 +334,13 @@ mod tests {
     fn a_session_that_is_gone_empties_the_whole_ledger_if_it_is_believed() {
         let held = [("a", State::Attached), ("b", State::Unknown)];
 
-        let gone = settle(ledger(&held, Attach, &["c"]), Verdict::SessionGone, "AKID", &["a", "b", "c"]);
+        let gone =
+            settle(ledger(&held, Attach, &["c"]), Verdict::SessionGone, "AKID", &["a", "b", "c"]);
 
         assert!(gone.holds_nothing());
-        assert!(gone.records.values().all(|record| record.last_failure.as_ref().unwrap().reason == FailureReason::SessionGone));
+        assert!(gone.records.values().all(
+            |record| record.last_failure.as_ref().unwrap().reason == FailureReason::SessionGone
+        ));
         let deleting = settle(ledger(&held, Detach, &["a"]), Verdict::SessionGone, "AKID", &[]);
         assert_eq!(deleting.records, BTreeMap::new());
     }
@@ -284,7 +349,8 @@ mod tests {
     fn a_session_that_another_credential_does_not_see_empties_nothing() {
         let held = [("a", State::Attached), ("b", State::Unknown)];
 
-        let kept = settle(ledger(&held, Attach, &["c"]), Verdict::SessionGone, "OTHER", &["a", "b", "c"]);
+        let kept =
+            settle(ledger(&held, Attach, &["c"]), Verdict::SessionGone, "OTHER", &["a", "b", "c"]);
 
         assert_eq!(state(&kept, "a"), Some(State::Attached));
         assert_eq!(state(&kept, "b"), Some(State::Unknown));
@@ -294,19 +360,41 @@ mod tests {
     #[test]
     fn an_invalid_lone_detach_of_what_is_not_attached_proves_that_it_is_out_if_it_is_believed() {
         let unknown = [("a", State::Unknown)];
-        assert_eq!(state(&settle(ledger(&unknown, Detach, &["a"]), Verdict::Invalid, "AKID", &[]), "a"), None);
-        assert_eq!(state(&settle(ledger(&unknown, Detach, &["a"]), Verdict::Invalid, "OTHER", &[]), "a"), Some(State::Unknown));
         assert_eq!(
-            state(&settle(ledger(&[("a", State::Attached)], Detach, &["a"]), Verdict::Invalid, "AKID", &[]), "a"),
+            state(&settle(ledger(&unknown, Detach, &["a"]), Verdict::Invalid, "AKID", &[]), "a"),
+            None
+        );
+        assert_eq!(
+            state(&settle(ledger(&unknown, Detach, &["a"]), Verdict::Invalid, "OTHER", &[]), "a"),
+            Some(State::Unknown)
+        );
+        assert_eq!(
+            state(
+                &settle(
+                    ledger(&[("a", State::Attached)], Detach, &["a"]),
+                    Verdict::Invalid,
+                    "AKID",
+                    &[]
+                ),
+                "a"
+            ),
             Some(State::Attached)
         );
         let two = [("a", State::Unknown), ("b", State::Unknown)];
-        assert_eq!(state(&settle(ledger(&two, Detach, &["a", "b"]), Verdict::Invalid, "AKID", &[]), "a"), Some(State::Unknown));
+        assert_eq!(
+            state(&settle(ledger(&two, Detach, &["a", "b"]), Verdict::Invalid, "AKID", &[]), "a"),
+            Some(State::Unknown)
+        );
     }
 
     #[test]
     fn a_call_that_did_nothing_leaves_no_record_of_a_new_instance() {
-        let settled = settle(ledger(&[], Attach, &["a"]), Verdict::NothingDone(NothingDone::Throttled), "AKID", &["a"]);
+        let settled = settle(
+            ledger(&[], Attach, &["a"]),
+            Verdict::NothingDone(NothingDone::Throttled),
+            "AKID",
+            &["a"],
+        );
 
         assert_eq!(settled.records, BTreeMap::new());
         assert_eq!(settled.last_call.unwrap().failed, 1);
@@ -330,8 +418,17 @@ mod tests {
     #[test]
     fn removals_go_before_additions_and_fresh_ids_before_failed_ones() {
         let failed = settle(ledger(&[], Attach, &["b"]), processed(&[], &["b"]), "AKID", &["b"]);
-        let plan =
-            |ledger: &Ledger, wanted| ledger.plan(&desired(wanted), ServiceTime(1_000), crate::plan::Due::ALL, 100, Allowed::All).batch;
+        let plan = |ledger: &Ledger, wanted| {
+            ledger
+                .plan(
+                    &desired(wanted),
+                    ServiceTime(1_000),
+                    crate::plan::Due::ALL,
+                    100,
+                    Allowed::All,
+                )
+                .batch
+        };
         assert_eq!(plan(&failed, &["b", "c"]).unwrap().instances, [id("c")]);
         let mut attached = failed;
         attached.records.insert(id("a"), Record::attached());
@@ -345,10 +442,19 @@ mod tests {
     fn no_attach_is_planned_that_would_outgrow_the_ledger() {
         let mut full = Ledger::default();
         for n in 0..Ledger::RECORDS_MAX {
-            full.records.insert(id(&format!("old-{n}")), Record { detach_until: Some(ServiceTime(2_000)), ..Record::default() });
+            full.records.insert(
+                id(&format!("old-{n}")),
+                Record { detach_until: Some(ServiceTime(2_000)), ..Record::default() },
+            );
         }
 
-        let plan = full.plan(&desired(&["new"]), ServiceTime(1_000), crate::plan::Due::ALL, 100, Allowed::All);
+        let plan = full.plan(
+            &desired(&["new"]),
+            ServiceTime(1_000),
+            crate::plan::Due::ALL,
+            100,
+            Allowed::All,
+        );
 
         assert_eq!((plan.batch, plan.full), (None, true));
     }
@@ -358,7 +464,8 @@ mod tests {
         let home = Desired { default_region: Some("south".into()), ..desired(&[]) };
         let proven = Target { credential_proven: true, ..home.target(Some("AKID".into())) };
         let target_for = |target: &Target, records: &[(&str, Record)], desired: &Desired| {
-            Ledger { target: Some(target.clone()), ..crate::testing::ledger(records) }.target_for(desired, "OTHER")
+            Ledger { target: Some(target.clone()), ..crate::testing::ledger(records) }
+                .target_for(desired, "OTHER")
         };
         let unproven = Target { credential_proven: false, ..proven.clone() };
         let elsewhere = [
@@ -369,9 +476,17 @@ mod tests {
         ];
 
         assert_eq!(target_for(&proven, &[], &home), proven);
-        assert_eq!(target_for(&unproven, &[], &home), home.target(Some("OTHER".into())), "a name that never worked is nobody's");
+        assert_eq!(
+            target_for(&unproven, &[], &home),
+            home.target(Some("OTHER".into())),
+            "a name that never worked is nobody's"
+        );
         for desired in elsewhere {
-            assert_eq!(target_for(&proven, &[], &desired), desired.target(Some("OTHER".into())), "{desired:?}");
+            assert_eq!(
+                target_for(&proven, &[], &desired),
+                desired.target(Some("OTHER".into())),
+                "{desired:?}"
+            );
             let held = target_for(&proven, &[("a", Record::attached())], &desired);
             assert_eq!(held, proven, "{desired:?}");
         }
@@ -381,9 +496,19 @@ mod tests {
 
     #[test]
     fn the_last_call_is_told_in_bounds() {
-        let answer = Answer { code: "c".repeat(99), request_id: "r".repeat(999), ..answer(processed(&["a"], &["b", "c"])) };
+        let answer = Answer {
+            code: "c".repeat(99),
+            request_id: "r".repeat(999),
+            ..answer(processed(&["a"], &["b", "c"]))
+        };
 
-        let settled = ledger(&[], Attach, &["a", "b", "c"]).settle(&answer, "AKID", &desired(&[]), &Rules::default(), false);
+        let settled = ledger(&[], Attach, &["a", "b", "c"]).settle(
+            &answer,
+            "AKID",
+            &desired(&[]),
+            &Rules::default(),
+            false,
+        );
 
         let call = settled.last_call.unwrap();
         assert_eq!((call.succeeded, call.failed), (1, 2));
@@ -409,15 +534,27 @@ mod tests {
 
     #[test]
     fn a_refusal_proves_no_credential() {
-        let unproven = Ledger { target: Some(desired(&[]).target(Some("AKID".into()))), ..ledger(&[], Attach, &["a"]) };
-        assert!(!settle(unproven, processed(&[], &["a"]), "AKID", &["a"]).target.unwrap().credential_proven);
+        let unproven = Ledger {
+            target: Some(desired(&[]).target(Some("AKID".into()))),
+            ..ledger(&[], Attach, &["a"])
+        };
+        assert!(
+            !settle(unproven, processed(&[], &["a"]), "AKID", &["a"])
+                .target
+                .unwrap()
+                .credential_proven
+        );
     }
 
     #[test]
     fn a_gone_session_is_counted_for_whom_the_spec_wants_whatever_the_call_was() {
         let held = [("a", State::Attached), ("b", State::Attached)];
         let mut gone = settle(ledger(&held, Detach, &["b"]), Verdict::SessionGone, "AKID", &["a"]);
-        assert_eq!(gone.records.keys().collect::<Vec<_>>(), [&id("a")], "the other one is out, as it should be");
+        assert_eq!(
+            gone.records.keys().collect::<Vec<_>>(),
+            [&id("a")],
+            "the other one is out, as it should be"
+        );
         gone.journal = Some(journal(Attach, &["a"]));
         let gone = settle(gone, Verdict::SessionGone, "AKID", &["a"]);
         assert_eq!(gone.records.get("a").unwrap().last_failure.as_ref().unwrap().attempts, 2);
@@ -428,8 +565,12 @@ mod tests {
         let validity = Rules::default().validity;
         let open = ledger(&[], Attach, &["a", "b"]);
         let call = open.journal.clone().unwrap();
-        let done = |request_id: &str| Answer { request_id: request_id.into(), ..answer(processed(&["a"], &[])) };
-        let remembers = |ledger: &Ledger, answer: Option<&Answer>| ledger.remembers(&call, answer, validity);
+        let done = |request_id: &str| Answer {
+            request_id: request_id.into(),
+            ..answer(processed(&["a"], &[]))
+        };
+        let remembers =
+            |ledger: &Ledger, answer: Option<&Answer>| ledger.remembers(&call, answer, validity);
         let nothing = Ledger { journal: None, ..open.clone() };
         assert!(!remembers(&nothing, None) && !remembers(&nothing, Some(&done("r"))));
 
@@ -439,19 +580,29 @@ mod tests {
         half.records.remove("a");
         assert!(!remembers(&half, None), "one of its instances is not in doubt");
         let mut earlier = doubted;
-        earlier.records.get_mut("a").unwrap().attach_until = Some(validity.end(call.start_time.plus(-1)));
+        earlier.records.get_mut("a").unwrap().attach_until =
+            Some(validity.end(call.start_time.plus(-1)));
         assert!(!remembers(&earlier, None), "that doubt is about an earlier call");
         let detach = Ledger { journal: Some(journal(Detach, &["a", "b"])), ..open.clone() };
-        assert!(!remembers(&detach.doubt(&desired(&[]), &Rules::default()), None), "that doubt is about the other operation");
+        assert!(
+            !remembers(&detach.doubt(&desired(&[]), &Rules::default()), None),
+            "that doubt is about the other operation"
+        );
 
         let settled = open.settle(&done("r"), "AKID", &desired(&["a"]), &Rules::default(), false);
         assert!(remembers(&settled, Some(&done("r"))));
-        assert!(!remembers(&settled, Some(&done("other"))) && !remembers(&settled, None), "two calls may be signed in one second");
+        assert!(
+            !remembers(&settled, Some(&done("other"))) && !remembers(&settled, None),
+            "two calls may be signed in one second"
+        );
         let last = |time: ServiceTime, operation| {
             let call = LastCall { operation, time, ..settled.last_call.clone().unwrap() };
             Ledger { last_call: Some(call), ..settled.clone() }
         };
-        assert!(remembers(&last(call.start_time.plus(1), Attach), None), "a later call has ended since");
+        assert!(
+            remembers(&last(call.start_time.plus(1), Attach), None),
+            "a later call has ended since"
+        );
         assert!(!remembers(&last(call.start_time.plus(-1), Attach), Some(&done("r"))));
         assert!(!remembers(&last(call.start_time, Detach), Some(&done("r"))));
     }

@@ -1,4 +1,5 @@
-//! The switching protocol of a StreamSession: pure, with `now` as an argument. Cargo itself keeps I/O and clocks out.
+//! The switching protocol of a StreamSession: pure, with `now` as an argument. Cargo itself keeps
+//! I/O and clocks out.
 //!
 //! ```text
 //!            ┌────────────────────── step: one round, response in, effect out ─────────────────────┐
@@ -9,7 +10,8 @@
 //!   record: the rule for one id      answer: what the service said      desired: what is asked for      time, ids: the words
 //! ```
 //!
-//! `effect` has the words between `step` and the controller. Start with [`record`]: its two tables are the protocol. Then [`step`]: when they are applied.
+//! `effect` has the words between `step` and the controller. Start with [`record`]: its two tables
+//! are the protocol. Then [`step`]: when they are applied.
 pub mod answer;
 pub mod claims;
 pub mod conditions;

@@ -36,10 +36,13 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// The request may have left, and `stored`, whose journal is gone, shows neither its outcome nor the doubt about it.
+    /// The request may have left, and `stored`, whose journal is gone, shows neither its outcome
+    /// nor the doubt about it.
     pub(crate) fn is_missing_from(&self, stored: &Ledger, validity: Validity) -> bool {
         // A ledger is about another session only once it has done with this one.
-        let same_place = |target: &Target| target.session == self.target.session && target.endpoint == self.target.endpoint;
+        let same_place = |target: &Target| {
+            target.session == self.target.session && target.endpoint == self.target.endpoint
+        };
         if !stored.target.as_ref().is_none_or(same_place) {
             return false;
         }
@@ -52,7 +55,8 @@ impl Own {
     }
 }
 
-/// What is remembered of an object between rounds, in memory alone: losing it costs a wait, never a phone.
+/// What is remembered of an object between rounds, in memory alone: losing it costs a wait, never a
+/// phone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Memory {
     uid: String,
@@ -101,14 +105,25 @@ impl Memory {
     /// Instances of calls that were sent and are not accounted for in the object.
     #[must_use]
     pub fn open_instances(&self) -> Vec<&InstanceId> {
-        self.own.iter().filter(|own| own.stage != Stage::Journalled).flat_map(|own| &own.journal.instances).collect()
+        self.own
+            .iter()
+            .filter(|own| own.stage != Stage::Journalled)
+            .flat_map(|own| &own.journal.instances)
+            .collect()
     }
 
     /// Takes note of the copy; says whether its spec is another one than before.
     pub(crate) fn meet(&mut self, view: &View, settings: &Settings) -> bool {
         if self.uid != view.uid {
-            let seed = view.uid.bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
-            *self = Self { uid: view.uid.clone(), retry: Retry::new(settings.retry_base, seed), ..Self::new(settings) };
+            let seed = view
+                .uid
+                .bytes()
+                .fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+            *self = Self {
+                uid: view.uid.clone(),
+                retry: Retry::new(settings.retry_base, seed),
+                ..Self::new(settings)
+            };
         }
         let edited = self.generation != view.generation;
         if edited {
@@ -148,7 +163,10 @@ mod tests {
         for stage in [Stage::Sent, answered()] {
             let own = own(stage);
             assert!(own.is_missing_from(&empty, VALIDITY));
-            assert!(own.is_missing_from(&Ledger::default(), VALIDITY), "one that says nothing of any session shows it neither");
+            assert!(
+                own.is_missing_from(&Ledger::default(), VALIDITY),
+                "one that says nothing of any session shows it neither"
+            );
             let doubt = Record { attach_until: Some(VALIDITY.end(NOW)), ..Record::default() };
             assert!(!own.is_missing_from(&ledger(&[("a", doubt)]), VALIDITY));
             let of = |target| Ledger { target: Some(target), ..empty.clone() };
@@ -162,7 +180,10 @@ mod tests {
     #[test]
     fn what_was_sent_is_open_and_what_was_answered_is_owed() {
         let memory = |stage| Memory { own: vec![own(stage)], ..Memory::new(&settings()) };
-        assert!(!memory(Stage::Journalled).owes_settle() && memory(Stage::Journalled).open_instances().is_empty());
+        assert!(
+            !memory(Stage::Journalled).owes_settle()
+                && memory(Stage::Journalled).open_instances().is_empty()
+        );
         assert!(!memory(Stage::Sent).owes_settle() && memory(answered()).owes_settle());
         for stage in [Stage::Sent, answered()] {
             assert_eq!(memory(stage).open_instances(), [&id("a")]);
@@ -184,7 +205,10 @@ mod tests {
 
         object.generation += 1;
         assert!(memory.meet(&object, &settings));
-        assert_eq!((memory.retry.whole_opens_in(Duration::ZERO), memory.halted.as_ref(), memory.own.len()), (Duration::ZERO, None, 1));
+        assert_eq!(
+            (memory.retry.whole_opens_in(Duration::ZERO), memory.halted.as_ref(), memory.own.len()),
+            (Duration::ZERO, None, 1)
+        );
 
         let retry = memory.retry.clone();
         object.uid = "v".into();

@@ -50,7 +50,8 @@ impl Due {
 pub enum Allowed<'a> {
     /// Anything.
     All,
-    /// No detach of an assumed instance that is not wanted: another object names the session too, and may have attached it.
+    /// No detach of an assumed instance that is not wanted: another object names the session too,
+    /// and may have attached it.
     NoGuesses,
     /// Detaches of these, and nothing else: another object drives the session.
     Only(&'a BTreeSet<InstanceId>),
@@ -59,10 +60,18 @@ pub enum Allowed<'a> {
 impl Allowed<'_> {
     /// Whether this may be called.
     #[must_use]
-    pub fn allows(self, id: &InstanceId, record: Option<&Record>, want: Want, operation: Operation) -> bool {
+    pub fn allows(
+        self,
+        id: &InstanceId,
+        record: Option<&Record>,
+        want: Want,
+        operation: Operation,
+    ) -> bool {
         match (self, operation) {
             (Self::All, _) | (Self::NoGuesses, Operation::Attach) => true,
-            (Self::NoGuesses, Operation::Detach) => want == Want::In || record.is_some_and(|record| !record.assumed),
+            (Self::NoGuesses, Operation::Detach) => {
+                want == Want::In || record.is_some_and(|record| !record.assumed)
+            }
             (Self::Only(ids), Operation::Detach) => ids.contains(id),
             (Self::Only(_), Operation::Attach) => false,
         }
@@ -80,7 +89,8 @@ pub struct Plan {
     pub full: bool,
     /// Whether instances that a person told of are not in the ledger yet.
     pub untold: bool,
-    /// Whether detaches of assumed instances are held back because another object names the session.
+    /// Whether detaches of assumed instances are held back because another object names the
+    /// session.
     pub guesses: bool,
     /// When a deadline passes, and something may change without anybody's doing.
     pub wake: Option<ServiceTime>,
@@ -96,12 +106,23 @@ pub struct Held {
 }
 
 impl Ledger {
-    /// The next call, of at most `batch_size_max` ids. Removals go before additions: a phone that moves between two sessions must be free first. Fresh
-    /// ids go before failed ones, and these in the order of their last failures.
+    /// The next call, of at most `batch_size_max` ids. Removals go before additions: a phone that
+    /// moves between two sessions must be free first. Fresh ids go before failed ones, and these in
+    /// the order of their last failures.
     #[must_use]
-    pub fn plan(&self, desired: &Desired, now: ServiceTime, due: Due, batch_size_max: usize, allowed: Allowed<'_>) -> Plan {
+    pub fn plan(
+        &self,
+        desired: &Desired,
+        now: ServiceTime,
+        due: Due,
+        batch_size_max: usize,
+        allowed: Allowed<'_>,
+    ) -> Plan {
         let wish = desired.at(self.target.as_ref());
-        let mut plan = Plan { wake: self.records.values().filter_map(|record| record.next_deadline(now)).min(), ..Plan::default() };
+        let mut plan = Plan {
+            wake: self.records.values().filter_map(|record| record.next_deadline(now)).min(),
+            ..Plan::default()
+        };
         let mut detach = Vec::new();
         let mut attach = Vec::new();
         // With the time of the last failure.
@@ -112,13 +133,15 @@ impl Ledger {
         let mut wanted = wish.in_order();
         let known = self.records.iter().map(|(id, record)| (id, Some(record), wanted(id)));
         for (id, record, want) in known.chain(self.missing(wish).map(|id| (id, None, Want::In))) {
-            let next = record.map_or(Next::Send(Operation::Attach), |record| record.next(want, now));
+            let next =
+                record.map_or(Next::Send(Operation::Attach), |record| record.next(want, now));
             let Next::Send(operation) = next else { continue };
             if !allowed.allows(id, record, want, operation) {
                 plan.guesses |= allowed == Allowed::NoGuesses;
                 continue;
             }
-            let failure = record.and_then(|record| record.failure(want)).map(|failure| failure.time);
+            let failure =
+                record.and_then(|record| record.failure(want)).map(|failure| failure.time);
             let failed = failure.is_some();
             if !(if failed { due.failed } else { due.fresh }) {
                 plan.held_back.failed |= failed;
@@ -140,20 +163,33 @@ impl Ledger {
             }
         }
 
-        // What failed longest ago is tried first, of either operation: a phone that can't be removed must not keep others waiting for ever.
+        // What failed longest ago is tried first, of either operation: a phone that can't be
+        // removed must not keep others waiting for ever.
         detach_again.sort_unstable();
         attach_again.sort_unstable();
         let oldest = |again: &[(ServiceTime, &InstanceId)]| again.first().map(|(time, _)| *time);
-        let attach_waits_longer = oldest(&attach_again).is_some_and(|time| oldest(&detach_again).is_none_or(|other| time < other));
+        let attach_waits_longer = oldest(&attach_again)
+            .is_some_and(|time| oldest(&detach_again).is_none_or(|other| time < other));
         let again = |ids: Vec<(ServiceTime, _)>| ids.into_iter().map(|(_, id)| id);
         let (operation, urgency, ids) = match (detach.is_empty(), attach.is_empty()) {
-            (false, _) => (Operation::Detach, Urgency::Detach, detach.into_iter().chain(again(detach_again)).collect()),
+            (false, _) => (
+                Operation::Detach,
+                Urgency::Detach,
+                detach.into_iter().chain(again(detach_again)).collect(),
+            ),
             (true, false) => (Operation::Attach, Urgency::Attach, attach),
-            (true, true) if attach_waits_longer => (Operation::Attach, Urgency::Retry, again(attach_again).collect()),
-            _ => (Operation::Detach, Urgency::Retry, again(detach_again).collect::<Vec<&InstanceId>>()),
+            (true, true) if attach_waits_longer => {
+                (Operation::Attach, Urgency::Retry, again(attach_again).collect())
+            }
+            _ => (
+                Operation::Detach,
+                Urgency::Retry,
+                again(detach_again).collect::<Vec<&InstanceId>>(),
+            ),
         };
         if !ids.is_empty() {
-            let mut instances: Vec<_> = ids.into_iter().take(batch_size_max.max(1)).cloned().collect();
+            let mut instances: Vec<_> =
+                ids.into_iter().take(batch_size_max.max(1)).cloned().collect();
             instances.sort();
             plan.batch = Some(Batch { operation, instances, urgency });
         }
@@ -170,11 +206,28 @@ mod tests {
 
     fn failed(state: State, operation: Operation, seconds: i64) -> Record {
         let (reason, time) = (FailureReason::Refused, ServiceTime(seconds));
-        Record { state, last_failure: Some(Failure { operation, reason, code: String::new(), attempts: 1, time }), ..Record::default() }
+        Record {
+            state,
+            last_failure: Some(Failure {
+                operation,
+                reason,
+                code: String::new(),
+                attempts: 1,
+                time,
+            }),
+            ..Record::default()
+        }
     }
 
-    fn next(records: &[(&str, Record)], wanted: &[&str], batch_size_max: usize) -> (Operation, Vec<InstanceId>) {
-        let batch = ledger(records).plan(&desired("1", wanted), NOW, Due::ALL, batch_size_max, Allowed::All).batch.unwrap();
+    fn next(
+        records: &[(&str, Record)],
+        wanted: &[&str],
+        batch_size_max: usize,
+    ) -> (Operation, Vec<InstanceId>) {
+        let batch = ledger(records)
+            .plan(&desired("1", wanted), NOW, Due::ALL, batch_size_max, Allowed::All)
+            .batch
+            .unwrap();
         (batch.operation, batch.instances)
     }
 
@@ -184,24 +237,42 @@ mod tests {
         let lost = |seconds| ("in", failed(State::Unknown, Attach, seconds));
 
         assert_eq!(next(&[stuck(10), lost(10)], &["in"], 100), (Detach, vec![id("out")]));
-        assert_eq!(next(&[stuck(11), lost(10)], &["in"], 100), (Attach, vec![id("in")]), "the detach has had its turn");
-        assert_eq!(next(&[stuck(11), lost(12)], &["in"], 100), (Detach, vec![id("out")]), "and so has the attach");
+        assert_eq!(
+            next(&[stuck(11), lost(10)], &["in"], 100),
+            (Attach, vec![id("in")]),
+            "the detach has had its turn"
+        );
+        assert_eq!(
+            next(&[stuck(11), lost(12)], &["in"], 100),
+            (Detach, vec![id("out")]),
+            "and so has the attach"
+        );
     }
 
     #[test]
     fn more_failed_ones_than_a_call_can_name_take_turns() {
-        let records: Vec<_> =
-            [("a", 12), ("b", 11), ("c", 10)].into_iter().map(|(text, time)| (text, failed(State::Detached, Attach, time))).collect();
+        let records: Vec<_> = [("a", 12), ("b", 11), ("c", 10)]
+            .into_iter()
+            .map(|(text, time)| (text, failed(State::Detached, Attach, time)))
+            .collect();
 
         assert_eq!(next(&records, &["a", "b", "c"], 2), (Attach, vec![id("b"), id("c")]));
     }
 
     #[test]
     fn a_removal_that_was_not_tried_yet_goes_first_and_takes_failed_ones_along() {
-        let records = [("a", failed(State::Unknown, Detach, 10)), ("b", Record::attached()), ("c", failed(State::Unknown, Attach, 1))];
+        let records = [
+            ("a", failed(State::Unknown, Detach, 10)),
+            ("b", Record::attached()),
+            ("c", failed(State::Unknown, Attach, 1)),
+        ];
 
         assert_eq!(next(&records, &["c", "d"], 100), (Detach, vec![id("a"), id("b")]));
-        assert_eq!(next(&records[..1], &["d"], 100), (Attach, vec![id("d")]), "what was not tried yet does not wait for what has failed");
+        assert_eq!(
+            next(&records[..1], &["d"], 100),
+            (Attach, vec![id("d")]),
+            "what was not tried yet does not wait for what has failed"
+        );
     }
 
     #[test]
@@ -219,7 +290,11 @@ mod tests {
             (Allowed::Only(&one), &own, Want::In, Attach, false),
             (Allowed::Only(&other), &own, Want::Out, Detach, false),
         ] {
-            assert_eq!(allowed.allows(&a, Some(record), want, operation), may, "{allowed:?} {record:?} {want:?} {operation:?}");
+            assert_eq!(
+                allowed.allows(&a, Some(record), want, operation),
+                may,
+                "{allowed:?} {record:?} {want:?} {operation:?}"
+            );
         }
         assert!(!Allowed::NoGuesses.allows(&a, None, Want::Out, Detach));
     }
@@ -233,7 +308,10 @@ mod tests {
         let guess = ledger(&[("a", Record::assumed(NOW))]);
         let held = plan(&guess, &[], Due::ALL, Allowed::NoGuesses);
         assert_eq!((held.batch, held.guesses), (None, true));
-        assert!(!plan(&guess, &[], Due::ALL, Allowed::Only(&[].into())).guesses, "another object drives the session: that is told");
+        assert!(
+            !plan(&guess, &[], Due::ALL, Allowed::Only(&[].into())).guesses,
+            "another object drives the session: that is told"
+        );
         assert!(plan(&guess, &[], Due::ALL, Allowed::All).batch.is_some());
     }
 
@@ -254,7 +332,8 @@ mod tests {
     fn a_ledger_takes_as_many_as_it_has_room_for() {
         let texts: Vec<_> = (2..Ledger::RECORDS_MAX).map(|n| n.to_string()).collect();
         let mut wanted: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let ledger = ledger(&wanted.iter().map(|text| (*text, Record::attached())).collect::<Vec<_>>());
+        let ledger =
+            ledger(&wanted.iter().map(|text| (*text, Record::attached())).collect::<Vec<_>>());
         wanted.extend(["x", "y", "z"]);
 
         let plan = plan(&ledger, &wanted, Due::ALL, Allowed::All);
@@ -269,8 +348,12 @@ mod tests {
             detach_until: Some(ServiceTime(detach)),
             ..Record::attached()
         };
-        let records = [("a", until(1_100, 1_002)), ("b", until(1_001, 1_200)), ("c", until(1_000, 999))];
-        assert_eq!(plan(&ledger(&records), &["a", "b", "c"], Due::ALL, Allowed::All).wake, Some(ServiceTime(1_001)));
+        let records =
+            [("a", until(1_100, 1_002)), ("b", until(1_001, 1_200)), ("c", until(1_000, 999))];
+        assert_eq!(
+            plan(&ledger(&records), &["a", "b", "c"], Due::ALL, Allowed::All).wake,
+            Some(ServiceTime(1_001))
+        );
         assert_eq!(plan(&ledger(&records[2..]), &["c"], Due::ALL, Allowed::All).wake, None);
     }
 }

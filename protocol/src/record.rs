@@ -1,7 +1,8 @@
 //! The record of one instance: the whole rule of the protocol (design 3.3), for one id.
 //!
-//! Nobody published what adding a present slave or removing an absent one answers, so the rule converges whatever it is: success or a refusal,
-//! for each of the two. [`Record::next`] is the first table, [`Record::after`] the second.
+//! Nobody published what adding a present slave or removing an absent one answers, so the rule
+//! converges whatever it is: success or a refusal, for each of the two. [`Record::next`] is the
+//! first table, [`Record::after`] the second.
 //!
 //! | the spec wants it | state | then |
 //! | --- | --- | --- |
@@ -20,7 +21,8 @@
 use crate::answer::{Operation, Outcome};
 use crate::time::{ServiceTime, Validity, over};
 
-/// Refused attaches before one detach finds out where the instance stands: two may be a hiccup, the cycle costs a call and a gap.
+/// Refused attaches before one detach finds out where the instance stands: two may be a hiccup, the
+/// cycle costs a call and a gap.
 pub const REFUSALS_BEFORE_FINDING_OUT: u32 = 3;
 /// Refused detaches, over at least two signature validities, before a person is asked.
 pub const REFUSALS_BEFORE_STUCK: u32 = 5;
@@ -108,13 +110,21 @@ pub struct Record {
     pub refusals: Option<Refusals>,
     /// The last failed attempt.
     pub last_failure: Option<Failure>,
-    /// Nobody saw us attach it: the ledger was lost, or a person told us (design 3.9). A success ends that.
+    /// Nobody saw us attach it: the ledger was lost, or a person told us (design 3.9). A success
+    /// ends that.
     pub assumed: bool,
 }
 
 impl Default for Record {
     fn default() -> Self {
-        Self { state: State::Detached, attach_until: None, detach_until: None, refusals: None, last_failure: None, assumed: false }
+        Self {
+            state: State::Detached,
+            attach_until: None,
+            detach_until: None,
+            refusals: None,
+            last_failure: None,
+            assumed: false,
+        }
     }
 }
 
@@ -134,7 +144,8 @@ pub enum Next {
 pub struct Ended<'a> {
     /// What it did.
     pub operation: Operation,
-    /// The journal's time, with which it was signed. "Over" is judged at this time, not at the answer's.
+    /// The journal's time, with which it was signed. "Over" is judged at this time, not at the
+    /// answer's.
     pub start_time: ServiceTime,
     /// The service's code, if it failed.
     pub code: &'a str,
@@ -149,19 +160,28 @@ impl Record {
         Self { state: State::Attached, ..Self::default() }
     }
 
-    /// An instance that may be in because of a ledger that is lost; calls of its writer may still arrive until `until`.
+    /// An instance that may be in because of a ledger that is lost; calls of its writer may still
+    /// arrive until `until`.
     #[must_use]
     pub fn assumed(until: ServiceTime) -> Self {
-        Self { state: State::Unknown, attach_until: Some(until), detach_until: Some(until), assumed: true, ..Self::default() }
+        Self {
+            state: State::Unknown,
+            attach_until: Some(until),
+            detach_until: Some(until),
+            assumed: true,
+            ..Self::default()
+        }
     }
 
-    /// A person, or the spec's policy, says that it is out, whatever the service says. A detach of ours may still hit who comes next.
+    /// A person, or the spec's policy, says that it is out, whatever the service says. A detach of
+    /// ours may still hit who comes next.
     #[must_use]
     pub fn forgotten(self) -> Self {
         Self { detach_until: self.detach_until, ..Self::default() }
     }
 
-    /// Another object drives the session: what the service last said to this one is worth nothing any more.
+    /// Another object drives the session: what the service last said to this one is worth nothing
+    /// any more.
     #[must_use]
     pub fn distrusted(self) -> Self {
         let state = if self.state == State::Attached { State::Unknown } else { self.state };
@@ -172,12 +192,17 @@ impl Record {
     #[must_use]
     pub fn next(&self, want: Want, now: ServiceTime) -> Next {
         match (want, self.state) {
-            (Want::In, State::Attached) => Self::once_over(self.detach_until, Operation::Attach, now),
+            (Want::In, State::Attached) => {
+                Self::once_over(self.detach_until, Operation::Attach, now)
+            }
             (Want::In, State::Detached | State::Unknown) => {
-                let find_out = self.refused(Operation::Attach) >= REFUSALS_BEFORE_FINDING_OUT && over(self.detach_until, now);
+                let find_out = self.refused(Operation::Attach) >= REFUSALS_BEFORE_FINDING_OUT
+                    && over(self.detach_until, now);
                 Next::Send(if find_out { Operation::Detach } else { Operation::Attach })
             }
-            (Want::Out, State::Detached) => Self::once_over(self.attach_until, Operation::Detach, now),
+            (Want::Out, State::Detached) => {
+                Self::once_over(self.attach_until, Operation::Detach, now)
+            }
             (Want::Out, State::Attached | State::Unknown) => Next::Send(Operation::Detach),
         }
     }
@@ -190,7 +215,8 @@ impl Record {
         }
     }
 
-    /// The second table: the record after a call that named this instance. `want` is what the spec wants now, not when the journal was written.
+    /// The second table: the record after a call that named this instance. `want` is what the spec
+    /// wants now, not when the journal was written.
     #[must_use]
     pub fn after(mut self, call: Ended<'_>, outcome: Outcome, want: Want) -> Self {
         let opposite_was_over = over(self.opposite(call.operation), call.start_time);
@@ -206,7 +232,8 @@ impl Record {
                 if opposite_was_over {
                     *self.opposite_mut(call.operation) = None;
                 }
-                // The detach that finds out is no success of the attach that is wanted: what people see goes on counting.
+                // The detach that finds out is no success of the attach that is wanted: what people
+                // see goes on counting.
                 if call.operation == want.operation() || self.failure(want).is_none() {
                     self.last_failure = None;
                 }
@@ -214,8 +241,14 @@ impl Record {
             Outcome::Refused => {
                 self.state = match (call.operation, self.state) {
                     (Operation::Attach, State::Attached) => State::Unknown,
-                    (Operation::Attach, _) if self.attach_until.is_some() || self.detach_until.is_some() => State::Unknown,
-                    (Operation::Detach, State::Attached) if self.detach_until.is_some() => State::Unknown,
+                    (Operation::Attach, _)
+                        if self.attach_until.is_some() || self.detach_until.is_some() =>
+                    {
+                        State::Unknown
+                    }
+                    (Operation::Detach, State::Attached) if self.detach_until.is_some() => {
+                        State::Unknown
+                    }
                     (_, state) => state,
                 };
                 self.count_refusal(call, opposite_was_over, want);
@@ -238,7 +271,8 @@ impl Record {
         self
     }
 
-    /// The count rises only for a quiet refusal of the wanted operation: while the opposite may still arrive, a refusal proves nothing.
+    /// The count rises only for a quiet refusal of the wanted operation: while the opposite may
+    /// still arrive, a refusal proves nothing.
     fn count_refusal(&mut self, call: Ended<'_>, opposite_was_over: bool, want: Want) {
         if call.operation != want.operation() {
             self.refusals = None;
@@ -252,14 +286,20 @@ impl Record {
 
     pub(crate) fn note_failure(&mut self, call: Ended<'_>, reason: FailureReason, want: Want) {
         if call.operation == want.operation() {
-            let attempts = self.failure(want).map_or(0, |failure| failure.attempts).saturating_add(1);
-            self.last_failure =
-                Some(Failure { operation: call.operation, reason, code: call.code.to_owned(), attempts, time: call.start_time });
+            let attempts =
+                self.failure(want).map_or(0, |failure| failure.attempts).saturating_add(1);
+            self.last_failure = Some(Failure {
+                operation: call.operation,
+                reason,
+                code: call.code.to_owned(),
+                attempts,
+                time: call.start_time,
+            });
         }
     }
 
-    /// Drops what can't matter any more: what was refused before the spec turned, and a deadline of the wanted operation, once it is over and
-    /// the wanted state is reached.
+    /// Drops what can't matter any more: what was refused before the spec turned, and a deadline of
+    /// the wanted operation, once it is over and the wanted state is reached.
     pub fn tidy(&mut self, want: Want, now: ServiceTime) {
         self.refusals.take_if(|refusals| refusals.operation != want.operation());
         self.last_failure.take_if(|failure| failure.operation != want.operation());
@@ -275,7 +315,8 @@ impl Record {
         }
     }
 
-    /// Whether the service may hold the instance because of us, or may yet do something to it because of us.
+    /// Whether the service may hold the instance because of us, or may yet do something to it
+    /// because of us.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.state != State::Detached || self.attach_until.is_some() || self.detach_until.is_some()
@@ -290,10 +331,12 @@ impl Record {
     /// Whether the record says nothing more than no record would.
     #[must_use]
     pub fn is_void(&self, want: Want) -> bool {
-        !self.holds() && (want == Want::Out || (self.refusals.is_none() && self.last_failure.is_none()))
+        !self.holds()
+            && (want == Want::Out || (self.refusals.is_none() && self.last_failure.is_none()))
     }
 
-    /// Whether a person has to act: the service keeps refusing to let the instance go, and no attach of ours can be the reason.
+    /// Whether a person has to act: the service keeps refusing to let the instance go, and no
+    /// attach of ours can be the reason.
     #[must_use]
     pub fn cannot_leave(&self, now: ServiceTime, validity: Validity) -> bool {
         self.refusals.is_some_and(|refusals| {
@@ -317,7 +360,9 @@ impl Record {
     }
 
     fn refused(&self, operation: Operation) -> u32 {
-        self.refusals.filter(|refusals| refusals.operation == operation).map_or(0, |refusals| refusals.count)
+        self.refusals
+            .filter(|refusals| refusals.operation == operation)
+            .map_or(0, |refusals| refusals.count)
     }
 
     fn opposite(&self, operation: Operation) -> Option<ServiceTime> {
@@ -353,7 +398,11 @@ mod tests {
     const SOON: Option<ServiceTime> = Some(ServiceTime(10_100));
     const PAST: Option<ServiceTime> = Some(ServiceTime(9_900));
 
-    fn record(state: State, attach_until: Option<ServiceTime>, detach_until: Option<ServiceTime>) -> Record {
+    fn record(
+        state: State,
+        attach_until: Option<ServiceTime>,
+        detach_until: Option<ServiceTime>,
+    ) -> Record {
         Record { state, attach_until, detach_until, ..Record::default() }
     }
 
@@ -362,7 +411,11 @@ mod tests {
     }
 
     fn after(record: Record, operation: Operation, outcome: Outcome, want: Want) -> Record {
-        record.after(Ended { operation, start_time: NOW, code: "", validity: VALIDITY }, outcome, want)
+        record.after(
+            Ended { operation, start_time: NOW, code: "", validity: VALIDITY },
+            outcome,
+            want,
+        )
     }
 
     fn tidied(mut record: Record, want: Want) -> Record {
@@ -391,14 +444,27 @@ mod tests {
 
     #[test]
     fn it_is_not_looked_for_while_a_detach_may_still_arrive() {
-        assert_eq!(refused(record(Unknown, None, SOON), Attach, 3).next(Want::In, NOW), Next::Send(Attach));
-        assert_eq!(refused(record(Unknown, None, PAST), Attach, 3).next(Want::In, NOW), Next::Send(Detach));
+        assert_eq!(
+            refused(record(Unknown, None, SOON), Attach, 3).next(Want::In, NOW),
+            Next::Send(Attach)
+        );
+        assert_eq!(
+            refused(record(Unknown, None, PAST), Attach, 3).next(Want::In, NOW),
+            Next::Send(Detach)
+        );
     }
 
     #[test]
     fn wanted_in_and_attached_is_done_unless_a_detach_may_have_come() {
-        assert_eq!(record(Attached, SOON, None).next(Want::In, NOW), Next::Done, "a deadline of the wanted operation holds nothing back");
-        assert_eq!(record(Attached, None, SOON).next(Want::In, NOW), Next::Wait(ServiceTime(10_100)));
+        assert_eq!(
+            record(Attached, SOON, None).next(Want::In, NOW),
+            Next::Done,
+            "a deadline of the wanted operation holds nothing back"
+        );
+        assert_eq!(
+            record(Attached, None, SOON).next(Want::In, NOW),
+            Next::Wait(ServiceTime(10_100))
+        );
         assert_eq!(record(Attached, None, PAST).next(Want::In, NOW), Next::Send(Attach));
     }
 
@@ -411,58 +477,126 @@ mod tests {
     #[test]
     fn wanted_out_and_detached_is_done_unless_an_attach_may_have_come() {
         assert_eq!(record(Detached, None, SOON).next(Want::Out, NOW), Next::Done);
-        assert_eq!(record(Detached, SOON, None).next(Want::Out, NOW), Next::Wait(ServiceTime(10_100)));
+        assert_eq!(
+            record(Detached, SOON, None).next(Want::Out, NOW),
+            Next::Wait(ServiceTime(10_100))
+        );
         assert_eq!(record(Detached, PAST, None).next(Want::Out, NOW), Next::Send(Detach));
     }
 
     #[test]
     fn a_success_sets_the_state_and_drops_the_opposite_doubt_only_if_it_was_over() {
-        let certain = after(refused(record(Unknown, None, PAST), Attach, 2), Attach, Outcome::Done, Want::In);
+        let certain =
+            after(refused(record(Unknown, None, PAST), Attach, 2), Attach, Outcome::Done, Want::In);
         assert_eq!(certain, record(Attached, None, None));
-        assert_eq!(after(record(Unknown, None, SOON), Attach, Outcome::Done, Want::In), record(Attached, None, SOON));
+        assert_eq!(
+            after(record(Unknown, None, SOON), Attach, Outcome::Done, Want::In),
+            record(Attached, None, SOON)
+        );
         let own = after(record(Unknown, SOON, None), Attach, Outcome::Done, Want::In);
         assert_eq!(own, record(Attached, SOON, None), "its own deadline stays until it is over");
-        assert_eq!(after(record(Attached, SOON, None), Detach, Outcome::Done, Want::Out), record(Detached, SOON, None));
+        assert_eq!(
+            after(record(Attached, SOON, None), Detach, Outcome::Done, Want::Out),
+            record(Detached, SOON, None)
+        );
     }
 
     #[test]
     fn a_refused_attach_proves_nothing_where_an_earlier_call_is_open() {
-        assert_eq!(after(record(Detached, None, None), Attach, Outcome::Refused, Want::In).state, Detached);
-        assert_eq!(after(record(Detached, SOON, None), Attach, Outcome::Refused, Want::In).state, Unknown);
-        assert_eq!(after(record(Detached, None, PAST), Attach, Outcome::Refused, Want::In).state, Unknown);
-        assert_eq!(after(record(Attached, None, PAST), Attach, Outcome::Refused, Want::In).state, Unknown);
-        assert_eq!(after(record(Attached, None, None), Attach, Outcome::Refused, Want::In).state, Unknown);
+        assert_eq!(
+            after(record(Detached, None, None), Attach, Outcome::Refused, Want::In).state,
+            Detached
+        );
+        assert_eq!(
+            after(record(Detached, SOON, None), Attach, Outcome::Refused, Want::In).state,
+            Unknown
+        );
+        assert_eq!(
+            after(record(Detached, None, PAST), Attach, Outcome::Refused, Want::In).state,
+            Unknown
+        );
+        assert_eq!(
+            after(record(Attached, None, PAST), Attach, Outcome::Refused, Want::In).state,
+            Unknown
+        );
+        assert_eq!(
+            after(record(Attached, None, None), Attach, Outcome::Refused, Want::In).state,
+            Unknown
+        );
     }
 
     #[test]
     fn a_refused_detach_leaves_the_state_unless_a_detach_may_have_come() {
-        assert_eq!(after(record(Attached, None, None), Detach, Outcome::Refused, Want::Out).state, Attached);
-        assert_eq!(after(record(Attached, None, SOON), Detach, Outcome::Refused, Want::Out).state, Unknown);
-        assert_eq!(after(record(Unknown, None, None), Detach, Outcome::Refused, Want::Out).state, Unknown);
+        assert_eq!(
+            after(record(Attached, None, None), Detach, Outcome::Refused, Want::Out).state,
+            Attached
+        );
+        assert_eq!(
+            after(record(Attached, None, SOON), Detach, Outcome::Refused, Want::Out).state,
+            Unknown
+        );
+        assert_eq!(
+            after(record(Unknown, None, None), Detach, Outcome::Refused, Want::Out).state,
+            Unknown
+        );
     }
 
     #[test]
     fn only_quiet_refusals_of_the_wanted_operation_count() {
         let two = refused(record(Unknown, None, None), Attach, 2);
         assert_eq!(count(&after(two.clone(), Attach, Outcome::Refused, Want::In)), 3);
-        assert_eq!(count(&after(Record { detach_until: SOON, ..two.clone() }, Attach, Outcome::Refused, Want::In)), 2, "not quiet");
-        assert_eq!(count(&after(Record { detach_until: PAST, ..two.clone() }, Attach, Outcome::Refused, Want::In)), 3);
-        assert_eq!(count(&after(two.clone(), Detach, Outcome::Refused, Want::In)), 0, "the detach that finds out starts the count again");
-        assert_eq!(count(&after(two, Attach, Outcome::Refused, Want::Out)), 0, "the spec has turned");
+        assert_eq!(
+            count(&after(
+                Record { detach_until: SOON, ..two.clone() },
+                Attach,
+                Outcome::Refused,
+                Want::In
+            )),
+            2,
+            "not quiet"
+        );
+        assert_eq!(
+            count(&after(
+                Record { detach_until: PAST, ..two.clone() },
+                Attach,
+                Outcome::Refused,
+                Want::In
+            )),
+            3
+        );
+        assert_eq!(
+            count(&after(two.clone(), Detach, Outcome::Refused, Want::In)),
+            0,
+            "the detach that finds out starts the count again"
+        );
+        assert_eq!(
+            count(&after(two, Attach, Outcome::Refused, Want::Out)),
+            0,
+            "the spec has turned"
+        );
     }
 
     #[test]
     fn an_unclear_answer_leaves_doubt_without_a_deadline_and_counts() {
         let unclear = after(record(Attached, None, None), Detach, Outcome::Unclear, Want::Out);
-        assert_eq!((unclear.state, unclear.attach_until, unclear.detach_until, count(&unclear)), (Unknown, None, None, 1));
+        assert_eq!(
+            (unclear.state, unclear.attach_until, unclear.detach_until, count(&unclear)),
+            (Unknown, None, None, 1)
+        );
     }
 
     #[test]
     fn an_unanswered_call_may_take_effect_until_its_signature_ends() {
         let lost = after(record(Detached, None, None), Attach, Outcome::Unanswered, Want::In);
-        assert_eq!((lost.state, lost.attach_until, lost.detach_until), (Unknown, Some(ServiceTime(10_305)), None));
+        assert_eq!(
+            (lost.state, lost.attach_until, lost.detach_until),
+            (Unknown, Some(ServiceTime(10_305)), None)
+        );
         let later = Some(ServiceTime(10_400));
-        assert_eq!(after(record(Unknown, later, None), Attach, Outcome::Unanswered, Want::In).attach_until, later);
+        assert_eq!(
+            after(record(Unknown, later, None), Attach, Outcome::Unanswered, Want::In).attach_until,
+            later
+        );
     }
 
     #[test]
@@ -474,7 +608,11 @@ mod tests {
     #[test]
     fn an_instance_cannot_leave_after_five_refusals_over_two_validities_and_no_attach_on_its_way() {
         let since = |record: Record, seconds: i64| Record {
-            refusals: Some(Refusals { operation: Detach, count: 5, since: ServiceTime(NOW.0 - seconds) }),
+            refusals: Some(Refusals {
+                operation: Detach,
+                count: 5,
+                since: ServiceTime(NOW.0 - seconds),
+            }),
             ..record
         };
         assert!(since(record(Attached, None, None), 600).cannot_leave(NOW, VALIDITY));
@@ -488,13 +626,31 @@ mod tests {
     fn what_cannot_matter_any_more_is_dropped() {
         assert_eq!(tidied(record(Attached, PAST, None), Want::In), Record::attached());
         assert_eq!(tidied(record(Attached, SOON, None), Want::In), record(Attached, SOON, None));
-        assert_eq!(tidied(record(Unknown, PAST, None), Want::In), record(Unknown, PAST, None), "the wanted state is not reached");
-        assert_eq!(tidied(record(Attached, None, PAST), Want::In), record(Attached, None, PAST), "the opposite doubt needs a call");
-        assert_eq!(tidied(refused(record(Attached, None, None), Detach, 4), Want::In), Record::attached(), "the spec has turned");
+        assert_eq!(
+            tidied(record(Unknown, PAST, None), Want::In),
+            record(Unknown, PAST, None),
+            "the wanted state is not reached"
+        );
+        assert_eq!(
+            tidied(record(Attached, None, PAST), Want::In),
+            record(Attached, None, PAST),
+            "the opposite doubt needs a call"
+        );
+        assert_eq!(
+            tidied(refused(record(Attached, None, None), Detach, 4), Want::In),
+            Record::attached(),
+            "the spec has turned"
+        );
         assert!(tidied(record(Detached, None, PAST), Want::Out).is_void(Want::Out));
         let failed = after(record(Detached, None, None), Attach, Outcome::Refused, Want::In);
-        for told in [Record { refusals: None, ..failed.clone() }, Record { last_failure: None, ..failed }] {
-            assert_eq!((told.is_void(Want::In), told.is_void(Want::Out)), (false, true), "people are told why: {told:?}");
+        for told in
+            [Record { refusals: None, ..failed.clone() }, Record { last_failure: None, ..failed }]
+        {
+            assert_eq!(
+                (told.is_void(Want::In), told.is_void(Want::Out)),
+                (false, true),
+                "people are told why: {told:?}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! When an object may be tried again: its own backoff, by class of error, reset by a success or an edit. It lives in memory; a restart begins anew.
+//! When an object may be tried again: its own backoff, by class of error, reset by a success or an
+//! edit. It lives in memory; a restart begins anew.
 
 use std::time::Duration;
 
@@ -7,7 +8,8 @@ use crate::plan::{Due, Held};
 
 /// The longest pause between two tries: a person who repairs something waits this long at most.
 pub const RETRY_MAX: Duration = Duration::from_mins(5);
-/// The longest pause while credentials are missing or refused: a Secret's rotation takes effect within a minute, without a watch on Secrets.
+/// The longest pause while credentials are missing or refused: a Secret's rotation takes effect
+/// within a minute, without a watch on Secrets.
 pub const CREDENTIALS_RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// The backoff of one object. Times are monotonic, since the start of the process.
@@ -32,10 +34,14 @@ impl Gate {
     }
 }
 
-/// `base` doubled with each failure in a row, at most `max`, less up to a quarter by the seed: a fleet that failed together does not come back together.
+/// `base` doubled with each failure in a row, at most `max`, less up to a quarter by the seed: a
+/// fleet that failed together does not come back together.
 fn pause(failures: u32, base: Duration, max: Duration, seed: u64) -> Duration {
-    let doubled = base.saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX)).min(max);
-    let mixed = seed.wrapping_add(u64::from(failures)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
+    let doubled = base
+        .saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX))
+        .min(max);
+    let mixed =
+        seed.wrapping_add(u64::from(failures)).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23);
     doubled.saturating_sub(doubled / 4 / 256 * u32::from(mixed.to_le_bytes()[0]))
 }
 
@@ -55,7 +61,10 @@ impl Retry {
     /// What may be called now.
     #[must_use]
     pub fn due(&self, now: Duration) -> Due {
-        Due { fresh: self.whole.opens <= now, failed: self.whole.opens <= now && self.instances.opens <= now }
+        Due {
+            fresh: self.whole.opens <= now,
+            failed: self.whole.opens <= now && self.instances.opens <= now,
+        }
     }
 
     /// How long until what is held back may be tried.
@@ -66,7 +75,8 @@ impl Retry {
         fresh.into_iter().chain(failed).min().map(|opens| opens.saturating_sub(now))
     }
 
-    /// Takes note of an answer. `failing`: whether the ledger still has instances whose last call failed.
+    /// Takes note of an answer. `failing`: whether the ledger still has instances whose last call
+    /// failed.
     pub fn answered(&mut self, answer: &Answer, call_failed: bool, failing: bool, now: Duration) {
         match answer.verdict {
             Verdict::Processed { .. } => {
@@ -79,12 +89,18 @@ impl Retry {
             }
             Verdict::NothingDone(NothingDone::Credentials) => self.credentials_failed(now),
             // One id may be the cause: its neighbours that were not tried yet need not wait for it.
-            Verdict::Invalid | Verdict::NotFound => self.instances.close(self.base, RETRY_MAX, self.seed, now),
-            Verdict::NothingDone(_) | Verdict::SessionGone | Verdict::Unclear | Verdict::Unanswered => self.failed(now),
+            Verdict::Invalid | Verdict::NotFound => {
+                self.instances.close(self.base, RETRY_MAX, self.seed, now)
+            }
+            Verdict::NothingDone(_)
+            | Verdict::SessionGone
+            | Verdict::Unclear
+            | Verdict::Unanswered => self.failed(now),
         }
     }
 
-    /// Instances were found that the service does not take: they are tried again after one pause, however many they are.
+    /// Instances were found that the service does not take: they are tried again after one pause,
+    /// however many they are.
     pub fn instances_failed(&mut self, now: Duration) {
         self.whole = Gate::default();
         self.instances.close(self.base, RETRY_MAX, self.seed, now);
@@ -121,7 +137,8 @@ mod tests {
     #[test]
     fn a_pause_doubles_and_ends_at_its_maximum() {
         let second = Duration::from_secs(1);
-        let pauses: Vec<_> = (1..20).map(|failures| pause(failures, second, RETRY_MAX, 7)).collect();
+        let pauses: Vec<_> =
+            (1..20).map(|failures| pause(failures, second, RETRY_MAX, 7)).collect();
 
         assert!(pauses[0] <= second && pauses[0] >= second * 3 / 4);
         assert!(pauses.iter().all(|pause| *pause <= RETRY_MAX));
@@ -183,8 +200,16 @@ mod tests {
             retry.whole_opens_in(Duration::ZERO)
         };
         let refused = pause(Verdict::NothingDone(NothingDone::Credentials));
-        assert!(refused <= CREDENTIALS_RETRY_MAX && refused >= CREDENTIALS_RETRY_MAX * 3 / 4, "{refused:?}");
-        for verdict in [Verdict::NothingDone(NothingDone::Throttled), Verdict::SessionGone, Verdict::Unclear, Verdict::Unanswered] {
+        assert!(
+            refused <= CREDENTIALS_RETRY_MAX && refused >= CREDENTIALS_RETRY_MAX * 3 / 4,
+            "{refused:?}"
+        );
+        for verdict in [
+            Verdict::NothingDone(NothingDone::Throttled),
+            Verdict::SessionGone,
+            Verdict::Unclear,
+            Verdict::Unanswered,
+        ] {
             let pause = pause(verdict.clone());
             assert!(pause <= RETRY_MAX && pause >= RETRY_MAX * 3 / 4, "{verdict:?}: {pause:?}");
         }
@@ -200,12 +225,21 @@ mod tests {
         assert!(opens <= SECOND && opens >= SECOND * 3 / 4, "{opens:?}");
         assert_eq!(retry.opens_in(failed, opens / 2), Some(opens.saturating_sub(opens / 2)));
         assert_eq!(retry.opens_in(fresh, Duration::ZERO), Some(Duration::ZERO));
-        assert_eq!(retry.opens_in(Held { fresh: true, failed: true }, Duration::ZERO), Some(Duration::ZERO));
+        assert_eq!(
+            retry.opens_in(Held { fresh: true, failed: true }, Duration::ZERO),
+            Some(Duration::ZERO)
+        );
         assert_eq!(retry.opens_in(Held::default(), Duration::ZERO), None);
         assert_eq!(retry.whole_opens_in(Duration::ZERO), Duration::ZERO);
 
         retry.failed(opens);
-        assert!(retry.opens_in(failed, Duration::ZERO).unwrap() > opens, "what failed waits for both");
-        assert_eq!(retry.whole_opens_in(Duration::ZERO), retry.opens_in(fresh, Duration::ZERO).unwrap());
+        assert!(
+            retry.opens_in(failed, Duration::ZERO).unwrap() > opens,
+            "what failed waits for both"
+        );
+        assert_eq!(
+            retry.whole_opens_in(Duration::ZERO),
+            retry.opens_in(fresh, Duration::ZERO).unwrap()
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What an object does with its ledger while another one drives the session: it attaches nobody, trusts nothing that it was told, and lets go of
-//! what the owner remembers (design 3.8).
+//! What an object does with its ledger while another one drives the session: it attaches nobody,
+//! trusts nothing that it was told, and lets go of what the owner remembers (design 3.8).
 //!
 //! | a record that it does not want any more | then |
 //! | --- | --- |
@@ -24,7 +24,8 @@ use crate::time::{ServiceTime, over};
 pub struct Owner {
     /// Instances that are in, as its ledger says: it will not forget them.
     pub holds: BTreeSet<InstanceId>,
-    /// Instances that it wants in, or has called for and does not know: an answer may yet make it forget them.
+    /// Instances that it wants in, or has called for and does not know: an answer may yet make it
+    /// forget them.
     pub claims: BTreeSet<InstanceId>,
 }
 
@@ -38,11 +39,24 @@ impl Owner {
             && target.session == place.session
             && *target.endpoint == *place.endpoint
         {
-            let ids = |which: fn(&Record) -> bool| ledger.records.iter().filter(move |(_, record)| which(record)).map(|(id, _)| id.clone());
+            let ids = |which: fn(&Record) -> bool| {
+                ledger
+                    .records
+                    .iter()
+                    .filter(move |(_, record)| which(record))
+                    .map(|(id, _)| id.clone())
+            };
             owner.holds.extend(ids(|record| record.state == State::Attached));
             owner.claims.extend(ids(|record| record.may_be_in() && !record.assumed));
-            owner.claims.extend(ledger.journal.iter().flat_map(|journal| journal.instances.iter().cloned()));
-            owner.holds = &owner.holds - &ledger.journal.iter().flat_map(|journal| journal.instances.iter().cloned()).collect();
+            owner.claims.extend(
+                ledger.journal.iter().flat_map(|journal| journal.instances.iter().cloned()),
+            );
+            owner.holds = &owner.holds
+                - &ledger
+                    .journal
+                    .iter()
+                    .flat_map(|journal| journal.instances.iter().cloned())
+                    .collect();
         }
         if view.desired.session == place.session && !view.desired.deleting {
             owner.claims.extend(view.desired.instances.iter().cloned());
@@ -77,12 +91,20 @@ impl Ledger {
     }
 
     /// Gives way to `owner`; if what it shows could not be read, nothing is let go of.
-    pub fn concede(&mut self, owner: Option<&Owner>, wish: Wish<'_>, now: ServiceTime) -> Concession {
+    pub fn concede(
+        &mut self,
+        owner: Option<&Owner>,
+        wish: Wish<'_>,
+        now: ServiceTime,
+    ) -> Concession {
         let mut concession = Concession::default();
         self.distrust();
         let Some(owner) = owner else { return concession };
         for (id, record) in &mut self.records {
-            if wish.want(id) == Want::In || !record.holds() || !(over(record.attach_until, now) && over(record.detach_until, now)) {
+            if wish.want(id) == Want::In
+                || !record.holds()
+                || !(over(record.attach_until, now) && over(record.detach_until, now))
+            {
                 continue;
             }
             let assumed = record.assumed;
@@ -107,7 +129,12 @@ mod tests {
     use crate::answer::Operation;
     use crate::testing::{NOW, desired, id, ids, journal, ledger, view};
 
-    fn conceded(record: Record, wanted: &[&str], holds: &[&str], claims: &[&str]) -> (Concession, Ledger) {
+    fn conceded(
+        record: Record,
+        wanted: &[&str],
+        holds: &[&str],
+        claims: &[&str],
+    ) -> (Concession, Ledger) {
         let mut ledger = Ledger { records: [(id("a"), record)].into(), ..Ledger::default() };
         let owner = Owner { holds: ids(holds), claims: ids(claims) };
         let concession = ledger.concede(Some(&owner), desired("1", wanted).at(None), NOW);
@@ -115,7 +142,11 @@ mod tests {
     }
 
     fn past(record: Record) -> Record {
-        Record { attach_until: Some(ServiceTime(999)), detach_until: Some(ServiceTime(999)), ..record }
+        Record {
+            attach_until: Some(ServiceTime(999)),
+            detach_until: Some(ServiceTime(999)),
+            ..record
+        }
     }
 
     #[test]
@@ -146,8 +177,10 @@ mod tests {
 
     #[test]
     fn nothing_is_let_go_of_while_a_call_of_ours_may_arrive() {
-        for (attach, detach) in [(Some(ServiceTime(1_001)), None), (None, Some(ServiceTime(1_001)))] {
-            let record = Record { attach_until: attach, detach_until: detach, ..Record::attached() };
+        for (attach, detach) in [(Some(ServiceTime(1_001)), None), (None, Some(ServiceTime(1_001)))]
+        {
+            let record =
+                Record { attach_until: attach, detach_until: detach, ..Record::attached() };
             let (concession, ledger) = conceded(record, &[], &["a"], &[]);
             assert_eq!(concession, Concession::default());
             assert!(ledger.records.get(&id("a")).unwrap().holds());
@@ -161,28 +194,55 @@ mod tests {
     #[test]
     fn an_owner_shows_what_it_holds_and_what_it_has_called_for_or_wants() {
         let unknown = Record { state: State::Unknown, ..Record::default() };
-        let records = [("assumed", Record::assumed(NOW)), ("called", Record::attached()), ("in", Record::attached()), ("unknown", unknown)];
-        let ledger = Ledger { journal: Some(journal(Operation::Detach, &["called"])), ..ledger(&records) };
+        let records = [
+            ("assumed", Record::assumed(NOW)),
+            ("called", Record::attached()),
+            ("in", Record::attached()),
+            ("unknown", unknown),
+        ];
+        let ledger =
+            Ledger { journal: Some(journal(Operation::Detach, &["called"])), ..ledger(&records) };
         let here = place("gs.tencentcloudapi.com", "1");
         let mut object = view(ledger, &["wanted"]);
 
         let owner = Owner::of(&object, &here);
-        assert_eq!((owner.holds, owner.claims), (ids(&["in"]), ids(&["called", "in", "unknown", "wanted"])));
+        assert_eq!(
+            (owner.holds, owner.claims),
+            (ids(&["in"]), ids(&["called", "in", "unknown", "wanted"]))
+        );
         let elsewhere = Owner::of(&object, &place("e", "1"));
-        assert_eq!((elsewhere.holds, elsewhere.claims), (ids(&[]), ids(&["wanted"])), "its ledger is about another endpoint");
+        assert_eq!(
+            (elsewhere.holds, elsewhere.claims),
+            (ids(&[]), ids(&["wanted"])),
+            "its ledger is about another endpoint"
+        );
         assert_eq!(Owner::of(&object, &place("gs.tencentcloudapi.com", "2")), Owner::default());
 
         object.desired.deleting = true;
-        assert_eq!(Owner::of(&object, &here).claims, ids(&["called", "in", "unknown"]), "it wants nobody any more");
+        assert_eq!(
+            Owner::of(&object, &here).claims,
+            ids(&["called", "in", "unknown"]),
+            "it wants nobody any more"
+        );
         object.desired = desired("2", &["wanted"]);
-        assert_eq!(Owner::of(&object, &here).claims, ids(&["called", "in", "unknown"]), "it wants them elsewhere");
+        assert_eq!(
+            Owner::of(&object, &here).claims,
+            ids(&["called", "in", "unknown"]),
+            "it wants them elsewhere"
+        );
         object.status.found = Found::New;
-        assert_eq!(Owner::of(&object, &place("e", "2")).claims, ids(&["wanted"]), "wherever its ledger will begin");
+        assert_eq!(
+            Owner::of(&object, &place("e", "2")).claims,
+            ids(&["wanted"]),
+            "wherever its ledger will begin"
+        );
     }
 
     #[test]
     fn what_is_held_and_not_wanted_are_leavings() {
-        let leavings = |record: Record, wanted: &[&str]| ledger(&[("a", record)]).has_leavings(desired("1", wanted).at(None));
+        let leavings = |record: Record, wanted: &[&str]| {
+            ledger(&[("a", record)]).has_leavings(desired("1", wanted).at(None))
+        };
         assert!(leavings(Record::attached(), &[]));
         assert!(!leavings(Record::attached(), &["a"]));
         assert!(!leavings(Record::default(), &[]));

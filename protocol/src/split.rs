@@ -1,5 +1,6 @@
-//! Halving a batch whose error may be one id's fault (design 3.5): depth first, down to single ids, so that one poisoned id does not hold back its
-//! neighbours. The open parts live in memory; a restart begins anew with the whole batch.
+//! Halving a batch whose error may be one id's fault (design 3.5): depth first, down to single ids,
+//! so that one poisoned id does not hold back its neighbours. The open parts live in memory; a
+//! restart begins anew with the whole batch.
 
 use crate::answer::{Answer, Operation, Verdict};
 use crate::desired::Desired;
@@ -9,7 +10,8 @@ use crate::plan::{Allowed, Batch, Urgency};
 use crate::record::{Next, Want};
 use crate::time::ServiceTime;
 
-/// Calls in a row without a success after which it is not one id's fault. A batch of 100 with one poisoned id needs seven to find it.
+/// Calls in a row without a success after which it is not one id's fault. A batch of 100 with one
+/// poisoned id needs seven to find it.
 pub const FRUITLESS_MAX: u32 = 16;
 
 /// The open parts of a batch.
@@ -28,9 +30,15 @@ pub fn may_be_one_ids_fault(answer: &Answer, ids: usize) -> bool {
 }
 
 impl Split {
-    /// What is open after `answer` to the call of `journal`; nothing if it is `None`. `other_half_first` is for a batch whose split was given up before.
+    /// What is open after `answer` to the call of `journal`; nothing if it is `None`.
+    /// `other_half_first` is for a batch whose split was given up before.
     #[must_use]
-    pub fn after(before: Option<Self>, journal: &Journal, answer: &Answer, other_half_first: bool) -> Option<Self> {
+    pub fn after(
+        before: Option<Self>,
+        journal: &Journal,
+        answer: &Answer,
+        other_half_first: bool,
+    ) -> Option<Self> {
         let suspect = may_be_one_ids_fault(answer, journal.instances.len());
         let mut split = match before {
             Some(split) if split.operation == journal.operation => split,
@@ -44,7 +52,9 @@ impl Split {
         match &answer.verdict {
             Verdict::Processed { succeeded, .. } if !succeeded.is_empty() => split.fruitless = 0,
             // It was not done, or nobody knows: the part is still open.
-            Verdict::NothingDone(_) | Verdict::Unanswered => split.open.push(journal.instances.clone()),
+            Verdict::NothingDone(_) | Verdict::Unanswered => {
+                split.open.push(journal.instances.clone())
+            }
             _ => split.fruitless += 1,
         }
         if suspect {
@@ -73,18 +83,31 @@ impl Split {
 
     /// The next part, less what an edit has made superfluous.
     #[must_use]
-    pub fn next(&self, ledger: &Ledger, desired: &Desired, now: ServiceTime, allowed: Allowed<'_>) -> Option<Batch> {
+    pub fn next(
+        &self,
+        ledger: &Ledger,
+        desired: &Desired,
+        now: ServiceTime,
+        allowed: Allowed<'_>,
+    ) -> Option<Batch> {
         let wish = desired.at(ledger.target.as_ref());
         let due = |id: &InstanceId| {
             let record = ledger.records.get(id);
-            let next = record.map_or(Next::Send(Operation::Attach), |record| record.next(wish.want(id), now));
+            let next = record
+                .map_or(Next::Send(Operation::Attach), |record| record.next(wish.want(id), now));
             let wanted = record.is_some() || wish.want(id) == Want::In;
-            wanted && next == Next::Send(self.operation) && allowed.allows(id, record, wish.want(id), self.operation)
+            wanted
+                && next == Next::Send(self.operation)
+                && allowed.allows(id, record, wish.want(id), self.operation)
         };
         let urgency = if self.detaches() { Urgency::Detach } else { Urgency::Attach };
         self.open.iter().rev().find_map(|part| {
             let instances: Vec<_> = part.iter().filter(|id| due(id)).cloned().collect();
-            (!instances.is_empty()).then_some(Batch { operation: self.operation, instances, urgency })
+            (!instances.is_empty()).then_some(Batch {
+                operation: self.operation,
+                instances,
+                urgency,
+            })
         })
     }
 }
@@ -95,9 +118,11 @@ mod tests {
     use crate::record::Record;
     use crate::testing::{NOW, answer, desired, id, ids, journal, ledger, processed};
 
-    /// Calls that it takes until nothing is open, with a service that refuses a call of any `bad` id; the rest succeeds.
+    /// Calls that it takes until nothing is open, with a service that refuses a call of any `bad`
+    /// id; the rest succeeds.
     fn calls(count: usize, bad: &[usize]) -> (usize, usize) {
-        let ids: Vec<_> = (0..count).map(|n| InstanceId::parse(&format!("{n:03}")).unwrap()).collect();
+        let ids: Vec<_> =
+            (0..count).map(|n| InstanceId::parse(&format!("{n:03}")).unwrap()).collect();
         let is_bad = |id: &InstanceId| bad.iter().any(|n| format!("{n:03}") == id.as_str());
         let (mut split, mut instances, mut calls, mut until_found) = (None, ids, 0, 0);
         loop {
@@ -110,7 +135,10 @@ mod tests {
             let verdict = if failed {
                 Verdict::Invalid
             } else {
-                Verdict::Processed { succeeded: instances.iter().cloned().collect(), refused: [].into() }
+                Verdict::Processed {
+                    succeeded: instances.iter().cloned().collect(),
+                    refused: [].into(),
+                }
             };
             let journal = Journal { instances, ..journal(Operation::Attach, &[]) };
             split = Split::after(split, &journal, &answer(verdict), false);
@@ -125,7 +153,11 @@ mod tests {
     fn a_poisoned_id_of_a_hundred_is_found_in_halvings_and_its_neighbours_go_in() {
         let worst = (0..100).map(|bad| calls(100, &[bad])).max().unwrap();
         assert!(worst.0 <= 15, "{worst:?}: one for the batch and two for each of seven halvings");
-        assert_eq!(calls(100, &[0]), (13, 7), "the batch, six halvings of it, and the other halves");
+        assert_eq!(
+            calls(100, &[0]),
+            (13, 7),
+            "the batch, six halvings of it, and the other halves"
+        );
     }
 
     #[test]
@@ -136,19 +168,38 @@ mod tests {
 
     #[test]
     fn a_part_that_was_not_done_stays_open() {
-        let split = Split::after(None, &journal(Operation::Attach, &["a", "b"]), &answer(Verdict::Unclear), false);
+        let split = Split::after(
+            None,
+            &journal(Operation::Attach, &["a", "b"]),
+            &answer(Verdict::Unclear),
+            false,
+        );
 
-        let split = Split::after(split, &journal(Operation::Attach, &["a"]), &answer(Verdict::Unanswered), false).unwrap();
+        let split = Split::after(
+            split,
+            &journal(Operation::Attach, &["a"]),
+            &answer(Verdict::Unanswered),
+            false,
+        )
+        .unwrap();
 
         assert_eq!(split.open.last().unwrap(), &[id("a")]);
     }
 
     #[test]
     fn a_call_of_the_other_operation_leaves_a_split_alone_unless_it_is_to_be_split_itself() {
-        let attach = Split::after(None, &journal(Operation::Attach, &["a", "b"]), &answer(Verdict::Unclear), false);
+        let attach = Split::after(
+            None,
+            &journal(Operation::Attach, &["a", "b"]),
+            &answer(Verdict::Unclear),
+            false,
+        );
         let detach = journal(Operation::Detach, &["a", "c"]);
 
-        assert_eq!(Split::after(attach.clone(), &detach, &answer(Verdict::Unanswered), false), attach);
+        assert_eq!(
+            Split::after(attach.clone(), &detach, &answer(Verdict::Unanswered), false),
+            attach
+        );
         let other = Split::after(attach, &detach, &answer(Verdict::Unclear), true).unwrap();
         assert!(other.detaches());
         assert_eq!(other.open, [[id("a")], [id("c")]], "the other half comes first");
@@ -157,17 +208,39 @@ mod tests {
     #[test]
     fn nothing_is_split_that_is_not_one_ids_fault() {
         for verdict in [Verdict::Unanswered, Verdict::SessionGone] {
-            assert_eq!(Split::after(None, &journal(Operation::Attach, &["a", "b"]), &answer(verdict), false), None);
+            assert_eq!(
+                Split::after(
+                    None,
+                    &journal(Operation::Attach, &["a", "b"]),
+                    &answer(verdict),
+                    false
+                ),
+                None
+            );
         }
         assert!(!may_be_one_ids_fault(&answer(Verdict::Unclear), 1), "there is no other one");
-        assert_eq!(Split::after(None, &journal(Operation::Attach, &["a"]), &answer(Verdict::Invalid), false), None);
+        assert_eq!(
+            Split::after(
+                None,
+                &journal(Operation::Attach, &["a"]),
+                &answer(Verdict::Invalid),
+                false
+            ),
+            None
+        );
     }
 
     #[test]
     fn only_a_success_shows_that_a_split_bears_fruit() {
-        let split = Split::after(None, &journal(Operation::Attach, &["a", "b", "c"]), &answer(Verdict::Unclear), false);
+        let split = Split::after(
+            None,
+            &journal(Operation::Attach, &["a", "b", "c"]),
+            &answer(Verdict::Unclear),
+            false,
+        );
         let one = journal(Operation::Attach, &["a"]);
-        let fruitless = |verdict| Split::after(split.clone(), &one, &answer(verdict), false).unwrap().fruitless;
+        let fruitless =
+            |verdict| Split::after(split.clone(), &one, &answer(verdict), false).unwrap().fruitless;
         assert_eq!(fruitless(processed(&["a"], &[])), 0);
         assert_eq!(fruitless(processed(&[], &["a"])), 2);
         assert_eq!(fruitless(Verdict::Invalid), 2);
@@ -177,18 +250,39 @@ mod tests {
     #[test]
     fn the_next_part_is_what_is_still_due_of_it() {
         let next = |operation, wanted: &[&str], allowed: Allowed<'_>| {
-            let split = Split::after(None, &journal(operation, &["a", "b", "c", "d"]), &answer(Verdict::Unclear), false).unwrap();
+            let split = Split::after(
+                None,
+                &journal(operation, &["a", "b", "c", "d"]),
+                &answer(Verdict::Unclear),
+                false,
+            )
+            .unwrap();
             let ledger = ledger(&[("a", Record::attached()), ("c", Record::attached())]);
             let batch = split.next(&ledger, &desired("1", wanted), NOW, allowed)?;
             assert_eq!(batch.operation, operation);
             Some((batch.urgency, batch.instances))
         };
         let attach = |wanted: &[&str]| next(Operation::Attach, wanted, Allowed::All);
-        assert_eq!(attach(&["a", "b", "d"]), Some((Urgency::Attach, vec![id("b")])), "the other one of it is in");
-        assert_eq!(attach(&["a", "d"]), Some((Urgency::Attach, vec![id("d")])), "nothing of the first part is due");
+        assert_eq!(
+            attach(&["a", "b", "d"]),
+            Some((Urgency::Attach, vec![id("b")])),
+            "the other one of it is in"
+        );
+        assert_eq!(
+            attach(&["a", "d"]),
+            Some((Urgency::Attach, vec![id("d")])),
+            "nothing of the first part is due"
+        );
         assert_eq!(attach(&["a", "c"]), None);
         assert_eq!(next(Operation::Attach, &["b"], Allowed::Only(&ids(&["b"]))), None);
-        assert_eq!(next(Operation::Detach, &[], Allowed::All), Some((Urgency::Detach, vec![id("a")])), "what has no record is out");
-        assert_eq!(next(Operation::Detach, &["a"], Allowed::All), Some((Urgency::Detach, vec![id("c")])));
+        assert_eq!(
+            next(Operation::Detach, &[], Allowed::All),
+            Some((Urgency::Detach, vec![id("a")])),
+            "what has no record is out"
+        );
+        assert_eq!(
+            next(Operation::Detach, &["a"], Allowed::All),
+            Some((Urgency::Detach, vec![id("c")]))
+        );
     }
 }

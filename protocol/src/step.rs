@@ -1,4 +1,5 @@
-//! One round: what is known goes in, the next effect comes out (design 3.1). The controller performs it and feeds the response back.
+//! One round: what is known goes in, the next effect comes out (design 3.1). The controller
+//! performs it and feeds the response back.
 //!
 //! ```text
 //!  Read ─▶ nothing due ─▶ End
@@ -6,8 +7,9 @@
 //!       ─▶ deleted and nothing held ─▶ RemoveFinalizer ─▶ End
 //! ```
 //!
-//! There is no program counter: after each response [`Round::step`] decides anew from the object's copy and from [`Memory`]. So it makes no
-//! difference at which effect a round was cut off: the next one reads and goes on, or, in another process, finds the journal.
+//! There is no program counter: after each response [`Round::step`] decides anew from the object's
+//! copy and from [`Memory`]. So it makes no difference at which effect a round was cut off: the
+//! next one reads and goes on, or, in another process, finds the journal.
 
 mod advance;
 
@@ -18,7 +20,9 @@ use crate::answer::{Answer, NothingDone, Operation, Verdict};
 use crate::claims::Place;
 use crate::conditions::{Conditions, Counts, Problem, invariant_violated, ledger_unreadable};
 use crate::desired::{DeletionPolicy, Target};
-pub use crate::effect::{Asked, Effect, End, Found, Handled, Moment, Notice, Request, Response, Status, View};
+pub use crate::effect::{
+    Asked, Effect, End, Found, Handled, Moment, Notice, Request, Response, Status, View,
+};
 use crate::invariants::{self, Grounds};
 use crate::ledger::{Journal, Ledger, Rules};
 pub use crate::memory::Memory;
@@ -31,7 +35,8 @@ use advance::Account;
 /// Reads in a round, at most: each conflict costs one, and who keeps losing comes back later.
 const READS_MAX: u32 = 8;
 
-/// The longest sleep: a look too early costs a read, and a deadline that somebody wrote into the far future must not break a timer.
+/// The longest sleep: a look too early costs a read, and a deadline that somebody wrote into the
+/// far future must not break a timer.
 const WAKE_MAX: Duration = Duration::from_hours(1);
 
 /// The settings of a round.
@@ -41,13 +46,15 @@ pub struct Settings {
     pub rules: Rules,
     /// A journal that is older than this is taken back, not sent: 5 s.
     pub journal_age_max_seconds: i64,
-    /// How long a journal of someone else is left alone: the longest time that its writer may still be at work.
+    /// How long a journal of someone else is left alone: the longest time that its writer may still
+    /// be at work.
     pub patience: Duration,
     /// The first pause of the backoff.
     pub retry_base: Duration,
 }
 
-/// A call whose journal stands in the object: only this module makes one, and only from the copy that the journal's write returned.
+/// A call whose journal stands in the object: only this module makes one, and only from the copy
+/// that the journal's write returned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Journalled {
     journal: Journal,
@@ -82,7 +89,8 @@ pub struct Round<'a> {
     accounts: bool,
     credential: Option<String>,
     permit: Permit,
-    /// The object that was looked at, since it drives the session or did; and what it shows, if it could be read.
+    /// The object that was looked at, since it drives the session or did; and what it shows, if it
+    /// could be read.
     owner: Option<(Arc<str>, Option<Owner>)>,
     reads: u32,
     batch_size_max: usize,
@@ -143,9 +151,11 @@ impl<'a> Round<'a> {
         self.view.as_ref().map(|view| view.endpoint())
     }
 
-    /// Takes the response to the last effect and says what to do next. After [`Effect::End`] the round is over.
+    /// Takes the response to the last effect and says what to do next. After [`Effect::End`] the
+    /// round is over.
     pub fn step(&mut self, response: Response, moment: &Moment) -> Effect {
-        if moment.service.is_some() && matches!(self.memory.problem, Some(Problem::Unreachable(_))) {
+        if moment.service.is_some() && matches!(self.memory.problem, Some(Problem::Unreachable(_)))
+        {
             // Somebody else has asked for the time meanwhile.
             self.memory.problem = None;
         }
@@ -186,7 +196,9 @@ impl<'a> Round<'a> {
                 self.memory.problem = Some(Problem::Unreachable(text));
                 self.memory.retry.failed(moment.elapsed);
             }
-            Response::Permit(granted) => self.permit = if granted { Permit::Held } else { Permit::Denied },
+            Response::Permit(granted) => {
+                self.permit = if granted { Permit::Held } else { Permit::Denied }
+            }
             Response::Answer(answer) => {
                 if answer.verdict == Verdict::NothingDone(NothingDone::Credentials) {
                     // They may have been rotated meanwhile.
@@ -204,15 +216,18 @@ impl<'a> Round<'a> {
         self.decide(moment)
     }
 
-    /// A status is stored. It accounts for the calls that were sent, if that is what it was written for; and what was written before it and not
-    /// answered can't be stored any more.
+    /// A status is stored. It accounts for the calls that were sent, if that is what it was written
+    /// for; and what was written before it and not answered can't be stored any more.
     fn wrote(&mut self, status: &Status, copy: &View) {
         match (invariants::was_written(status, copy), &status.found) {
             (Err(violation), _) => self.memory.halted = Some(violation),
             (Ok(()), Found::Ours(ledger)) => {
                 let current = ledger.journal.as_ref().map(|journal| &journal.id);
                 let accounts = self.accounts;
-                self.memory.own.retain(|own| Some(&own.journal.id) == current || (!accounts && own.stage != Stage::Journalled));
+                self.memory.own.retain(|own| {
+                    Some(&own.journal.id) == current
+                        || (!accounts && own.stage != Stage::Journalled)
+                });
             }
             (Ok(()), Found::New | Found::Lost { .. }) => {}
         }
@@ -225,22 +240,36 @@ impl<'a> Round<'a> {
             && let Some(own) = self.memory.own.iter_mut().find(|own| own.journal.id == journal.id)
         {
             let was_split = self.memory.split.is_some();
-            let split = Split::after(self.memory.split.take(), journal, &answer, self.memory.other_half_first);
+            let split = Split::after(
+                self.memory.split.take(),
+                journal,
+                &answer,
+                self.memory.other_half_first,
+            );
             let given_up = split.as_ref().is_some_and(Split::is_fruitless);
             self.memory.other_half_first ^= given_up;
             self.memory.split = split.filter(|split| !split.is_fruitless());
-            let splitting = self.memory.split.is_some() && may_be_one_ids_fault(&answer, journal.instances.len());
-            let settled = ledger.clone().settle(&answer, &own.credential, &view.desired, &self.settings.rules, splitting);
+            let splitting = self.memory.split.is_some()
+                && may_be_one_ids_fault(&answer, journal.instances.len());
+            let settled = ledger.clone().settle(
+                &answer,
+                &own.credential,
+                &view.desired,
+                &self.settings.rules,
+                splitting,
+            );
             let call_failed = settled.last_call.as_ref().is_some_and(|call| call.failed > 0);
             let failing = Counts::of(&view.desired, &settled).failed > 0;
-            let blames_an_id = matches!(answer.verdict, Verdict::Invalid | Verdict::NotFound | Verdict::Unclear);
+            let blames_an_id =
+                matches!(answer.verdict, Verdict::Invalid | Verdict::NotFound | Verdict::Unclear);
             if settled.target.is_none() {
                 // The session that was to be left is gone: the way to the next one is free.
                 self.memory.retry.reset();
             } else if given_up {
                 self.memory.retry.failed(moment.elapsed);
             } else if self.memory.split.is_some() && blames_an_id {
-                // The search goes on at once; however many it finds, they are tried again after one pause.
+                // The search goes on at once; however many it finds, they are tried again after one
+                // pause.
             } else if was_split && self.memory.split.is_none() && failing {
                 self.memory.retry.instances_failed(moment.elapsed);
             } else {
@@ -254,9 +283,16 @@ impl<'a> Round<'a> {
         let Some(view) = self.view.take() else { return self.read() };
         self.accounts = false;
         let effect = self.decide_on(&view, moment);
-        let acts = matches!(effect, Effect::Call(_) | Effect::WriteStatus(..) | Effect::AddFinalizer | Effect::RemoveFinalizer);
+        let acts = matches!(
+            effect,
+            Effect::Call(_)
+                | Effect::WriteStatus(..)
+                | Effect::AddFinalizer
+                | Effect::RemoveFinalizer
+        );
         self.from_write |= acts;
-        self.written = if let Effect::WriteStatus(status, _) = &effect { Some(status.clone()) } else { None };
+        self.written =
+            if let Effect::WriteStatus(status, _) = &effect { Some(status.clone()) } else { None };
         self.view = Some(view);
         if acts && !moment.may_act {
             self.memory.api_failures = self.memory.api_failures.saturating_add(1);
@@ -285,7 +321,12 @@ impl<'a> Round<'a> {
             return Effect::RemoveFinalizer;
         }
         if let Some(violation) = self.memory.halted.clone() {
-            return Self::say(view, invariant_violated(&violation), vec![Notice::Violated(violation)], WAKE_MAX);
+            return Self::say(
+                view,
+                invariant_violated(&violation),
+                vec![Notice::Violated(violation)],
+                WAKE_MAX,
+            );
         }
         let stored = match &view.status.found {
             Found::New => Ledger::default(),
@@ -300,14 +341,25 @@ impl<'a> Round<'a> {
                 let validity = self.settings.rules.validity;
                 self.memory.foreign = None;
                 // A journal whose write was not answered may yet be stored.
-                self.memory.own.retain(|own| own.stage == Stage::Journalled || own.is_missing_from(&stored, validity));
+                self.memory.own.retain(|own| {
+                    own.stage == Stage::Journalled || own.is_missing_from(&stored, validity)
+                });
                 match self.memory.own.iter().find(|own| own.stage != Stage::Journalled) {
                     None => self.advance(view, Account::of(view, stored), moment),
-                    // Neither settled nor in doubt: somebody has edited the status while the call was under way. It is remembered until that is written.
+                    // Neither settled nor in doubt: somebody has edited the status while the call
+                    // was under way. It is remembered until that is written.
                     Some(own) => {
-                        let (journal, target) = (Some(own.journal.clone()), stored.target.clone().or_else(|| Some(own.target.clone())));
-                        let doubt = Ledger { target, journal, ..stored }.doubt(&view.desired, &self.settings.rules);
-                        self.advance(view, Account { must_write: true, ..Account::of(view, doubt) }, moment)
+                        let (journal, target) = (
+                            Some(own.journal.clone()),
+                            stored.target.clone().or_else(|| Some(own.target.clone())),
+                        );
+                        let doubt = Ledger { target, journal, ..stored }
+                            .doubt(&view.desired, &self.settings.rules);
+                        self.advance(
+                            view,
+                            Account { must_write: true, ..Account::of(view, doubt) },
+                            moment,
+                        )
                     }
                 }
             }
@@ -315,40 +367,72 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The ledger is lost: it is made anew from what can be known, once there is a clock to date it with.
+    /// The ledger is lost: it is made anew from what can be known, once there is a clock to date it
+    /// with.
     fn rebuild(&mut self, view: &View, why: &str, remains: &Ledger, moment: &Moment) -> Effect {
         let Some(now) = moment.service else {
             if self.may_ask(moment) {
                 return Effect::AskTime;
             }
             let said = ledger_unreadable(why, self.memory.problem.as_ref());
-            return Self::say(view, said, Vec::new(), self.memory.retry.whole_opens_in(moment.elapsed));
+            return Self::say(
+                view,
+                said,
+                Vec::new(),
+                self.memory.retry.whole_opens_in(moment.elapsed),
+            );
         };
         let mut remains = remains.clone();
-        // What a call of ours may have done is not lost with the status; it is remembered until that is written.
+        // What a call of ours may have done is not lost with the status; it is remembered until
+        // that is written.
         for own in self.memory.own.iter().filter(|own| own.stage != Stage::Journalled) {
             remains.target.get_or_insert_with(|| own.target.clone());
             for id in &own.journal.instances {
-                remains.records.insert(id.clone(), Record { state: State::Unknown, ..Record::default() });
+                remains
+                    .records
+                    .insert(id.clone(), Record { state: State::Unknown, ..Record::default() });
             }
         }
         let ledger = Ledger::rebuilt(remains, &view.desired, now, self.settings.rules.validity);
         let notices = vec![Notice::Rebuilt(why.to_owned())];
-        self.advance(view, Account { must_write: true, notices, ..Account::of(view, ledger) }, moment)
+        self.advance(
+            view,
+            Account { must_write: true, notices, ..Account::of(view, ledger) },
+            moment,
+        )
     }
 
     /// Says something of an object and touches nothing else; looks again after `pause`.
     fn say(view: &View, conditions: Conditions, notices: Vec<Notice>, pause: Duration) -> Effect {
-        let said = Status { observed_generation: view.generation, conditions: Some(conditions), ..view.status.clone() };
-        if said == view.status { Effect::End(End::After(pause.min(WAKE_MAX))) } else { Effect::WriteStatus(Box::new(said), notices) }
+        let said = Status {
+            observed_generation: view.generation,
+            conditions: Some(conditions),
+            ..view.status.clone()
+        };
+        if said == view.status {
+            Effect::End(End::After(pause.min(WAKE_MAX)))
+        } else {
+            Effect::WriteStatus(Box::new(said), notices)
+        }
     }
 
-    /// A journal stands in the object: ours goes on where it is, someone else's is left alone for a while and then becomes doubt.
-    fn journalled(&mut self, view: &View, stored: Ledger, journal: Journal, moment: &Moment) -> Effect {
+    /// A journal stands in the object: ours goes on where it is, someone else's is left alone for a
+    /// while and then becomes doubt.
+    fn journalled(
+        &mut self,
+        view: &View,
+        stored: Ledger,
+        journal: Journal,
+        moment: &Moment,
+    ) -> Effect {
         let desired = &view.desired;
         let rules = &self.settings.rules;
         self.memory.own.retain(|own| own.journal.id == journal.id);
-        let over = |ledger: Ledger, grounds: Grounds| Account { must_write: true, grounds, ..Account::of(view, ledger) };
+        let over = |ledger: Ledger, grounds: Grounds| Account {
+            must_write: true,
+            grounds,
+            ..Account::of(view, ledger)
+        };
         let Some(own) = self.memory.own.first_mut() else {
             let since = match &self.memory.foreign {
                 Some((id, since)) if *id == journal.id => *since,
@@ -366,30 +450,48 @@ impl<'a> Round<'a> {
         };
         match &own.stage {
             Stage::Answered(answer, splitting) => {
-                let believed = stored.target.as_ref().is_some_and(|target| target.believes(&own.credential));
+                let believed =
+                    stored.target.as_ref().is_some_and(|target| target.believes(&own.credential));
                 let gone = answer.verdict == Verdict::SessionGone && believed;
-                // A wrong key may have said so: what a lost ledger only assumed goes with a warning.
-                let unproven = stored.target.as_ref().is_some_and(|target| !target.credential_proven);
-                let assumed = stored.records.iter().filter(|(_, record)| record.assumed).map(|(id, _)| id.clone()).collect();
+                // A wrong key may have said so: what a lost ledger only assumed goes with a
+                // warning.
+                let unproven =
+                    stored.target.as_ref().is_some_and(|target| !target.credential_proven);
+                let assumed = stored
+                    .records
+                    .iter()
+                    .filter(|(_, record)| record.assumed)
+                    .map(|(id, _)| id.clone())
+                    .collect();
                 let settled = stored.settle(answer, &own.credential, desired, rules, *splitting);
-                let mut account = over(settled, Grounds { settled: true, all: gone, ..Grounds::default() });
+                let mut account =
+                    over(settled, Grounds { settled: true, all: gone, ..Grounds::default() });
                 if gone && unproven {
                     account.let_go(assumed, Notice::Doubtful);
                 }
                 self.advance(view, account, moment)
             }
             // The round was cut off while it called.
-            Stage::Sent => self.advance(view, over(stored.doubt(desired, rules), Grounds::default()), moment),
+            Stage::Sent => {
+                self.advance(view, over(stored.doubt(desired, rules), Grounds::default()), moment)
+            }
             Stage::Journalled => {
-                let young = moment.service.is_some_and(|now| now.since(journal.start_time) <= self.settings.journal_age_max_seconds);
+                let young = moment.service.is_some_and(|now| {
+                    now.since(journal.start_time) <= self.settings.journal_age_max_seconds
+                });
                 let wish = desired.at(stored.target.as_ref());
-                // The copy may show another spec than the one that was planned for: the finalizer was written in between.
-                let wanted = journal.operation == Operation::Detach || journal.instances.iter().all(|id| wish.want(id) == Want::In);
-                let as_planned = own.deleting == desired.deleting && own.standing == moment.standing && wanted;
+                // The copy may show another spec than the one that was planned for: the finalizer
+                // was written in between.
+                let wanted = journal.operation == Operation::Detach
+                    || journal.instances.iter().all(|id| wish.want(id) == Want::In);
+                let as_planned =
+                    own.deleting == desired.deleting && own.standing == moment.standing && wanted;
                 let may_go = self.from_write && self.permit == Permit::Held && moment.may_act;
                 match stored.target.clone() {
                     Some(target) if young && as_planned && may_go => {
-                        if let Err(violation) = invariants::may_call(view, &stored, &journal, &moment.standing) {
+                        if let Err(violation) =
+                            invariants::may_call(view, &stored, &journal, &moment.standing)
+                        {
                             return self.halt(view, violation);
                         }
                         own.stage = Stage::Sent;
@@ -398,7 +500,11 @@ impl<'a> Round<'a> {
                     }
                     _ => {
                         let taken_back = Ledger { journal: None, ..stored };
-                        self.advance(view, over(taken_back, Grounds { settled: true, ..Grounds::default() }), moment)
+                        self.advance(
+                            view,
+                            over(taken_back, Grounds { settled: true, ..Grounds::default() }),
+                            moment,
+                        )
                     }
                 }
             }
@@ -415,19 +521,34 @@ mod tests {
     use crate::record::{Failure, FailureReason};
     use crate::testing::{NOW, answer, id, journal, ledger, moment, processed, settings, view};
 
-    /// What is remembered after this answer to a call of `called`; the object wants a, b and z. The ledger as it is settled, too.
-    fn after(mut memory: Memory, records: &[(&str, Record)], called: &[&str], verdict: Verdict) -> (Memory, Ledger) {
+    /// What is remembered after this answer to a call of `called`; the object wants a, b and z. The
+    /// ledger as it is settled, too.
+    fn after(
+        mut memory: Memory,
+        records: &[(&str, Record)],
+        called: &[&str],
+        verdict: Verdict,
+    ) -> (Memory, Ledger) {
         let settings = settings();
         let journal = journal(Operation::Attach, called);
         let stored = Ledger { journal: Some(journal.clone()), ..ledger(records) };
         let object = view(stored.clone(), &["a", "b", "z"]);
         let target = stored.target.clone().unwrap();
-        let own = Own { journal, target, credential: "AKID".into(), deleting: false, standing: Standing::Alone, stage: Stage::Sent };
+        let own = Own {
+            journal,
+            target,
+            credential: "AKID".into(),
+            deleting: false,
+            standing: Standing::Alone,
+            stage: Stage::Sent,
+        };
         memory.own.push(own);
         let mut round = Round::new(&settings, memory, false);
         round.view = Some(Box::new(object.clone()));
         round.answered(answer(verdict), &moment());
-        let Stage::Answered(answer, splitting) = round.memory.own.remove(0).stage else { panic!("an answer") };
+        let Stage::Answered(answer, splitting) = round.memory.own.remove(0).stage else {
+            panic!("an answer")
+        };
         let settled = stored.settle(&answer, "AKID", &object.desired, &settings.rules, splitting);
         (round.memory, settled)
     }
@@ -439,7 +560,10 @@ mod tests {
 
     fn failed_before() -> Record {
         let (operation, reason, code) = (Operation::Attach, FailureReason::Refused, String::new());
-        Record { last_failure: Some(Failure { operation, reason, code, attempts: 1, time: NOW }), ..Record::default() }
+        Record {
+            last_failure: Some(Failure { operation, reason, code, attempts: 1, time: NOW }),
+            ..Record::default()
+        }
     }
 
     #[test]
@@ -449,28 +573,56 @@ mod tests {
         assert_eq!(due(&refused), (true, false));
         assert_eq!(due(&after(new(), &[], &["a"], processed(&["a"], &[])).0), (true, true));
         let failing = [("z", failed_before())];
-        assert_eq!(due(&after(refused.clone(), &failing, &["a"], processed(&["a"], &[])).0), (true, false), "z is failing");
+        assert_eq!(
+            due(&after(refused.clone(), &failing, &["a"], processed(&["a"], &[])).0),
+            (true, false),
+            "z is failing"
+        );
         assert_eq!(due(&after(refused, &[], &["b"], processed(&["b"], &[])).0), (true, true));
-        assert_eq!(due(&after(new(), &failing, &["a"], Verdict::Unanswered).0), (false, false), "nobody is reached");
-        assert_eq!(due(&after(new(), &[], &["a"], Verdict::Invalid).0), (true, false), "it is the one");
+        assert_eq!(
+            due(&after(new(), &failing, &["a"], Verdict::Unanswered).0),
+            (false, false),
+            "nobody is reached"
+        );
+        assert_eq!(
+            due(&after(new(), &[], &["a"], Verdict::Invalid).0),
+            (true, false),
+            "it is the one"
+        );
     }
 
     #[test]
     fn a_batch_is_split_at_once_and_who_is_found_waits_once() {
         let (halved, ledger) = after(Memory::new(&settings()), &[], &["a", "b"], Verdict::Unclear);
-        assert_eq!((due(&halved), ledger.records.get("a").unwrap().refusals), ((true, true), None), "it is nobody's fault yet");
+        assert_eq!(
+            (due(&halved), ledger.records.get("a").unwrap().refusals),
+            ((true, true), None),
+            "it is nobody's fault yet"
+        );
 
         let (lost, _) = after(halved.clone(), &[], &["a"], Verdict::Unanswered);
-        assert_eq!((due(&lost), lost.split.is_some()), ((false, false), true), "nobody is reached: the search goes on later");
+        assert_eq!(
+            (due(&lost), lost.split.is_some()),
+            ((false, false), true),
+            "nobody is reached: the search goes on later"
+        );
 
         let (found, ledger) = after(halved.clone(), &[], &["a"], Verdict::Unclear);
-        assert_eq!((due(&found), found.split.is_some()), ((true, true), true), "its neighbour need not wait");
+        assert_eq!(
+            (due(&found), found.split.is_some()),
+            ((true, true), true),
+            "its neighbour need not wait"
+        );
         assert_eq!(ledger.records.get("a").unwrap().refusals.unwrap().count, 1, "it is the one");
         let (over, _) = after(found, &[("a", failed_before())], &["b"], processed(&["b"], &[]));
         assert_eq!((due(&over), over.split), ((true, false), None));
 
         let (one, _) = after(halved, &[], &["a"], processed(&["a"], &[]));
-        assert_eq!(due(&after(one, &[], &["b"], processed(&["b"], &[])).0), (true, true), "it was nobody's");
+        assert_eq!(
+            due(&after(one, &[], &["b"], processed(&["b"], &[])).0),
+            (true, true),
+            "it was nobody's"
+        );
     }
 
     #[test]
@@ -484,11 +636,17 @@ mod tests {
                 calls += 1;
                 assert!(calls <= crate::split::FRUITLESS_MAX, "it never ends");
             }
-            assert_eq!((calls, memory.split.as_ref(), due(&memory)), (crate::split::FRUITLESS_MAX, None, (false, false)));
+            assert_eq!(
+                (calls, memory.split.as_ref(), due(&memory)),
+                (crate::split::FRUITLESS_MAX, None, (false, false))
+            );
             assert!(settled.records.get(&id("a")).unwrap().refusals.is_some(), "now it counts");
             let (next, _) = after(memory.clone(), &[], &["a", "b"], Verdict::Unclear);
             let called = journal(Operation::Attach, &["a", "b"]);
-            assert_eq!(next.split, Split::after(None, &called, &answer(Verdict::Unclear), other_half_first));
+            assert_eq!(
+                next.split,
+                Split::after(None, &called, &answer(Verdict::Unclear), other_half_first)
+            );
         }
     }
 }

@@ -59,7 +59,13 @@ pub(crate) fn processed(succeeded: &[&str], refused: &[&str]) -> Verdict {
 }
 
 pub(crate) fn status(ledger: Ledger) -> Status {
-    Status { observed_generation: 1, conditions: None, counts: Counts::default(), handled: Handled::default(), found: Found::Ours(ledger) }
+    Status {
+        observed_generation: 1,
+        conditions: None,
+        counts: Counts::default(),
+        handled: Handled::default(),
+        found: Found::Ours(ledger),
+    }
 }
 
 pub(crate) fn settings() -> Settings {
@@ -73,7 +79,14 @@ pub(crate) fn settings() -> Settings {
 
 pub(crate) fn moment() -> Moment {
     let standing = Standing::Alone;
-    Moment { service: Some(NOW), elapsed: Duration::ZERO, nonce: 1, standing, displaced: false, may_act: true }
+    Moment {
+        service: Some(NOW),
+        elapsed: Duration::ZERO,
+        nonce: 1,
+        standing,
+        displaced: false,
+        may_act: true,
+    }
 }
 
 /// An object that wants `instances` in session 1.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Seconds since 1970 on the service's clock. Requests are signed with it, deadlines are judged by it.
+/// Seconds since 1970 on the service's clock. Requests are signed with it, deadlines are judged by
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceTime(pub i64);
 
@@ -30,7 +31,8 @@ impl fmt::Display for ServiceTime {
     }
 }
 
-/// How long a signed request can take effect. Two operators of one fleet, and the simulator, must agree on it.
+/// How long a signed request can take effect. Two operators of one fleet, and the simulator, must
+/// agree on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Validity {
     /// Seconds for which the service takes a signature: 300 (reference, section 2).

@@ -48,7 +48,12 @@ fn blocks(count: usize) -> u64 {
         message: String::new(),
         request_id: String::new(),
     };
-    ledger.journal = Some(Journal { id: JournalId("j".into()), operation: batch.operation, instances: batch.instances, start_time: NOW });
+    ledger.journal = Some(Journal {
+        id: JournalId("j".into()),
+        operation: batch.operation,
+        instances: batch.instances,
+        start_time: NOW,
+    });
     let settled = ledger.settle(&answer, "AKID", &desired, &rules, false);
 
     let blocks = dhat::HeapStats::get().total_blocks - before;

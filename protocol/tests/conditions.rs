@@ -1,4 +1,5 @@
-//! What people are told: every kind of scene with its whole message, to be read as a person would read it at three in the morning.
+//! What people are told: every kind of scene with its whole message, to be read as a person would
+//! read it at three in the morning.
 
 #![allow(missing_docs, reason = "a test crate")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -8,7 +9,8 @@ use std::sync::LazyLock;
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::claims::Standing;
 use streamsession_protocol::conditions::{
-    Conditions, Counts, Mode, Problem, Reason, Scene, conditions, invariant_violated, ledger_unreadable,
+    Conditions, Counts, Mode, Problem, Reason, Scene, conditions, invariant_violated,
+    ledger_unreadable,
 };
 use streamsession_protocol::desired::{DeletionPolicy, Desired, Target};
 use streamsession_protocol::ids::{InstanceId, JournalId, SessionId};
@@ -50,7 +52,11 @@ fn ledger(records: &[(&str, Record)]) -> Ledger {
         credential: Some("AKID".into()),
         credential_proven: true,
     };
-    Ledger { target: Some(target), records: records.iter().map(|(text, record)| (id(text), record.clone())).collect(), ..Ledger::default() }
+    Ledger {
+        target: Some(target),
+        records: records.iter().map(|(text, record)| (id(text), record.clone())).collect(),
+        ..Ledger::default()
+    }
 }
 
 fn attached(ids: &[&str]) -> Ledger {
@@ -71,13 +77,28 @@ fn refused(operation: Operation, attempts: u32) -> Record {
 }
 
 fn after(code: &str, ledger: Ledger) -> Ledger {
-    let call = LastCall { operation: Operation::Attach, request_id: "67f3".into(), time: NOW, succeeded: 0, failed: 1, code: code.into() };
+    let call = LastCall {
+        operation: Operation::Attach,
+        request_id: "67f3".into(),
+        time: NOW,
+        succeeded: 0,
+        failed: 1,
+        code: code.into(),
+    };
     Ledger { last_call: Some(call), ..ledger }
 }
 
 fn pending(ledger: Ledger) -> Ledger {
     let instances = vec![id("a")];
-    Ledger { journal: Some(Journal { id: JournalId("7f0c".into()), operation: Operation::Attach, instances, start_time: NOW }), ..ledger }
+    Ledger {
+        journal: Some(Journal {
+            id: JournalId("7f0c".into()),
+            operation: Operation::Attach,
+            instances,
+            start_time: NOW,
+        }),
+        ..ledger
+    }
 }
 
 struct Told(Conditions);
@@ -89,7 +110,11 @@ impl Told {
     }
 }
 
-fn scene<'a>(desired: &'a Desired, ledger: &'a Ledger, change: impl FnOnce(&mut Scene<'a>)) -> Told {
+fn scene<'a>(
+    desired: &'a Desired,
+    ledger: &'a Ledger,
+    change: impl FnOnce(&mut Scene<'a>),
+) -> Told {
     let mut scene = Scene {
         desired,
         ledger,
@@ -114,7 +139,9 @@ const GONE: &str = "ResourceNotFound.SessionNotFound";
 
 #[test]
 fn what_is_at_rest_is_ready() {
-    let ready = |wanted: &[&str], ledger: &Ledger, message| told(&desired(wanted), ledger).is(Mode::Ready, Reason::UpToDate, message);
+    let ready = |wanted: &[&str], ledger: &Ledger, message| {
+        told(&desired(wanted), ledger).is(Mode::Ready, Reason::UpToDate, message)
+    };
     ready(&["a", "b"], &attached(&["a", "b"]), "All 2 slave instances are attached.");
     ready(&["a"], &attached(&["a"]), "The slave instance is attached.");
     ready(&[], &Ledger::default(), "No slave instance is wanted, and none is attached.");
@@ -138,7 +165,11 @@ fn what_is_under_way_says_how_much_there_is_to_do() {
     working(&["b"], &attached(&["a"]), "1 to attach, 1 to detach.");
     working(&[], &attached(&["a"]), "1 to detach.");
     working(&["a"], &pending(attached(&["a"])), "Waiting for the answer to the last call.");
-    working(&["a", "b"], &ledger(&[("a", refused(Operation::Attach, 5))]), "1 to attach. The service refuses a.");
+    working(
+        &["a", "b"],
+        &ledger(&[("a", refused(Operation::Attach, 5))]),
+        "1 to attach. The service refuses a.",
+    );
     let gone = failed(Operation::Attach, FailureReason::SessionGone, GONE, 9);
     working(&["a"], &ledger(&[("a", gone)]), "1 to attach.");
 }
@@ -146,7 +177,11 @@ fn what_is_under_way_says_how_much_there_is_to_do() {
 #[test]
 fn a_doubt_says_until_when() {
     let waiting = |wanted: &[&str], record: Record, message| {
-        told(&desired(wanted), &ledger(&[("a", record)])).is(Mode::Reconciling, Reason::OutcomeUnknown, message);
+        told(&desired(wanted), &ledger(&[("a", record)])).is(
+            Mode::Reconciling,
+            Reason::OutcomeUnknown,
+            message,
+        );
     };
     waiting(
         &[],
@@ -174,14 +209,26 @@ fn a_failure_says_for_whom_and_what_the_service_said() {
         told(&desired(wanted), ledger).is(Mode::Reconciling, Reason::ProgressingWithRetry, message);
     };
     let one = |reason, code| ledger(&[("a", failed(Operation::Attach, reason, code, 4))]);
-    retrying(&["a"], &one(FailureReason::Refused, ""), "The service refused a; the operator tries again.");
+    retrying(
+        &["a"],
+        &one(FailureReason::Refused, ""),
+        "The service refused a; the operator tries again.",
+    );
     retrying(
         &["a"],
         &one(FailureReason::Refused, "InvalidParameterValue"),
         "The service answered InvalidParameterValue to the last call for a; the operator tries again.",
     );
-    retrying(&["a"], &one(FailureReason::Unclear, ""), "The service did not say what became of a; the operator tries again.");
-    retrying(&["a"], &one(FailureReason::Unanswered, ""), "The last call for a was not answered; the operator tries again.");
+    retrying(
+        &["a"],
+        &one(FailureReason::Unclear, ""),
+        "The service did not say what became of a; the operator tries again.",
+    );
+    retrying(
+        &["a"],
+        &one(FailureReason::Unanswered, ""),
+        "The last call for a was not answered; the operator tries again.",
+    );
     let outage = failed(Operation::Attach, FailureReason::Unanswered, "Timeout", 99);
     retrying(
         &["a", "b"],
@@ -231,12 +278,17 @@ const CONSOLE: &str = "Look in the console whether it is still there; let go of 
 
 #[test]
 fn what_is_refused_for_good_needs_a_person() {
-    let stuck =
-        |desired: &Desired, ledger: &Ledger, message: &str| told(desired, ledger).is(Mode::Stalled, Reason::InstancesRefused, message);
+    let stuck = |desired: &Desired, ledger: &Ledger, message: &str| {
+        told(desired, ledger).is(Mode::Stalled, Reason::InstancesRefused, message)
+    };
     let check = "Check that each exists, belongs to this account and is in no other session, or take it out of spec.slaveInstanceIds.";
     let again = "It is tried again every few minutes.";
     let coded = failed(Operation::Attach, FailureReason::Refused, "ResourceNotFound.X", 5);
-    stuck(&desired(&["a"]), &ledger(&[("a", coded)]), &format!("The service refuses to attach a (ResourceNotFound.X). {check} {again}"));
+    stuck(
+        &desired(&["a"]),
+        &ledger(&[("a", coded)]),
+        &format!("The service refuses to attach a (ResourceNotFound.X). {check} {again}"),
+    );
     stuck(
         &desired(&[]),
         &ledger(&[("a", refused(Operation::Detach, 5))]),
@@ -245,7 +297,9 @@ fn what_is_refused_for_good_needs_a_person() {
     stuck(
         &desired(&["a"]),
         &ledger(&[("a", refused(Operation::Attach, 6)), ("b", refused(Operation::Detach, 6))]),
-        &format!("The service refuses to attach a. {check} The service refuses to detach b from session 1326. {CONSOLE} {again}"),
+        &format!(
+            "The service refuses to attach a. {check} The service refuses to detach b from session 1326. {CONSOLE} {again}"
+        ),
     );
     stuck(
         &deleting(),
@@ -256,7 +310,9 @@ fn what_is_refused_for_good_needs_a_person() {
 
 #[test]
 fn a_problem_with_account_session_or_room_says_what_to_do() {
-    let stalled = |desired: &Desired, ledger: &Ledger, reason, message: &str| told(desired, ledger).is(Mode::Stalled, reason, message);
+    let stalled = |desired: &Desired, ledger: &Ledger, reason, message: &str| {
+        told(desired, ledger).is(Mode::Stalled, reason, message)
+    };
     stalled(
         &desired(&["a"]),
         &after("AuthFailure.SignatureFailure", ledger(&[])),
@@ -276,18 +332,23 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
         "The service says that session 1326 does not exist (ResourceNotFound.SessionNotFound), but to other credentials than those that attached the instances (AKID), so this is not believed. Give the credentials back that were used before.",
     );
     let full = "The ledger is full (2000 instances): more are attached or adopted once others could be detached.";
-    scene(&desired(&["a"]), &ledger(&[]), |scene| scene.full = true).is(Mode::Stalled, Reason::TooManyInstances, full);
-    scene(&desired(&["a"]), &attached(&["a"]), |scene| (scene.full, scene.untold) = (true, true)).is(
+    scene(&desired(&["a"]), &ledger(&[]), |scene| scene.full = true).is(
         Mode::Stalled,
         Reason::TooManyInstances,
         full,
     );
+    scene(&desired(&["a"]), &attached(&["a"]), |scene| (scene.full, scene.untold) = (true, true))
+        .is(Mode::Stalled, Reason::TooManyInstances, full);
     scene(&desired(&["a"]), &attached(&["a"]), |scene| scene.untold = true).is(
         Mode::Reconciling,
         Reason::ProgressingWithRetry,
         "The instances that the annotation adopt names are taken into the record once the service has told its time.",
     );
-    scene(&desired(&["a"]), &attached(&["a", "b"]), |scene| scene.untold = true).is(Mode::Reconciling, Reason::Progressing, "1 to detach.");
+    scene(&desired(&["a"]), &attached(&["a", "b"]), |scene| scene.untold = true).is(
+        Mode::Reconciling,
+        Reason::Progressing,
+        "1 to detach.",
+    );
     scene(&desired(&["a"]), &attached(&["b"]), |scene| scene.full = true).is(
         Mode::Reconciling,
         Reason::Progressing,
@@ -314,7 +375,9 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
 
 #[test]
 fn a_deletion_says_what_it_waits_for() {
-    let going = |ledger: &Ledger, message| told(&deleting(), ledger).is(Mode::Reconciling, Reason::Deleting, message);
+    let going = |ledger: &Ledger, message| {
+        told(&deleting(), ledger).is(Mode::Reconciling, Reason::Deleting, message)
+    };
     going(&attached(&["a"]), "1 to detach.");
     going(&Ledger::default(), "All instances are detached.");
     going(
@@ -326,7 +389,11 @@ fn a_deletion_says_what_it_waits_for() {
 #[test]
 fn a_move_says_from_where_to_where_and_what_it_waits_for() {
     let elsewhere = Desired { session: SessionId::parse("2").unwrap(), ..desired(&["a"]) };
-    told(&elsewhere, &attached(&["a"])).is(Mode::Reconciling, Reason::Progressing, "Moving from session 1326 to 2: 1 to detach.");
+    told(&elsewhere, &attached(&["a"])).is(
+        Mode::Reconciling,
+        Reason::Progressing,
+        "Moving from session 1326 to 2: 1 to detach.",
+    );
     told(&elsewhere, &ledger(&[("a", Record { detach_until: LATER, ..Record::default() })])).is(
         Mode::Reconciling,
         Reason::OutcomeUnknown,
@@ -355,7 +422,11 @@ fn a_conflict_names_the_other_object() {
     let behind = Standing::Behind("arcade/lobby".into());
     let conflict = "Session 1326 is driven by the StreamSession arcade/lobby: this one attaches nothing, and takes over by itself when that one is deleted or names another session. Name all instances in one of them.";
     let waits = |desired: &Desired, ledger: &Ledger, message: &str| {
-        scene(desired, ledger, |scene| scene.standing = &behind).is(Mode::Stalled, Reason::SessionConflict, message);
+        scene(desired, ledger, |scene| scene.standing = &behind).is(
+            Mode::Stalled,
+            Reason::SessionConflict,
+            message,
+        );
     };
     waits(&desired(&["a"]), &ledger(&[]), conflict);
     waits(&desired(&[]), &ledger(&[]), conflict);
@@ -364,20 +435,35 @@ fn a_conflict_names_the_other_object() {
     waits(&desired(&[]), &attached(&["a", "b"]), &format!("{conflict} {leavings}"));
     let going = "Session 1326 is driven by the StreamSession arcade/lobby: this one goes, and touches nothing that is the other's.";
     waits(&deleting(), &attached(&["a", "b"]), &format!("{going} {leavings}{LET_GO}"));
-    let one = format!("{conflict} 1 of its instances wait until arcade/lobby has them or does not want them.");
+    let one = format!(
+        "{conflict} 1 of its instances wait until arcade/lobby has them or does not want them."
+    );
     waits(&desired(&[]), &ledger(&[("a", refused(Operation::Detach, 6))]), &one);
-    let late = format!("{conflict} 1 of its instances wait until no earlier call for them can arrive any more (2026-01-08T02:05:05Z).");
-    waits(&desired(&[]), &ledger(&[("a", Record { attach_until: LATER, ..Record::default() })]), &late);
-    waits(&desired(&[]), &ledger(&[("a", Record { attach_until: Some(NOW), ..Record::default() })]), &one);
+    let late = format!(
+        "{conflict} 1 of its instances wait until no earlier call for them can arrive any more (2026-01-08T02:05:05Z)."
+    );
+    waits(
+        &desired(&[]),
+        &ledger(&[("a", Record { attach_until: LATER, ..Record::default() })]),
+        &late,
+    );
+    waits(
+        &desired(&[]),
+        &ledger(&[("a", Record { attach_until: Some(NOW), ..Record::default() })]),
+        &one,
+    );
     waits(&desired(&["a"]), &attached(&["a"]), conflict);
     let first = Standing::First("stage/copy".into());
-    scene(&desired(&["a"]), &ledger(&[]), |scene| scene.standing = &first).is(Mode::Reconciling, Reason::Progressing, "1 to attach.");
-    let down = Problem::Unreachable("The service is down.".into());
-    scene(&desired(&["a"]), &ledger(&[]), |scene| (scene.standing, scene.problem) = (&behind, Some(&down))).is(
-        Mode::Stalled,
-        Reason::SessionConflict,
-        conflict,
+    scene(&desired(&["a"]), &ledger(&[]), |scene| scene.standing = &first).is(
+        Mode::Reconciling,
+        Reason::Progressing,
+        "1 to attach.",
     );
+    let down = Problem::Unreachable("The service is down.".into());
+    scene(&desired(&["a"]), &ledger(&[]), |scene| {
+        (scene.standing, scene.problem) = (&behind, Some(&down))
+    })
+    .is(Mode::Stalled, Reason::SessionConflict, conflict);
     scene(&desired(&["a"]), &after("AuthFailure.X", ledger(&[])), |scene| scene.standing = &behind).is(
         Mode::Stalled,
         Reason::CredentialsRejected,
@@ -412,7 +498,11 @@ fn a_ledger_that_cannot_be_made_anew_yet_says_what_it_waits_for() {
     let why = "The status is that of another object (uid u), copied or restored";
     let waits = format!("{why}. The record is made anew once the service has told its time.");
     Told(ledger_unreadable(why, None)).is(Mode::Reconciling, Reason::LedgerLost, &waits);
-    Told(ledger_unreadable(why, Some(&down))).is(Mode::Reconciling, Reason::LedgerLost, &format!("{waits} The service is down."));
+    Told(ledger_unreadable(why, Some(&down))).is(
+        Mode::Reconciling,
+        Reason::LedgerLost,
+        &format!("{waits} The service is down."),
+    );
 }
 
 #[test]
@@ -434,7 +524,11 @@ fn instances_are_counted_as_people_see_them() {
         ("e", refused(Operation::Detach, 1)),
     ];
     let counts = Counts::of(&desired(&["a", "b", "c", "x"]), &ledger(&records));
-    assert_eq!((counts.desired, counts.attached, counts.failed), (4, 4, 2), "a detach that nobody wants any more has not failed");
+    assert_eq!(
+        (counts.desired, counts.attached, counts.failed),
+        (4, 4, 2),
+        "a detach that nobody wants any more has not failed"
+    );
 }
 
 #[test]

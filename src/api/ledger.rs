@@ -29,7 +29,8 @@ pub struct Defaults {
     pub endpoint: Arc<str>,
 }
 
-/// Why an object can't be read. The schema keeps such objects out; an object stored before a schema can be one.
+/// Why an object can't be read. The schema keeps such objects out; an object stored before a schema
+/// can be one.
 #[derive(Debug, thiserror::Error)]
 #[error("{field} {text:?} can't be used: {why}")]
 pub struct Unreadable {
@@ -56,12 +57,20 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
     let instances = if deleting {
         object.spec.slave_instance_ids.iter().filter_map(|id| InstanceId::parse(id).ok()).collect()
     } else {
-        object.spec.slave_instance_ids.iter().map(|id| instance(id, "spec.slaveInstanceIds")).collect::<Result<_, _>>()?
+        object
+            .spec
+            .slave_instance_ids
+            .iter()
+            .map(|id| instance(id, "spec.slaveInstanceIds"))
+            .collect::<Result<_, _>>()?
     };
     let empty = StreamSessionStatus::default();
     let status = object.status.as_ref().unwrap_or(&empty);
-    let wanted_session = match (session(&object.spec.session_id, "spec.sessionId"), &status.target) {
-        (Err(_), Some(target)) if deleting => session(&target.session_id, "status.target.sessionId")?,
+    let wanted_session = match (session(&object.spec.session_id, "spec.sessionId"), &status.target)
+    {
+        (Err(_), Some(target)) if deleting => {
+            session(&target.session_id, "status.target.sessionId")?
+        }
         (parsed, _) => parsed?,
     };
     Ok(View {
@@ -87,7 +96,10 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
                 attached: count(status.attached_instances),
                 failed: count(status.failed_instances),
             },
-            handled: Handled { forget: status.last_handled_forget_instances.clone(), adopt: status.last_handled_adopt.clone() },
+            handled: Handled {
+                forget: status.last_handled_forget_instances.clone(),
+                adopt: status.last_handled_adopt.clone(),
+            },
             found: found(status, &uid, finalizer),
         },
         uid,
@@ -104,10 +116,14 @@ fn count(stored: Option<i32>) -> usize {
 fn request(object: &StreamSession, annotation: &str) -> Option<Request> {
     let value = object.annotations().get(annotation)?;
     let words = value.split([',', ' ', '\n', '\t']);
-    Some(Request { value: short(value), instances: words.filter_map(|word| InstanceId::parse(word).ok()).collect() })
+    Some(Request {
+        value: short(value),
+        instances: words.filter_map(|word| InstanceId::parse(word).ok()).collect(),
+    })
 }
 
-/// A text that stands for an annotation's value: itself, or its beginning and its hash, since the status is bounded.
+/// A text that stands for an annotation's value: itself, or its beginning and its hash, since the
+/// status is bounded.
 fn short(value: &str) -> String {
     const LENGTH_MAX: usize = 256;
     if value.chars().count() <= LENGTH_MAX {
@@ -122,9 +138,13 @@ fn short(value: &str) -> String {
 #[must_use]
 pub fn is_asked(object: &StreamSession, status: &StreamSessionStatus) -> bool {
     let open = |annotation, handled: &Option<String>| {
-        object.annotations().get(annotation).is_some_and(|value| handled.as_ref() != Some(&short(value)))
+        object
+            .annotations()
+            .get(annotation)
+            .is_some_and(|value| handled.as_ref() != Some(&short(value)))
     };
-    open(FORGET_INSTANCES, &status.last_handled_forget_instances) || open(ADOPT, &status.last_handled_adopt)
+    open(FORGET_INSTANCES, &status.last_handled_forget_instances)
+        || open(ADOPT, &status.last_handled_adopt)
 }
 
 fn found(status: &StreamSessionStatus, uid: &str, finalizer: bool) -> Found {
@@ -145,18 +165,25 @@ fn found(status: &StreamSessionStatus, uid: &str, finalizer: bool) -> Found {
 /// The ledger as far as it can be read, and what can't be.
 fn stored_ledger(status: &StreamSessionStatus) -> (Ledger, Option<String>) {
     let mut damage = None;
-    let mut keep = |parsed: Result<InstanceId, Unreadable>| parsed.map_err(|error| damage = Some(error.to_string())).ok();
+    let mut keep = |parsed: Result<InstanceId, Unreadable>| {
+        parsed.map_err(|error| damage = Some(error.to_string())).ok()
+    };
     let mut records = BTreeMap::new();
     for id in &status.attached_instance_ids {
-        records.extend(keep(instance(id, "status.attachedInstanceIds")).map(|id| (id, Record::attached())));
+        records.extend(
+            keep(instance(id, "status.attachedInstanceIds")).map(|id| (id, Record::attached())),
+        );
     }
     for unsettled in &status.unsettled_instances {
         let id = keep(instance(&unsettled.instance_id, "status.unsettledInstances"));
         records.extend(id.map(|id| (id, stored_record(unsettled))));
     }
     let journal = status.pending_call.as_ref().map(|call| {
-        let instances: BTreeSet<_> =
-            call.instance_ids.iter().filter_map(|id| keep(instance(id, "status.pendingCall.instanceIds"))).collect();
+        let instances: BTreeSet<_> = call
+            .instance_ids
+            .iter()
+            .filter_map(|id| keep(instance(id, "status.pendingCall.instanceIds")))
+            .collect();
         Journal {
             id: JournalId(Arc::from(call.id.as_str())),
             operation: operation(call.operation),
@@ -165,7 +192,9 @@ fn stored_ledger(status: &StreamSessionStatus) -> (Ledger, Option<String>) {
         }
     });
     let target = status.target.as_ref().and_then(|target| {
-        let session = session(&target.session_id, "status.target.sessionId").map_err(|error| damage = Some(error.to_string())).ok()?;
+        let session = session(&target.session_id, "status.target.sessionId")
+            .map_err(|error| damage = Some(error.to_string()))
+            .ok()?;
         Some(Target {
             session,
             region: target.region.clone(),
@@ -186,9 +215,16 @@ fn stored_ledger(status: &StreamSessionStatus) -> (Ledger, Option<String>) {
     let attached = ledger.records.values().filter(|record| record.state == State::Attached).count();
     let counted = count(status.attached_instances);
     let damage = damage.or_else(|| {
-        let too_many = || format!("it names {} instances, which is more than the operator writes", ledger.records.len());
+        let too_many = || {
+            format!(
+                "it names {} instances, which is more than the operator writes",
+                ledger.records.len()
+            )
+        };
         if ledger.target.is_none() && !(ledger.records.is_empty() && ledger.journal.is_none()) {
-            Some("status.target is missing, so the session of its instances is not known".to_owned())
+            Some(
+                "status.target is missing, so the session of its instances is not known".to_owned(),
+            )
         } else if attached != counted {
             Some(format!("it counts {counted} attached instances and names {attached}"))
         } else {
@@ -228,21 +264,37 @@ fn stored_record(stored: &api::UnsettledInstance) -> Record {
     }
 }
 
-/// The protocol's status as it is written, over `stored`: of a lost ledger everything but the conditions stays as it was found.
+/// The protocol's status as it is written, over `stored`: of a lost ledger everything but the
+/// conditions stays as it was found.
 #[must_use]
-pub fn status(said: &Status, uid: &str, stored: &StreamSessionStatus, wall_clock: Timestamp) -> StreamSessionStatus {
-    let conditions = said
-        .conditions
-        .as_ref()
-        .map_or_else(Vec::new, |conditions| written(conditions, said.observed_generation, &stored.conditions, wall_clock));
+pub fn status(
+    said: &Status,
+    uid: &str,
+    stored: &StreamSessionStatus,
+    wall_clock: Timestamp,
+) -> StreamSessionStatus {
+    let conditions = said.conditions.as_ref().map_or_else(Vec::new, |conditions| {
+        written(conditions, said.observed_generation, &stored.conditions, wall_clock)
+    });
     let Found::Ours(ledger) = &said.found else {
-        return StreamSessionStatus { conditions, observed_generation: Some(said.observed_generation), ..stored.clone() };
+        return StreamSessionStatus {
+            conditions,
+            observed_generation: Some(said.observed_generation),
+            ..stored.clone()
+        };
     };
     let settled = Record::attached();
-    let (attached, unsettled): (Vec<_>, Vec<_>) = ledger.records.iter().partition(|(_, record)| **record == settled);
-    // What a later version of the operator wrote beside our fields is kept, as long as what it speaks of is there.
-    let others: BTreeMap<_, _> = stored.unsettled_instances.iter().map(|record| (record.instance_id.as_str(), &record.other)).collect();
-    let other = |id: &InstanceId| others.get(id.as_str()).map(|other| (*other).clone()).unwrap_or_default();
+    let (attached, unsettled): (Vec<_>, Vec<_>) =
+        ledger.records.iter().partition(|(_, record)| **record == settled);
+    // What a later version of the operator wrote beside our fields is kept, as long as what it
+    // speaks of is there.
+    let others: BTreeMap<_, _> = stored
+        .unsettled_instances
+        .iter()
+        .map(|record| (record.instance_id.as_str(), &record.other))
+        .collect();
+    let other =
+        |id: &InstanceId| others.get(id.as_str()).map(|other| (*other).clone()).unwrap_or_default();
     StreamSessionStatus {
         conditions,
         observed_generation: Some(said.observed_generation),
@@ -261,7 +313,10 @@ pub fn status(said: &Status, uid: &str, stored: &StreamSessionStatus, wall_clock
             other: stored.target.as_ref().map(|target| target.other.clone()).unwrap_or_default(),
         }),
         attached_instance_ids: attached.into_iter().map(|(id, _)| id.to_string()).collect(),
-        unsettled_instances: unsettled.into_iter().map(|(id, record)| written_record(id, record, other(id))).collect(),
+        unsettled_instances: unsettled
+            .into_iter()
+            .map(|(id, record)| written_record(id, record, other(id)))
+            .collect(),
         pending_call: ledger.journal.as_ref().map(|journal| api::PendingCall {
             id: journal.id.0.to_string(),
             operation: written_operation(journal.operation),
@@ -280,7 +335,11 @@ pub fn status(said: &Status, uid: &str, stored: &StreamSessionStatus, wall_clock
     }
 }
 
-fn written_record(id: &InstanceId, record: &Record, other: BTreeMap<String, Value>) -> api::UnsettledInstance {
+fn written_record(
+    id: &InstanceId,
+    record: &Record,
+    other: BTreeMap<String, Value>,
+) -> api::UnsettledInstance {
     api::UnsettledInstance {
         instance_id: id.to_string(),
         state: match record.state {
@@ -361,16 +420,23 @@ pub fn said(status: &StreamSessionStatus) -> Option<Conditions> {
 }
 
 /// The three conditions, each with the time of its last change of status.
-fn written(said: &Conditions, generation: i64, stored: &[Condition], wall_clock: Timestamp) -> Vec<Condition> {
+fn written(
+    said: &Conditions,
+    generation: i64,
+    stored: &[Condition],
+    wall_clock: Timestamp,
+) -> Vec<Condition> {
     let condition = |kind: &str, status: &str| {
-        let before = stored.iter().find(|condition| condition.type_ == kind && condition.status == status);
+        let before =
+            stored.iter().find(|condition| condition.type_ == kind && condition.status == status);
         Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
             reason: said.reason.as_str().to_owned(),
             message: said.message.clone(),
             observed_generation: Some(generation),
-            last_transition_time: before.map_or(Time(wall_clock), |before| before.last_transition_time.clone()),
+            last_transition_time: before
+                .map_or(Time(wall_clock), |before| before.last_transition_time.clone()),
         }
     };
     match said.mode {

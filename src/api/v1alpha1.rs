@@ -1,7 +1,8 @@
 //! `StreamSession`, `gs.tencentcloud.dev/v1alpha1`.
 //!
-//! The schema says as much as a schema can, so that `kubectl apply` refuses what could never work and says why; CEL says the rest. The field
-//! docs are the descriptions that `kubectl explain` prints: they begin with the field's name and give units and limits.
+//! The schema says as much as a schema can, so that `kubectl apply` refuses what could never work
+//! and says why; CEL says the rest. The field docs are the descriptions that `kubectl explain`
+//! prints: they begin with the field's name and give units and limits.
 
 #![allow(unreachable_pub, reason = "the derive puts the types into a module of its own")]
 #![allow(clippy::duplicated_attributes, reason = "printer columns share values")]
@@ -33,44 +34,71 @@ use serde_json::{Value, json};
     printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredInstances"),
     printcolumn(name = "Attached", type_ = "integer", json_path = ".status.attachedInstances"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.failedInstances"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Region", type_ = "string", json_path = ".status.target.region", priority = 1),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1)
+    printcolumn(
+        name = "Region",
+        type_ = "string",
+        json_path = ".status.target.region",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(description = "spec says which slave cloud phones shall be in which multi-stream session of Tencent Cloud GS.")]
+#[schemars(
+    description = "spec says which slave cloud phones shall be in which multi-stream session of Tencent Cloud GS."
+)]
 pub struct StreamSessionSpec {
-    /// sessionId is the id of the multi-stream session, as the service gave it: a number of about 19 digits that must be quoted. If it changes, all
-    /// instances are first detached from the old session (deletionPolicy Orphan: left there), then attached to the new one.
+    /// sessionId is the id of the multi-stream session, as the service gave it: a number of about
+    /// 19 digits that must be quoted. If it changes, all instances are first detached from the old
+    /// session (deletionPolicy Orphan: left there), then attached to the new one.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[!-~]+$"))]
     pub session_id: String,
 
-    /// region is sent as X-TC-Region, such as ap-guangzhou. Default: the operator's --region; without one no region is sent.
-    /// Another region is another session; taking the field out moves nothing.
+    /// region is sent as X-TC-Region, such as ap-guangzhou. Default: the operator's --region;
+    /// without one no region is sent. Another region is another session; taking the field out moves
+    /// nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[a-z0-9-]+$"))]
     pub region: Option<String>,
 
-    /// slaveInstanceIds are the instances that shall be slaves of the session: at most 1000, each once, each 1 to 128 printable characters without a
-    /// space. May be empty.
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 128), regex(pattern = r"^[!-~]+$")))]
+    /// slaveInstanceIds are the instances that shall be slaves of the session: at most 1000, each
+    /// once, each 1 to 128 printable characters without a space. May be empty.
+    #[schemars(
+        length(max = 1000),
+        inner(length(min = 1, max = 128), regex(pattern = r"^[!-~]+$"))
+    )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub slave_instance_ids: Vec<String>,
 
-    /// credentialsRef names a Secret of the same namespace with the keys secretId, secretKey and, for temporary keys, token. Default: the operator's own
-    /// credentials.
+    /// credentialsRef names a Secret of the same namespace with the keys secretId, secretKey and,
+    /// for temporary keys, token. Default: the operator's own credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_ref: Option<CredentialsRef>,
 
-    /// deletionPolicy says what happens to the instances when the StreamSession is deleted. Delete (the default): all are detached first. Orphan: they
-    /// stay in the session, and nobody remembers them. It may be changed while the deletion waits.
+    /// deletionPolicy says what happens to the instances when the StreamSession is deleted. Delete
+    /// (the default): all are detached first. Orphan: they stay in the session, and nobody
+    /// remembers them. It may be changed while the deletion waits.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// detachFailurePolicy says what happens to an instance whose detachment the service keeps refusing: five times, over ten minutes at least. Retain
-    /// (the default): it stays in the status, and a person has to look. Forget: it is taken for detached, with a Warning event.
+    /// detachFailurePolicy says what happens to an instance whose detachment the service keeps
+    /// refusing: five times, over ten minutes at least. Retain (the default): it stays in the
+    /// status, and a person has to look. Forget: it is taken for detached, with a Warning event.
     #[serde(default)]
     pub detach_failure_policy: DetachFailurePolicy,
 }
@@ -109,13 +137,15 @@ pub enum DetachFailurePolicy {
     extend("default" = {"observedGeneration": -1})
 )]
 pub struct StreamSessionStatus {
-    /// conditions are Ready (always), Reconciling (only while the operator works or retries) and Stalled (only while a person has to act).
+    /// conditions are Ready (always), Reconciling (only while the operator works or retries) and
+    /// Stalled (only while a person has to act).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), transform = bound_conditions)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// observedGeneration is the generation of the spec that this status speaks of; -1 before the first look.
+    /// observedGeneration is the generation of the spec that this status speaks of; -1 before the
+    /// first look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1, max = GENERATION_MAX))]
     pub observed_generation: Option<i64>,
@@ -135,17 +165,20 @@ pub struct StreamSessionStatus {
     #[schemars(range(min = 0, max = 2000))]
     pub failed_instances: Option<i32>,
 
-    /// lastHandledForgetInstances is the value of the annotation gs.tencentcloud.dev/forget-instances that was acted on last; a long one is shortened.
+    /// lastHandledForgetInstances is the value of the annotation
+    /// gs.tencentcloud.dev/forget-instances that was acted on last; a long one is shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub last_handled_forget_instances: Option<String>,
 
-    /// lastHandledAdopt is the value of the annotation gs.tencentcloud.dev/adopt that was acted on last; a long one is shortened.
+    /// lastHandledAdopt is the value of the annotation gs.tencentcloud.dev/adopt that was acted on
+    /// last; a long one is shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub last_handled_adopt: Option<String>,
 
-    /// objectUID is the uid of the object whose ledger this is: a copied status is recognised by it.
+    /// objectUID is the uid of the object whose ledger this is: a copied status is recognised by
+    /// it.
     #[serde(default, rename = "objectUID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub object_uid: Option<String>,
@@ -194,7 +227,8 @@ pub struct Target {
     /// endpoint that is called.
     #[schemars(length(max = 300))]
     pub endpoint: String,
-    /// credential is the id of the key, never the key; absent before the first call, empty if several were tried and none has worked.
+    /// credential is the id of the key, never the key; absent before the first call, empty if
+    /// several were tried and none has worked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub credential: Option<String>,
@@ -255,7 +289,8 @@ pub struct UnsettledInstance {
     /// lastFailure is the last attempt that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
-    /// assumed: nobody saw this object attach it; the status was lost or copied, or a person told of it. A success ends that.
+    /// assumed: nobody saw this object attach it; the status was lost or copied, or a person told
+    /// of it. A success ends that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub assumed: bool,
     /// What a later version wrote.
@@ -350,7 +385,9 @@ fn bound_conditions(conditions: &mut Schema) {
         "type": {"minLength": 1, "maxLength": 316, "pattern": "^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$"},
     });
     for (field, bounds) in bounds.as_object().into_iter().flatten() {
-        let schema = conditions.pointer_mut(&format!("/items/properties/{field}")).and_then(Value::as_object_mut);
+        let schema = conditions
+            .pointer_mut(&format!("/items/properties/{field}"))
+            .and_then(Value::as_object_mut);
         if let (Some(schema), Some(bounds)) = (schema, bounds.as_object()) {
             schema.extend(bounds.clone());
         }
@@ -366,14 +403,18 @@ pub fn crd_yaml() -> Result<String, serde_json::Error> {
     serde_saphyr::to_string(&crd).map_err(serde_json::Error::custom)
 }
 
-/// schemars calls every optional field nullable, but an absent field is the one way to say nothing; and it writes 1000 as 1000.0.
+/// schemars calls every optional field nullable, but an absent field is the one way to say nothing;
+/// and it writes 1000 as 1000.0.
 fn strip_noise(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             fields.remove("nullable");
             for bound in ["minimum", "maximum"] {
                 if let Some(number) = fields.get_mut(bound)
-                    && let Some(whole) = number.to_string().strip_suffix(".0").and_then(|whole| whole.parse::<i64>().ok())
+                    && let Some(whole) = number
+                        .to_string()
+                        .strip_suffix(".0")
+                        .and_then(|whole| whole.parse::<i64>().ok())
                 {
                     *number = whole.into();
                 }

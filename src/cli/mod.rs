@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Keeps the slave cloud phones of Tencent Cloud GS multi-stream sessions as declared in Kubernetes.
+/// Keeps the slave cloud phones of Tencent Cloud GS multi-stream sessions as declared in
+/// Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "streamsession-operator", version, propagate_version = true)]
 pub struct Cli {

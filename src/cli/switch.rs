@@ -8,12 +8,16 @@ use serde_json::json;
 use streamsession_protocol::answer::{Answer, Operation, Outcome};
 use streamsession_protocol::ids::{InstanceId, SessionId};
 
-use crate::gs::{Client, Credentials, CredentialsError, Endpoint, HIDDEN, Prepared, Settings, Switch};
+use crate::gs::{
+    Client, Credentials, CredentialsError, Endpoint, HIDDEN, Prepared, Settings, Switch,
+};
 
 /// Make one call of SwitchCloudPhoneMultipleStreamSessionSlaves by hand.
 ///
-/// The operator does not learn of it: an instance that a StreamSession names belongs to the operator, and one that is attached by hand is remembered by
-/// nobody. The keys come from TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY and, for temporary keys, TENCENTCLOUD_SESSION_TOKEN.
+/// The operator does not learn of it: an instance that a StreamSession names belongs to the
+/// operator, and one that is attached by hand is remembered by nobody. The keys come from
+/// TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY and, for temporary keys,
+/// TENCENTCLOUD_SESSION_TOKEN.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["attach", "detach"])))]
 pub(super) struct SwitchCommand {
@@ -30,7 +34,12 @@ pub(super) struct SwitchCommand {
     #[arg(long, env = "REGION")]
     region: Option<String>,
     /// The service. http:// is taken for loopback only.
-    #[arg(long, env = "GS_ENDPOINT", value_name = "URL", default_value = "https://gs.tencentcloudapi.com")]
+    #[arg(
+        long,
+        env = "GS_ENDPOINT",
+        value_name = "URL",
+        default_value = "https://gs.tencentcloudapi.com"
+    )]
     gs_endpoint: Endpoint,
     /// Seconds for the call.
     #[arg(long, env = "GS_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=60))]
@@ -83,15 +92,19 @@ impl SwitchCommand {
             };
             format!("{what}: set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY")
         })?;
-        let (operation, mut instances) =
-            if self.attach.is_empty() { (Operation::Detach, self.detach.clone()) } else { (Operation::Attach, self.attach.clone()) };
+        let (operation, mut instances) = if self.attach.is_empty() {
+            (Operation::Detach, self.detach.clone())
+        } else {
+            (Operation::Attach, self.attach.clone())
+        };
         instances.sort();
         instances.dedup();
 
         if operation == Operation::Detach && !self.yes && !self.dry_run {
             confirm(&self.session_id, instances.len())?;
         }
-        let settings = Settings { call_deadline: Duration::from_secs(self.gs_timeout), ..Settings::default() };
+        let settings =
+            Settings { call_deadline: Duration::from_secs(self.gs_timeout), ..Settings::default() };
         let client = Client::new(settings).map_err(|error| error.to_string())?;
         let timestamp = match self.timestamp {
             Some(timestamp) => timestamp,
@@ -131,15 +144,21 @@ impl SwitchCommand {
     fn dry_run_text(&self, prepared: &Prepared) -> Result<String, String> {
         let url = self.gs_endpoint.url();
         if self.output == Output::Json {
-            let headers: serde_json::Map<_, _> = prepared.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-            return json_text(&json!({"method": "POST", "url": url, "headers": headers, "body": prepared.body}));
+            let headers: serde_json::Map<_, _> =
+                prepared.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            return json_text(
+                &json!({"method": "POST", "url": url, "headers": headers, "body": prepared.body}),
+            );
         }
-        let headers: Vec<_> = prepared.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let headers: Vec<_> =
+            prepared.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
         let curl: Vec<_> = prepared
             .headers
             .iter()
             .map(|(name, value)| match value.as_str() {
-                HIDDEN => format!("  -H {}\"$TENCENTCLOUD_SESSION_TOKEN\"", quoted(&format!("{name}: "))),
+                HIDDEN => {
+                    format!("  -H {}\"$TENCENTCLOUD_SESSION_TOKEN\"", quoted(&format!("{name}: ")))
+                }
                 value => format!("  -H {}", quoted(&format!("{name}: {value}"))),
             })
             .collect();
@@ -166,17 +185,27 @@ fn quoted(text: &str) -> String {
 }
 
 fn print(text: &str) -> Result<(), String> {
-    std::io::stdout().write_all(text.as_bytes()).map_err(|error| format!("the outcome can't be printed: {error}"))
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|error| format!("the outcome can't be printed: {error}"))
 }
 
 fn confirm(session: &SessionId, count: usize) -> Result<(), String> {
     if !std::io::stdin().is_terminal() {
-        return Err(format!("detaching needs a confirmation, and nobody can be asked here: give --yes to detach {count}"));
+        return Err(format!(
+            "detaching needs a confirmation, and nobody can be asked here: give --yes to detach {count}"
+        ));
     }
     eprint!("Detach {count} from session {session}? [y/N] ");
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|error| format!("the answer can't be read: {error}"))?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err("nothing was sent".to_owned()) }
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| format!("the answer can't be read: {error}"))?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err("nothing was sent".to_owned())
+    }
 }
 
 fn word(outcome: Outcome) -> &'static str {

@@ -1,4 +1,5 @@
-//! Which objects there are, and which are due: digests, not objects. Pure; the timers and the permits are the controller's.
+//! Which objects there are, and which are due: digests, not objects. Pure; the timers and the
+//! permits are the controller's.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,7 +19,8 @@ enum Doing {
     Running,
     /// A round is under way, and something changed meanwhile.
     RunningAgain,
-    /// A round is under way, and how the object stands among others has changed meanwhile: no version of its own tells that.
+    /// A round is under way, and how the object stands among others has changed meanwhile: no
+    /// version of its own tells that.
     RunningAnyway,
 }
 
@@ -30,7 +32,8 @@ struct Entry {
     /// The resource versions that the last round itself wrote: their echo is no news.
     own_versions: Vec<String>,
     listed: bool,
-    /// The round that is under way: one of an object that was here before under this name has no say.
+    /// The round that is under way: one of an object that was here before under this name has no
+    /// say.
     round: u64,
 }
 
@@ -66,8 +69,12 @@ impl Agenda {
 
     /// The list has ended; answers the objects that are gone.
     pub fn list_ended(&mut self, scope: &Scope) -> Vec<ObjectKey> {
-        let gone: Vec<_> =
-            self.entries.iter().filter(|(key, entry)| scope.holds(key) && !entry.listed).map(|(key, _)| key.clone()).collect();
+        let gone: Vec<_> = self
+            .entries
+            .iter()
+            .filter(|(key, entry)| scope.holds(key) && !entry.listed)
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in &gone {
             self.entries.remove(key);
         }
@@ -78,7 +85,14 @@ impl Agenda {
     pub fn saw(&mut self, key: &ObjectKey, digest: Digest) -> bool {
         let Some(entry) = self.entries.get_mut(key) else {
             let due = !digest.converged;
-            let entry = Entry { digest, doing: Doing::Idle, memory: None, own_versions: Vec::new(), listed: true, round: 0 };
+            let entry = Entry {
+                digest,
+                doing: Doing::Idle,
+                memory: None,
+                own_versions: Vec::new(),
+                listed: true,
+                round: 0,
+            };
             self.entries.insert(key.clone(), entry);
             if due {
                 self.due(key);
@@ -86,7 +100,8 @@ impl Agenda {
             return due;
         };
         entry.listed = true;
-        let news = entry.digest.version != digest.version && !entry.own_versions.contains(&digest.version);
+        let news =
+            entry.digest.version != digest.version && !entry.own_versions.contains(&digest.version);
         let converged = digest.converged;
         entry.digest = digest;
         if !news || (converged && entry.doing == Doing::Idle) {
@@ -114,10 +129,13 @@ impl Agenda {
         }
     }
 
-    /// How the object stands among others has changed: it is due, whatever a round that is under way has seen.
+    /// How the object stands among others has changed: it is due, whatever a round that is under
+    /// way has seen.
     pub fn stands_otherwise(&mut self, key: &ObjectKey) {
         self.due(key);
-        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.doing == Doing::RunningAgain) {
+        if let Some(entry) =
+            self.entries.get_mut(key).filter(|entry| entry.doing == Doing::RunningAgain)
+        {
             entry.doing = Doing::RunningAnyway;
         }
     }
@@ -168,13 +186,23 @@ impl Agenda {
         (self.rounds, memory)
     }
 
-    /// The round of that number has ended and wrote `versions`. Answers whether its own word on when the object is due again counts: it doesn't if the
-    /// object is gone or another one, or due at once because something else changed.
-    pub fn finished(&mut self, key: &ObjectKey, round: u64, memory: Option<Box<Memory>>, versions: Vec<String>) -> bool {
-        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.round == round) else { return false };
+    /// The round of that number has ended and wrote `versions`. Answers whether its own word on
+    /// when the object is due again counts: it doesn't if the object is gone or another one, or due
+    /// at once because something else changed.
+    pub fn finished(
+        &mut self,
+        key: &ObjectKey,
+        round: u64,
+        memory: Option<Box<Memory>>,
+        versions: Vec<String>,
+    ) -> bool {
+        let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.round == round) else {
+            return false;
+        };
         entry.memory = memory;
         let news = || !versions.contains(&entry.digest.version) && !entry.digest.converged;
-        let changed = entry.doing == Doing::RunningAnyway || (entry.doing == Doing::RunningAgain && news());
+        let changed =
+            entry.doing == Doing::RunningAnyway || (entry.doing == Doing::RunningAgain && news());
         entry.own_versions = versions;
         entry.doing = Doing::Idle;
         if changed {
@@ -219,7 +247,12 @@ mod tests {
         assert!(agenda.finished(&key(), round, None, vec!["2".into(), "3".into()]));
         saw(&mut agenda, "3", false); // and after it
 
-        assert!(!agenda.ready.iter().any(|ready| *ready == key() && agenda.entries[ready].doing == Doing::Ready));
+        assert!(
+            !agenda
+                .ready
+                .iter()
+                .any(|ready| *ready == key() && agenda.entries[ready].doing == Doing::Ready)
+        );
     }
 
     #[test]
@@ -244,7 +277,10 @@ mod tests {
 
         saw(&mut agenda, "7", true);
 
-        assert!(agenda.finished(&key(), round, None, vec!["2".into()]), "what the watch shows last needs nothing");
+        assert!(
+            agenda.finished(&key(), round, None, vec!["2".into()]),
+            "what the watch shows last needs nothing"
+        );
         assert_eq!(agenda.pop(&[]), None);
     }
 

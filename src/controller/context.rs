@@ -63,16 +63,22 @@ impl Context {
     /// Ids in a call of the account, at most.
     #[must_use]
     pub fn batch_size_max(&self, account: &str) -> usize {
-        let learned = self.batch_sizes.lock().unwrap_or_else(PoisonError::into_inner).get(account).copied();
+        let learned =
+            self.batch_sizes.lock().unwrap_or_else(PoisonError::into_inner).get(account).copied();
         learned.unwrap_or(usize::MAX)
     }
 
-    /// The service called a call of `ids` ids too large: the account's next ones have half of that. Of one id there is nothing to halve.
+    /// The service called a call of `ids` ids too large: the account's next ones have half of that.
+    /// Of one id there is nothing to halve.
     pub fn too_large(&self, account: &str, ids: usize) {
         let half = ids / 2;
         let mut sizes = self.batch_sizes.lock().unwrap_or_else(PoisonError::into_inner);
         if half > 0 && sizes.get(account).is_none_or(|size| *size > half) {
-            warn!(ids, batch_size = half, "the service takes no calls of this size; --batch-size may be set to what it takes");
+            warn!(
+                ids,
+                batch_size = half,
+                "the service takes no calls of this size; --batch-size may be set to what it takes"
+            );
             sizes.insert(account.to_owned(), half);
         }
     }
@@ -86,11 +92,16 @@ impl Context {
     #[must_use]
     pub fn scopes(&self) -> Vec<Scope> {
         let named: BTreeSet<_> = self.namespaces.iter().collect();
-        if named.is_empty() { vec![Scope::All] } else { named.into_iter().map(|name| Scope::Namespace(name.as_str().into())).collect() }
+        if named.is_empty() {
+            vec![Scope::All]
+        } else {
+            named.into_iter().map(|name| Scope::Namespace(name.as_str().into())).collect()
+        }
     }
 }
 
-/// Whether this process may still act: asked before each call and each write. It saves calls; no promise rests on it.
+/// Whether this process may still act: asked before each call and each write. It saves calls; no
+/// promise rests on it.
 #[derive(Clone, Debug, Default)]
 pub struct Fence(Arc<AtomicBool>);
 
@@ -117,8 +128,12 @@ impl Readiness {
     /// Not ready before each of `scopes` was listed.
     #[must_use]
     pub fn of(namespaces: &[String]) -> Self {
-        let names: Vec<_> = if namespaces.is_empty() { vec![String::new()] } else { namespaces.to_vec() };
-        let waiting = names.into_iter().map(|name| (name, "the first list of StreamSessions is under way".to_owned())).collect();
+        let names: Vec<_> =
+            if namespaces.is_empty() { vec![String::new()] } else { namespaces.to_vec() };
+        let waiting = names
+            .into_iter()
+            .map(|name| (name, "the first list of StreamSessions is under way".to_owned()))
+            .collect();
         Self { waiting: Arc::new(Mutex::new(waiting)) }
     }
 
@@ -134,9 +149,12 @@ impl Readiness {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(Self::name(scope));
     }
 
-    /// The scope can't be listed. Once listed, a failing watch does not take the readiness away: what is known is still worked on.
+    /// The scope can't be listed. Once listed, a failing watch does not take the readiness away:
+    /// what is known is still worked on.
     pub fn failed(&self, scope: &Scope, why: &str) {
-        if let Some(text) = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get_mut(Self::name(scope)) {
+        if let Some(text) =
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get_mut(Self::name(scope))
+        {
             why.clone_into(text);
         }
     }

@@ -1,4 +1,5 @@
-//! What scheduling needs of an object. The ids are read when a session is reconciled: memory grows with sessions, not with phones.
+//! What scheduling needs of an object. The ids are read when a session is reconciled: memory grows
+//! with sessions, not with phones.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,60 +25,92 @@ impl Digest {
     /// Summarises the object.
     #[must_use]
     pub fn of(object: &StreamSession) -> Self {
-        let converged =
-            object.metadata.deletion_timestamp.is_none() && object.status.as_ref().is_some_and(|status| converged(object, status));
+        let converged = object.metadata.deletion_timestamp.is_none()
+            && object.status.as_ref().is_some_and(|status| converged(object, status));
         Self { version: object.resource_version().unwrap_or_default(), converged }
     }
 }
 
 fn converged(object: &StreamSession, status: &StreamSessionStatus) -> bool {
     let ready = status.conditions.iter().any(|condition| {
-        condition.type_ == "Ready" && condition.status == "True" && condition.observed_generation == object.metadata.generation
+        condition.type_ == "Ready"
+            && condition.status == "True"
+            && condition.observed_generation == object.metadata.generation
     });
     let as_wanted = || {
         let desired: BTreeSet<&String> = object.spec.slave_instance_ids.iter().collect();
-        desired.len() == status.attached_instance_ids.len() && status.attached_instance_ids.iter().all(|id| desired.contains(id))
+        desired.len() == status.attached_instance_ids.len()
+            && status.attached_instance_ids.iter().all(|id| desired.contains(id))
     };
-    let guarded = || status.attached_instance_ids.is_empty() || object.finalizers().iter().any(|name| name == FINALIZER);
+    let guarded = || {
+        status.attached_instance_ids.is_empty()
+            || object.finalizers().iter().any(|name| name == FINALIZER)
+    };
     ready
         && status.observed_generation == object.metadata.generation
         && status.object_uid == object.metadata.uid
         && status.pending_call.is_none()
         && status.unsettled_instances.is_empty()
         && status.target.as_ref().is_none_or(|target| target.session_id == object.spec.session_id)
-        && status.target.as_ref().is_none_or(|target| object.spec.region.is_none() || object.spec.region == target.region)
+        && status.target.as_ref().is_none_or(|target| {
+            object.spec.region.is_none() || object.spec.region == target.region
+        })
         && !ledger::is_asked(object, status)
         && guarded()
         && as_wanted()
 }
 
-/// What the object claims: its spec's session and, until its ledger is empty, the one that the ledger is about.
+/// What the object claims: its spec's session and, until its ledger is empty, the one that the
+/// ledger is about.
 #[must_use]
 pub fn claim(object: &StreamSession, default_endpoint: &Arc<str>) -> Claim {
     let empty = StreamSessionStatus::default();
     let status = object.status.as_ref().unwrap_or(&empty);
     let deleting = object.metadata.deletion_timestamp.is_some();
-    let target = status
-        .target
-        .as_ref()
-        .filter(|_| !status.attached_instance_ids.is_empty() || !status.unsettled_instances.is_empty() || status.pending_call.is_some());
+    let target = status.target.as_ref().filter(|_| {
+        !status.attached_instance_ids.is_empty()
+            || !status.unsettled_instances.is_empty()
+            || status.pending_call.is_some()
+    });
     // A status that is not this object's, or a record that is assumed, is no evidence.
-    let in_doubt = |record: &UnsettledInstance| record.attach_may_arrive_until.is_some() || record.detach_may_arrive_until.is_some();
-    let open = |record: &UnsettledInstance| !record.assumed && (record.state != InstanceState::Detached || in_doubt(record));
+    let in_doubt = |record: &UnsettledInstance| {
+        record.attach_may_arrive_until.is_some() || record.detach_may_arrive_until.is_some()
+    };
+    let open = |record: &UnsettledInstance| {
+        !record.assumed && (record.state != InstanceState::Detached || in_doubt(record))
+    };
     let holds = status.object_uid == object.metadata.uid
-        && (!status.attached_instance_ids.is_empty() || status.pending_call.is_some() || status.unsettled_instances.iter().any(open));
-    let stirs = status.pending_call.is_some() || status.unsettled_instances.iter().any(|record| !record.assumed && in_doubt(record));
-    let place =
-        |session: &str, endpoint: &Arc<str>| Some(Place { endpoint: Arc::clone(endpoint), session: SessionId::parse(session).ok()? });
+        && (!status.attached_instance_ids.is_empty()
+            || status.pending_call.is_some()
+            || status.unsettled_instances.iter().any(open));
+    let stirs = status.pending_call.is_some()
+        || status.unsettled_instances.iter().any(|record| !record.assumed && in_doubt(record));
+    let place = |session: &str, endpoint: &Arc<str>| {
+        Some(Place { endpoint: Arc::clone(endpoint), session: SessionId::parse(session).ok()? })
+    };
     let mut stakes = Vec::new();
     if let Some(target) = target {
-        let endpoint = if *target.endpoint == **default_endpoint { Arc::clone(default_endpoint) } else { target.endpoint.as_str().into() };
+        let endpoint = if *target.endpoint == **default_endpoint {
+            Arc::clone(default_endpoint)
+        } else {
+            target.endpoint.as_str().into()
+        };
         let leaving = deleting || target.session_id != object.spec.session_id;
-        stakes.extend(place(&target.session_id, &endpoint).map(|place| Stake { place, holds, stirs, leaving }));
+        stakes.extend(place(&target.session_id, &endpoint).map(|place| Stake {
+            place,
+            holds,
+            stirs,
+            leaving,
+        }));
     }
     if target.is_none_or(|target| target.session_id != object.spec.session_id) {
         let place = place(&object.spec.session_id, default_endpoint);
-        stakes.extend(place.map(|place| Stake { place, holds: false, stirs: false, leaving: deleting }));
+        stakes.extend(place.map(|place| Stake {
+            place,
+            holds: false,
+            stirs: false,
+            leaving: deleting,
+        }));
     }
     let reason = ledger::said(status).map(|said| said.reason);
     Claim {
@@ -116,14 +149,21 @@ mod tests {
 
     fn stakes(object: &StreamSession) -> Vec<(String, bool, bool)> {
         let claim = claim(object, &"e".into());
-        claim.stakes.iter().map(|stake| (stake.place.session.to_string(), stake.holds, stake.leaving)).collect()
+        claim
+            .stakes
+            .iter()
+            .map(|stake| (stake.place.session.to_string(), stake.holds, stake.leaving))
+            .collect()
     }
 
     #[test]
     fn an_object_claims_its_session_and_until_it_has_left_it_the_one_before() {
         assert_eq!(stakes(&object("1", &json!({}))), [("1".into(), false, false)]);
         assert_eq!(stakes(&object("1", &attached())), [("1".into(), true, false)]);
-        assert_eq!(stakes(&object("2", &attached())), [("1".into(), true, true), ("2".into(), false, false)]);
+        assert_eq!(
+            stakes(&object("2", &attached())),
+            [("1".into(), true, true), ("2".into(), false, false)]
+        );
     }
 
     #[test]

@@ -33,7 +33,12 @@ impl Events {
     }
 
     /// Tells people of a change of the conditions; being on the way is no news.
-    pub fn transition(&self, object: &StreamSession, before: Option<&Conditions>, after: &Conditions) {
+    pub fn transition(
+        &self,
+        object: &StreamSession,
+        before: Option<&Conditions>,
+        after: &Conditions,
+    ) {
         let reason_before = before.map(|conditions| conditions.reason);
         if reason_before == Some(after.reason) || after.reason == Reason::Progressing {
             return;
@@ -45,7 +50,8 @@ impl Events {
         self.publish(object, type_, after.reason.as_str(), &after.message);
     }
 
-    /// Tells people, and the log, of something that happened once. `before`: the object that `notice` speaks of; `object`: as it was written then.
+    /// Tells people, and the log, of something that happened once. `before`: the object that
+    /// `notice` speaks of; `object`: as it was written then.
     pub fn notice(&self, before: &StreamSession, object: &StreamSession, notice: &Notice) {
         let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
         let session = before.status.as_ref().and_then(|status| status.target.as_ref());
@@ -67,9 +73,11 @@ impl Events {
                     "Taken for detached from session {session} though the service never said so: {names}. Look in the console whether they still are in it."
                 ),
             ),
-            Notice::HandedOver(_) => {
-                (EventType::Normal, "InstancesHandedOver", format!("Left to the StreamSession that drives session {session}: {names}."))
-            }
+            Notice::HandedOver(_) => (
+                EventType::Normal,
+                "InstancesHandedOver",
+                format!("Left to the StreamSession that drives session {session}: {names}."),
+            ),
             Notice::Doubtful(_) => (
                 EventType::Warning,
                 "InstancesDropped",
@@ -77,15 +85,19 @@ impl Events {
                     "Dropped from a record that was made anew, since nobody saw this object attach them, and another StreamSession drives the session and does not want them, or the session is said to be gone: {names}. If they are in the session, nothing detaches them."
                 ),
             ),
-            Notice::Orphaned(_) => {
-                (EventType::Normal, "InstancesOrphaned", format!("Left in session {session}, as spec.deletionPolicy says: {names}."))
-            }
+            Notice::Orphaned(_) => (
+                EventType::Normal,
+                "InstancesOrphaned",
+                format!("Left in session {session}, as spec.deletionPolicy says: {names}."),
+            ),
             Notice::Violated(what) => (EventType::Warning, "InvariantViolated", what.clone()),
         };
         // The event names some of them, the log all.
         let ids: Vec<_> = ids.iter().map(InstanceId::as_str).collect();
         match (type_, notice) {
-            (_, Notice::Violated(_)) => error!(object = name, violation = note, "the work on this object stops"),
+            (_, Notice::Violated(_)) => {
+                error!(object = name, violation = note, "the work on this object stops")
+            }
             (EventType::Warning, _) => warn!(object = name, ?ids, reason, note),
             (EventType::Normal, _) => info!(object = name, ?ids, reason, note),
         }

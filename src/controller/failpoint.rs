@@ -1,7 +1,9 @@
-//! Failpoints: the process kills itself, as `kill -9` would, right before or right after a named effect of a round.
+//! Failpoints: the process kills itself, as `kill -9` would, right before or right after a named
+//! effect of a round.
 //!
-//! Only debug builds have them, for the tests: `STREAMSESSION_FAILPOINT=before-call` ends the process at its first call,
-//! `after-write-settle:3` once its third settle is written and the response not yet fed to the protocol.
+//! Only debug builds have them, for the tests: `STREAMSESSION_FAILPOINT=before-call` ends the
+//! process at its first call, `after-write-settle:3` once its third settle is written and the
+//! response not yet fed to the protocol.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,8 +25,8 @@ pub const STEPS: [&str; 12] = [
     "permit",
     "write-journal",
     "write-next-journal", // ends one journal, as write-settle does, and begins the next
-    "write-settle",       // or makes a doubt of a dead process's journal, or takes one back that was not sent
-    "write-status",       // no journal before or after
+    "write-settle", // or makes a doubt of a dead process's journal, or takes one back that was not sent
+    "write-status", // no journal before or after
     "add-finalizer",
     "call",
     "remove-finalizer",
@@ -39,7 +41,8 @@ struct Armed {
 
 static ARMED: OnceLock<Armed> = OnceLock::new();
 
-/// Arms the failpoint that the environment names. A name that is none is an error: a test must not pass because of a typing error.
+/// Arms the failpoint that the environment names. A name that is none is an error: a test must not
+/// pass because of a typing error.
 pub fn arm() -> Result<(), String> {
     let Some(value) = std::env::var_os(VARIABLE) else { return Ok(()) };
     let value = value.to_string_lossy();
@@ -102,7 +105,9 @@ fn name(effect: &Effect, copy: Option<&StreamSession>) -> &'static str {
 }
 
 fn write_name(status: &Status, copy: Option<&StreamSession>) -> &'static str {
-    let before = copy.and_then(|copy| copy.status.as_ref()?.pending_call.as_ref()).map(|call| call.id.as_str());
+    let before = copy
+        .and_then(|copy| copy.status.as_ref()?.pending_call.as_ref())
+        .map(|call| call.id.as_str());
     let after = match &status.found {
         Found::Ours(ledger) => ledger.journal.as_ref().map(|journal| &*journal.id.0),
         Found::New | Found::Lost { .. } => None,
@@ -126,14 +131,26 @@ mod tests {
     #[test]
     fn a_failpoint_is_a_side_a_step_and_perhaps_a_number() {
         assert_eq!(parsed("before-call"), Some(("before", "call", 1)));
-        assert_eq!(parsed("after-write-next-journal:12"), Some(("after", "write-next-journal", 12)));
+        assert_eq!(
+            parsed("after-write-next-journal:12"),
+            Some(("after", "write-next-journal", 12))
+        );
     }
 
     #[test]
     fn what_names_no_step_or_no_hit_is_none() {
-        for value in
-            ["", "call", "before", "before-", "during-call", "before-calls", "before-call:", "before-call:0", "after-end", "after-call:-1"]
-        {
+        for value in [
+            "",
+            "call",
+            "before",
+            "before-",
+            "during-call",
+            "before-calls",
+            "before-call:",
+            "before-call:0",
+            "after-end",
+            "after-call:-1",
+        ] {
             assert_eq!(parsed(value), None, "{value}");
         }
     }

@@ -1,4 +1,5 @@
-//! The shell around the protocol: it learns what is due, performs the effects of one round, and reports.
+//! The shell around the protocol: it learns what is due, performs the effects of one round, and
+//! reports.
 //!
 //! ```text
 //!  watch ──digests──▶ agenda ──key──▶ reconcile: Read → step → effect → response → … → End
@@ -7,7 +8,8 @@
 //!                           on a permit ◀─┘
 //! ```
 //!
-//! [`Controller::run`] is the only task that knows the [`agenda`]; rounds are tasks of their own and hand back what to remember.
+//! [`Controller::run`] is the only task that knows the [`agenda`]; rounds are tasks of their own
+//! and hand back what to remember.
 
 pub mod agenda;
 pub mod context;
@@ -68,9 +70,11 @@ pub struct Controller {
     timers: DelayQueue<ObjectKey>,
     timer_of: HashMap<ObjectKey, delay_queue::Key>,
     rounds: JoinSet<Ended>,
-    /// Rounds that began without a permit: these are bounded, so that calls that wait for the service never keep edits from being read.
+    /// Rounds that began without a permit: these are bounded, so that calls that wait for the
+    /// service never keep edits from being read.
     plain: usize,
-    /// What was never listed yet: no object there is worked on, since one that comes first may not be in sight.
+    /// What was never listed yet: no object there is worked on, since one that comes first may not
+    /// be in sight.
     unlisted: Vec<Scope>,
     stopping: CancellationToken,
 }
@@ -130,8 +134,13 @@ impl Controller {
                 let Ended { key, finished, .. } = joined?;
                 // An answer that could not be written yet is in this memory alone.
                 if let (End::After(pause), true) = (finished.end, finished.memory.owes_settle()) {
-                    let again =
-                        reconcile::round(Arc::clone(&self.context), key.clone(), Some(finished.memory), None, self.stopping.clone());
+                    let again = reconcile::round(
+                        Arc::clone(&self.context),
+                        key.clone(),
+                        Some(finished.memory),
+                        None,
+                        self.stopping.clone(),
+                    );
                     self.rounds.spawn(async move {
                         sleep(pause).await;
                         Ended { key, number: 0, permitted: false, finished: again.await }
@@ -143,7 +152,10 @@ impl Controller {
         if let Ok(ended) = settled.await {
             return ended;
         }
-        warn!(open_rounds = self.rounds.len(), "stopped before every round had settled; its journal tells the next process");
+        warn!(
+            open_rounds = self.rounds.len(),
+            "stopped before every round had settled; its journal tells the next process"
+        );
         Ok(())
     }
 
@@ -210,7 +222,8 @@ impl Controller {
         }
     }
 
-    /// A permit is there: its round starts at once, above the usual concurrency if need be; there are never more permits than the quota.
+    /// A permit is there: its round starts at once, above the usual concurrency if need be; there
+    /// are never more permits than the quota.
     fn granted(&mut self, key: ObjectKey, permit: Permit) {
         if self.agenda.may_start(&key) {
             self.cancel_timer(&key);
@@ -223,7 +236,13 @@ impl Controller {
         self.cancel_timer(&key);
         let permitted = permit.is_some();
         self.plain += usize::from(!permitted);
-        let round = reconcile::round(Arc::clone(&self.context), key.clone(), memory, permit, self.stopping.clone());
+        let round = reconcile::round(
+            Arc::clone(&self.context),
+            key.clone(),
+            memory,
+            permit,
+            self.stopping.clone(),
+        );
         self.rounds.spawn(async move { Ended { key, number, permitted, finished: round.await } });
     }
 
@@ -249,11 +268,16 @@ impl Controller {
                     self.timers.try_remove(&old);
                 }
             }
-            (End::AwaitPermit(urgency), Some(bucket)) => self.context.limiter.enqueue(&bucket, key.clone(), priority(urgency)),
+            (End::AwaitPermit(urgency), Some(bucket)) => {
+                self.context.limiter.enqueue(&bucket, key.clone(), priority(urgency))
+            }
             (End::AwaitPermit(_), None) => self.agenda.due(key),
             (End::OnChange | End::Gone, _) => {}
         }
-        self.context.metrics.waiting.set(self.context.limiter.waiting().try_into().unwrap_or(i64::MAX));
+        self.context
+            .metrics
+            .waiting
+            .set(self.context.limiter.waiting().try_into().unwrap_or(i64::MAX));
     }
 }
 

@@ -1,4 +1,5 @@
-//! Reads and writes of one object. Every write carries uid and resourceVersion: a late one never hits another copy, or another object of the name.
+//! Reads and writes of one object. Every write carries uid and resourceVersion: a late one never
+//! hits another copy, or another object of the name.
 
 use std::time::Duration;
 
@@ -61,33 +62,57 @@ impl Object {
             spec: copy.spec.clone(),
             status: Some(ledger::status(status, &uid, &stored, Timestamp::now())),
         };
-        let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        self.within("write the status of", self.api.replace_status(&self.key.name, &parameters, &body)).await
+        let parameters =
+            PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        self.within(
+            "write the status of",
+            self.api.replace_status(&self.key.name, &parameters, &body),
+        )
+        .await
     }
 
     /// Puts the finalizer on `copy`, or takes it off.
     pub async fn write_finalizer(&self, copy: &StreamSession, present: bool) -> Outcome {
-        let mut finalizers: Vec<&str> = copy.finalizers().iter().map(String::as_str).filter(|name| *name != FINALIZER).collect();
+        let mut finalizers: Vec<&str> = copy
+            .finalizers()
+            .iter()
+            .map(String::as_str)
+            .filter(|name| *name != FINALIZER)
+            .collect();
         if present {
             finalizers.push(FINALIZER);
         }
         let body = json!({"metadata": {"uid": copy.uid(), "resourceVersion": copy.resource_version(), "finalizers": finalizers}});
-        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        self.within("write the finalizers of", self.api.patch(&self.key.name, &parameters, &Patch::Merge(body))).await
+        let parameters =
+            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        self.within(
+            "write the finalizers of",
+            self.api.patch(&self.key.name, &parameters, &Patch::Merge(body)),
+        )
+        .await
     }
 
-    /// A 404 that names the object. Without a name it is of a server that does not know the kind, yet or just now: that says nothing about the object.
+    /// A 404 that names the object. Without a name it is of a server that does not know the kind,
+    /// yet or just now: that says nothing about the object.
     fn is_missing(&self, status: &kube::core::Status) -> bool {
-        status.code == 404 && status.details.as_ref().is_some_and(|details| details.name == *self.key.name)
+        status.code == 404
+            && status.details.as_ref().is_some_and(|details| details.name == *self.key.name)
     }
 
-    async fn within(&self, what: &str, request: impl Future<Output = kube::Result<StreamSession>>) -> Outcome {
+    async fn within(
+        &self,
+        what: &str,
+        request: impl Future<Output = kube::Result<StreamSession>>,
+    ) -> Outcome {
         match timeout(self.deadline, request).await {
             Ok(Ok(copy)) => Outcome::Copy(Box::new(copy)),
             Ok(Err(kube::Error::Api(status))) if self.is_missing(&status) => Outcome::Gone,
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Outcome::Conflict,
-            // The merge patch met another uid, or the object began to terminate; or an admission policy denies it, which the log should show.
-            Ok(Err(kube::Error::Api(status))) if status.code == 422 && what.contains("finalizers") => {
+            // The merge patch met another uid, or the object began to terminate; or an admission
+            // policy denies it, which the log should show.
+            Ok(Err(kube::Error::Api(status)))
+                if status.code == 422 && what.contains("finalizers") =>
+            {
                 warn!(object = %self.key, message = %status.message, "could not {what} the object; reading it anew");
                 Outcome::Conflict
             }

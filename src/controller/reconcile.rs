@@ -1,4 +1,5 @@
-//! One round of one object: performs what [`step`](streamsession_protocol::step) asks for and feeds the response back, until it says End.
+//! One round of one object: performs what [`step`](streamsession_protocol::step) asks for and feeds
+//! the response back, until it says End.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +7,9 @@ use std::time::{Duration, Instant};
 use streamsession_protocol::answer::{Answer, NothingDone, Verdict, is_too_large};
 use streamsession_protocol::claims::Standing;
 use streamsession_protocol::ids::InstanceId;
-use streamsession_protocol::step::{Effect, End, Journalled, Memory, Moment, Notice, Response, Round, Status};
+use streamsession_protocol::step::{
+    Effect, End, Journalled, Memory, Moment, Notice, Response, Round, Status,
+};
 use streamsession_protocol::time::ServiceTime;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info, info_span, warn};
@@ -119,7 +122,8 @@ pub async fn round(
         let memory = round.into_memory();
         let open = memory.open_instances();
         if end == End::Gone && !open.is_empty() {
-            // Somebody took the finalizer off, or the API server raced with a deletion (kubernetes/kubernetes#77988): nobody remembers them now.
+            // Somebody took the finalizer off, or the API server raced with a deletion
+            // (kubernetes/kubernetes#77988): nobody remembers them now.
             let ids: Vec<_> = open.into_iter().map(InstanceId::as_str).collect();
             warn!(
                 ?ids,
@@ -163,7 +167,8 @@ impl Shell {
             service,
             elapsed: self.context.started.elapsed(),
             nonce: uuid::Uuid::new_v4().as_u128(),
-            standing: place.map_or(Standing::Alone, |place| self.context.claims().standing(&self.key, &place)),
+            standing: place
+                .map_or(Standing::Alone, |place| self.context.claims().standing(&self.key, &place)),
             displaced: self.context.claims().was_displaced(&self.key),
             may_act: self.context.fence.is_open(),
         }
@@ -174,7 +179,10 @@ impl Shell {
     }
 
     fn bucket(&self, round: &Round<'_>) -> Option<Bucket> {
-        Some(Bucket { account: self.credentials.as_ref()?.account().to_owned(), endpoint: round.endpoint()?.to_owned() })
+        Some(Bucket {
+            account: self.credentials.as_ref()?.account().to_owned(),
+            endpoint: round.endpoint()?.to_owned(),
+        })
     }
 
     async fn read(&mut self) -> Result<Response, ledger::Unreadable> {
@@ -186,7 +194,9 @@ impl Shell {
         Ok(match outcome {
             Outcome::Copy(copy) => {
                 let view = ledger::view(&copy, &self.context.defaults)?;
-                self.context.claims().set(&self.key, digest::claim(&copy, &self.context.defaults.endpoint));
+                self.context
+                    .claims()
+                    .set(&self.key, digest::claim(&copy, &self.context.defaults.endpoint));
                 self.copy = Some(copy);
                 Response::Object(Some(Box::new(view)))
             }
@@ -215,7 +225,8 @@ impl Shell {
     async fn read_owner(&self, owner: &str) -> Response {
         let Some((namespace, name)) = owner.split_once('/') else { return Response::Owner(None) };
         let key = ObjectKey { namespace: namespace.into(), name: name.into() };
-        let outcome = Object::new(self.context.client.clone(), key, self.context.kube_deadline).read().await;
+        let outcome =
+            Object::new(self.context.client.clone(), key, self.context.kube_deadline).read().await;
         let Outcome::Copy(copy) = outcome else { return Response::Owner(None) };
         Response::Owner(ledger::view(&copy, &self.context.defaults).ok().map(Box::new))
     }
@@ -280,7 +291,13 @@ impl Shell {
 
     async fn ask_time(&self, round: &Round<'_>) -> Response {
         let answer = match round.endpoint().map(|text| self.endpoint(text)) {
-            Some(Ok(endpoint)) => self.context.gs.ask_time(&endpoint).await.map(|_| ()).map_err(|error| error.to_string()),
+            Some(Ok(endpoint)) => self
+                .context
+                .gs
+                .ask_time(&endpoint)
+                .await
+                .map(|_| ())
+                .map_err(|error| error.to_string()),
             Some(Err(error)) => Err(error.to_string()),
             None => Err("the endpoint is not known".to_owned()),
         };
@@ -293,14 +310,16 @@ impl Shell {
     /// A stop lets the call that is under way settle, and starts no other.
     fn take_permit(&mut self, round: &Round<'_>) -> bool {
         if !self.stopping.is_cancelled() && self.permit.is_none() {
-            self.permit = self.bucket(round).and_then(|bucket| self.context.limiter.try_take(&bucket));
+            self.permit =
+                self.bucket(round).and_then(|bucket| self.context.limiter.try_take(&bucket));
         }
         self.permit.is_some()
     }
 
     async fn call(&mut self, call: &Journalled) -> Answer {
         let (journal, target) = (call.journal(), call.target());
-        let (Some(credentials), Some(mut permit)) = (self.credentials.clone(), self.permit.take()) else {
+        let (Some(credentials), Some(mut permit)) = (self.credentials.clone(), self.permit.take())
+        else {
             return Answer::not_sent("NotReady", "the call lost its permit or its credentials");
         };
         let endpoint = match self.endpoint(&target.endpoint) {
@@ -318,20 +337,27 @@ impl Shell {
             credentials,
         };
         let answer = self.context.gs.switch(&request).await;
-        self.context.metrics.clock_ahead.set(self.context.gs.node_is_ahead_seconds(&request.endpoint));
+        self.context
+            .metrics
+            .clock_ahead
+            .set(self.context.gs.node_is_ahead_seconds(&request.endpoint));
         if answer.verdict != Verdict::Unanswered {
             permit.spent_until(Instant::now() + WINDOW);
         }
         if answer.verdict == Verdict::NothingDone(NothingDone::Throttled)
             && let Some(quota) = permit.throttled()
         {
-            warn!(calls_per_second = quota, "the service limits the rate: others draw on the same quota; slowing down");
+            warn!(
+                calls_per_second = quota,
+                "the service limits the rate: others draw on the same quota; slowing down"
+            );
         }
         drop(permit);
         if is_too_large(&answer.code) {
             self.context.too_large(request.credentials.account(), journal.instances.len());
         }
-        // A key that is good but may not make the call, or a signature that came too late, is no reason to read the key again.
+        // A key that is good but may not make the call, or a signature that came too late, is no
+        // reason to read the key again.
         if answer.code.starts_with("AuthFailure") && answer.code != "AuthFailure.SignatureExpire" {
             self.refused(&request.credentials).await;
         }
@@ -342,7 +368,9 @@ impl Shell {
     /// What was refused is read again the next time: a rotated key takes effect at once.
     async fn refused(&self, refused: &Credentials) {
         match self.copy.as_ref().and_then(|copy| copy.spec.credentials_ref.as_ref()) {
-            Some(reference) => self.context.credentials.invalidate(&self.key.namespace, &reference.name),
+            Some(reference) => {
+                self.context.credentials.invalidate(&self.key.namespace, &reference.name)
+            }
             None => self.context.credentials.invalidate_own(&refused.secret_id).await,
         }
     }

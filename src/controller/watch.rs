@@ -23,7 +23,8 @@ use crate::api::v1alpha1::StreamSession;
 
 /// Objects in a page where the API server has no streaming lists: the price of a page is memory.
 const PAGE: u32 = 50;
-/// A page may take so many times as long as an object: some megabytes, if each object has its thousand instances.
+/// A page may take so many times as long as an object: some megabytes, if each object has its
+/// thousand instances.
 const PAGE_DEADLINES: u32 = 6;
 
 /// What a watch saw.
@@ -62,7 +63,8 @@ async fn watch(context: Arc<Context>, scope: Scope, seen: Sender<Seen>) {
     loop {
         match follow(&context, &scope, api.clone(), config.clone(), &seen).await {
             Ended::NobodyListens => return,
-            // kube's own watcher asks again for ever where streaming lists are switched off: the fall-back is ours.
+            // kube's own watcher asks again for ever where streaming lists are switched off: the
+            // fall-back is ours.
             Ended::StreamingIsForbidden => {
                 info!("the API server has no streaming lists; falling back to pages of {PAGE}");
                 config = watcher::Config::default().page_size(PAGE);
@@ -76,15 +78,23 @@ async fn watch(context: Arc<Context>, scope: Scope, seen: Sender<Seen>) {
     }
 }
 
-/// A client whose requests are answered within a deadline or fail: kube's own watcher would wait without end, and see nothing meanwhile.
+/// A client whose requests are answered within a deadline or fail: kube's own watcher would wait
+/// without end, and see nothing meanwhile.
 fn bounded(client: Client, deadline: Duration) -> Client {
     let namespace = client.default_namespace().to_owned();
     Client::new(service_fn(move |request| answer(client.clone(), request, deadline)), namespace)
 }
 
 /// The answer's head within the deadline; and the body too, but that of a watch, which goes on.
-async fn answer(client: Client, request: Request<Body>, deadline: Duration) -> kube::Result<Response<Body>> {
-    let is_watch = request.uri().query().is_some_and(|query| query.split('&').any(|parameter| parameter == "watch=true"));
+async fn answer(
+    client: Client,
+    request: Request<Body>,
+    deadline: Duration,
+) -> kube::Result<Response<Body>> {
+    let is_watch = request
+        .uri()
+        .query()
+        .is_some_and(|query| query.split('&').any(|parameter| parameter == "watch=true"));
     let late = |_| kube::Error::Service("no answer in time".into());
     let response = timeout(deadline, client.send(request)).await.map_err(late)??;
     if is_watch {
@@ -105,7 +115,13 @@ enum Ended {
 }
 
 /// Follows the watch, over everything that it can be resumed after.
-async fn follow(context: &Context, scope: &Scope, api: Api<Object>, config: watcher::Config, seen: &Sender<Seen>) -> Ended {
+async fn follow(
+    context: &Context,
+    scope: &Scope,
+    api: Api<Object>,
+    config: watcher::Config,
+    seen: &Sender<Seen>,
+) -> Ended {
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         let event = match event {
@@ -126,7 +142,9 @@ async fn follow(context: &Context, scope: &Scope, api: Api<Object>, config: watc
         let seeing = match event {
             watcher::Event::Init => Some(Seen::Began(scope.clone())),
             watcher::Event::InitDone => Some(Seen::Listed(scope.clone())),
-            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => digest(context, object),
+            watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
+                digest(context, object)
+            }
             watcher::Event::Delete(object) => key(&object).map(Seen::Gone),
         };
         if let Some(seeing) = seeing
@@ -145,7 +163,11 @@ fn key(object: &Object) -> Option<ObjectKey> {
 fn digest(context: &Context, object: Object) -> Option<Seen> {
     let key = key(&object)?;
     match object.0 {
-        Ok(object) => Some(Seen::Object(key, Digest::of(&object), digest::claim(&object, &context.defaults.endpoint))),
+        Ok(object) => Some(Seen::Object(
+            key,
+            Digest::of(&object),
+            digest::claim(&object, &context.defaults.endpoint),
+        )),
         Err(invalid) => {
             error!(object = %key, error = %invalid.error, "this StreamSession can't be decoded and is left alone; compare the CRD with the operator's version");
             None
@@ -157,16 +179,20 @@ fn digest(context: &Context, object: Object) -> Option<Seen> {
 fn refusal(problem: &watcher::Error) -> Option<&Status> {
     use watcher::Error::{InitialListFailed, WatchError, WatchStartFailed};
     match problem {
-        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) | WatchError(status) => Some(status),
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchError(status) => Some(status),
         _ => None,
     }
 }
 
 fn streaming_is_forbidden(problem: &watcher::Error) -> bool {
-    refusal(problem).is_some_and(|status| status.code == 422 && status.message.contains("sendInitialEvents"))
+    refusal(problem)
+        .is_some_and(|status| status.code == 422 && status.message.contains("sendInitialEvents"))
 }
 
-/// kube's own watcher would go on: ask for a version that is gone again and again, or skip the change that it could not read.
+/// kube's own watcher would go on: ask for a version that is gone again and again, or skip the
+/// change that it could not read.
 fn is_lost(problem: &watcher::Error) -> bool {
     match problem {
         watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 410,

@@ -1,6 +1,7 @@
 //! From an HTTP answer to what it says: the border where design 3.2 begins. Pure.
 //!
-//! What a code means stands in [`Verdict::of_code`]; here is decided what counts as an answer of the service at all.
+//! What a code means stands in [`Verdict::of_code`]; here is decided what counts as an answer of
+//! the service at all.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +12,14 @@ use super::wire::{self, ErrorBody, Response};
 
 /// Longest message kept, in characters: a whole sentence of the service, not a gateway's page.
 const MESSAGE_LENGTH_MAX: usize = 512;
-/// Longest code and request id kept, in characters (the service's own have about 50): both go into the status.
+/// Longest code and request id kept, in characters (the service's own have about 50): both go into
+/// the status.
 const WORD_LENGTH_MAX: usize = 128;
 /// How much of a page that nobody understands is shown, in characters.
 const EXCERPT_LENGTH_MAX: usize = 160;
 
-/// Our word for an answer that is not the service's: empty, truncated, HTML, or JSON without `Response`.
+/// Our word for an answer that is not the service's: empty, truncated, HTML, or JSON without
+/// `Response`.
 pub const UNREADABLE: &str = "UnreadableAnswer";
 /// Our word for an error of the service that has no code.
 const NO_CODE: &str = "ErrorWithoutCode";
@@ -35,18 +38,27 @@ pub struct Read {
 
 /// Reads the answer to a call about `asked`.
 #[must_use]
-pub fn read(status: u16, body: &[u8], asked: &BTreeSet<InstanceId>, session_gone_codes: &[String]) -> Read {
-    // The service answers everything that it processed with 200, its own refusals too (reference, section 3).
+pub fn read(
+    status: u16,
+    body: &[u8],
+    asked: &BTreeSet<InstanceId>,
+    session_gone_codes: &[String],
+) -> Read {
+    // The service answers everything that it processed with 200, its own refusals too (reference,
+    // section 3).
     if status != OK {
         return Read { answer: by_gateway(status, body), readable: false };
     }
     match wire::response(body) {
-        Some(response) => Read { answer: by_service(response, asked, session_gone_codes), readable: true },
+        Some(response) => {
+            Read { answer: by_service(response, asked, session_gone_codes), readable: true }
+        }
         None => Read { answer: unreadable(body), readable: false },
     }
 }
 
-/// An answer of our own making: for a call without an answer, or with one that is not the service's.
+/// An answer of our own making: for a call without an answer, or with one that is not the
+/// service's.
 #[must_use]
 pub fn unanswered(code: &str, message: &str) -> Answer {
     Answer::unanswered(code, &bounded(message, MESSAGE_LENGTH_MAX))
@@ -58,7 +70,11 @@ pub fn not_sent(code: &str, message: &str) -> Answer {
     Answer::not_sent(code, &bounded(message, MESSAGE_LENGTH_MAX))
 }
 
-fn by_service(response: Response, asked: &BTreeSet<InstanceId>, session_gone_codes: &[String]) -> Answer {
+fn by_service(
+    response: Response,
+    asked: &BTreeSet<InstanceId>,
+    session_gone_codes: &[String],
+) -> Answer {
     let request_id = bounded(&response.request_id, WORD_LENGTH_MAX);
     match response.error {
         Some(ErrorBody { code, message }) => Answer {
@@ -80,7 +96,10 @@ fn by_service(response: Response, asked: &BTreeSet<InstanceId>, session_gone_cod
 }
 
 fn by_gateway(status: u16, body: &[u8]) -> Answer {
-    let message = format!("a gateway or proxy answered HTTP {status} in the service's place{}", excerpt(body));
+    let message = format!(
+        "a gateway or proxy answered HTTP {status} in the service's place{}",
+        excerpt(body)
+    );
     let mut answer = unanswered(&format!("HTTP {status}"), &message);
     if status == TOO_MANY_REQUESTS {
         answer.verdict = Verdict::NothingDone(NothingDone::Throttled);
@@ -89,7 +108,11 @@ fn by_gateway(status: u16, body: &[u8]) -> Answer {
 }
 
 fn unreadable(body: &[u8]) -> Answer {
-    let message = format!("the answer is not the service's: {} bytes without a JSON object \"Response\"{}", body.len(), excerpt(body));
+    let message = format!(
+        "the answer is not the service's: {} bytes without a JSON object \"Response\"{}",
+        body.len(),
+        excerpt(body)
+    );
     unanswered(UNREADABLE, &message)
 }
 
@@ -98,8 +121,16 @@ fn excerpt(body: &[u8]) -> String {
     // A character has at most four bytes.
     let start = body.get(..4 * EXCERPT_LENGTH_MAX).unwrap_or(body);
     let text = String::from_utf8_lossy(start);
-    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
-    if words.is_empty() { String::new() } else { format!("; it begins: {}", bounded(&words, EXCERPT_LENGTH_MAX)) }
+    let words = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
+    if words.is_empty() {
+        String::new()
+    } else {
+        format!("; it begins: {}", bounded(&words, EXCERPT_LENGTH_MAX))
+    }
 }
 
 fn bounded(text: &str, length_max: usize) -> String {
@@ -126,7 +157,12 @@ mod tests {
     }
 
     fn error(code: &str) -> Answer {
-        answer_to(&["a"], &format!(r#"{{"Response":{{"Error":{{"Code":"{code}","Message":"m"}},"RequestId":"r-1"}}}}"#))
+        answer_to(
+            &["a"],
+            &format!(
+                r#"{{"Response":{{"Error":{{"Code":"{code}","Message":"m"}},"RequestId":"r-1"}}}}"#
+            ),
+        )
     }
 
     #[test]
@@ -135,7 +171,12 @@ mod tests {
 
         let answer = answer_to(&["a", "b", "both", "neither"], body);
 
-        let outcomes = [("a", Outcome::Done), ("b", Outcome::Refused), ("neither", Outcome::Unclear), ("both", Outcome::Unclear)];
+        let outcomes = [
+            ("a", Outcome::Done),
+            ("b", Outcome::Refused),
+            ("neither", Outcome::Unclear),
+            ("both", Outcome::Unclear),
+        ];
         for (name, outcome) in outcomes {
             assert_eq!(answer.outcome(&id(name), 4), outcome, "{name}");
         }
@@ -144,9 +185,15 @@ mod tests {
 
     #[test]
     fn an_id_that_was_not_asked_for_says_nothing() {
-        let answer = answer_to(&["a"], r#"{"Response":{"SuccessInstanceIds":["foreign"],"FailureInstanceIds":["other"]}}"#);
+        let answer = answer_to(
+            &["a"],
+            r#"{"Response":{"SuccessInstanceIds":["foreign"],"FailureInstanceIds":["other"]}}"#,
+        );
 
-        assert_eq!(answer.verdict, Verdict::Processed { succeeded: BTreeSet::new(), refused: BTreeSet::new() });
+        assert_eq!(
+            answer.verdict,
+            Verdict::Processed { succeeded: BTreeSet::new(), refused: BTreeSet::new() }
+        );
         assert_eq!(answer.outcome(&id("a"), 1), Outcome::Unclear);
     }
 
@@ -174,7 +221,10 @@ mod tests {
         for (code, verdict) in table {
             let answer = error(code);
             assert_eq!(answer.verdict, verdict, "{code}");
-            assert_eq!((answer.code.as_str(), answer.message.as_str(), answer.request_id.as_str()), (code, "m", "r-1"));
+            assert_eq!(
+                (answer.code.as_str(), answer.message.as_str(), answer.request_id.as_str()),
+                (code, "m", "r-1")
+            );
         }
     }
 
@@ -189,7 +239,8 @@ mod tests {
 
     #[test]
     fn an_error_beside_success_lists_is_an_error() {
-        let body = r#"{"Response":{"Error":{"Code":"FailedOperation"},"SuccessInstanceIds":["a"]}}"#;
+        let body =
+            r#"{"Response":{"Error":{"Code":"FailedOperation"},"SuccessInstanceIds":["a"]}}"#;
 
         assert_eq!(answer_to(&["a"], body).verdict, Verdict::Unclear);
     }
@@ -199,29 +250,48 @@ mod tests {
         for error in ["{}", "[]", r#""text""#, r#"{"Code":7}"#] {
             let answer = answer_to(&["a"], &format!(r#"{{"Response":{{"Error":{error}}}}}"#));
 
-            assert_eq!((answer.verdict, answer.code.as_str()), (Verdict::Unclear, "ErrorWithoutCode"), "{error}");
+            assert_eq!(
+                (answer.verdict, answer.code.as_str()),
+                (Verdict::Unclear, "ErrorWithoutCode"),
+                "{error}"
+            );
         }
     }
 
     #[test]
     fn what_the_service_did_not_say_is_no_answer() {
-        let bodies =
-            ["", "<html><h1>Hi</h1></html>", "{}", r#"{"Response":null}"#, r#"{"Response":{"SuccessInstanceIds":["a"]"#, "null", "\u{0}"];
+        let bodies = [
+            "",
+            "<html><h1>Hi</h1></html>",
+            "{}",
+            r#"{"Response":null}"#,
+            r#"{"Response":{"SuccessInstanceIds":["a"]"#,
+            "null",
+            "\u{0}",
+        ];
         for body in bodies {
             let read = read(200, body.as_bytes(), &ids(&["a"]), &[]);
 
             assert!(!read.readable, "{body}");
-            assert_eq!((read.answer.verdict, read.answer.code.as_str()), (Verdict::Unanswered, "UnreadableAnswer"), "{body}");
+            assert_eq!(
+                (read.answer.verdict, read.answer.code.as_str()),
+                (Verdict::Unanswered, "UnreadableAnswer"),
+                "{body}"
+            );
         }
     }
 
     #[test]
     fn another_status_is_no_answer_even_with_a_response() {
         for status in [204, 302, 400, 404, 500, 502, 503, 504] {
-            let read = read(status, br#"{"Response":{"SuccessInstanceIds":["a"]}}"#, &ids(&["a"]), &[]);
+            let read =
+                read(status, br#"{"Response":{"SuccessInstanceIds":["a"]}}"#, &ids(&["a"]), &[]);
 
             assert!(!read.readable);
-            assert_eq!((read.answer.verdict, read.answer.code), (Verdict::Unanswered, format!("HTTP {status}")));
+            assert_eq!(
+                (read.answer.verdict, read.answer.code),
+                (Verdict::Unanswered, format!("HTTP {status}"))
+            );
         }
     }
 
@@ -248,7 +318,9 @@ mod tests {
     #[test]
     fn texts_are_cut_between_characters() {
         let long = "名".repeat(1_000);
-        let body = format!(r#"{{"Response":{{"Error":{{"Code":"{long}","Message":"{long}"}},"RequestId":"{long}"}}}}"#);
+        let body = format!(
+            r#"{{"Response":{{"Error":{{"Code":"{long}","Message":"{long}"}},"RequestId":"{long}"}}}}"#
+        );
 
         let answer = answer_to(&["a"], &body);
 

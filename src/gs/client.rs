@@ -1,4 +1,5 @@
-//! The one place that talks to the service. Whatever happens on the way is an [`Answer`]: nothing here fails or retries.
+//! The one place that talks to the service. Whatever happens on the way is an [`Answer`]: nothing
+//! here fails or retries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -32,7 +33,8 @@ const X_TC_REQUEST_CLIENT: HeaderName = HeaderName::from_static("x-tc-requestcli
 /// Who we are to the service's support (the SDKs send theirs; reference, section 2).
 const REQUEST_CLIENT: &str = concat!("streamsession-operator/", env!("CARGO_PKG_VERSION"));
 
-/// A clock that differs by more is worth a line: certificates and signatures of other programs begin to fail.
+/// A clock that differs by more is worth a line: certificates and signatures of other programs
+/// begin to fail.
 const SKEW_TOLD_SECONDS: i64 = 30;
 
 /// What one client does for all calls.
@@ -42,13 +44,18 @@ pub struct Settings {
     pub call_deadline: Duration,
     /// Codes beside `ResourceNotFound.SessionNotFound` that say that the session is gone.
     pub session_gone_codes: Vec<String>,
-    /// A PEM file of CA certificates that are believed besides the platform's: of a proxy that looks into TLS, or of a simulator.
+    /// A PEM file of CA certificates that are believed besides the platform's: of a proxy that
+    /// looks into TLS, or of a simulator.
     pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { call_deadline: Duration::from_secs(10), session_gone_codes: Vec::new(), ca_file: None }
+        Self {
+            call_deadline: Duration::from_secs(10),
+            session_gone_codes: Vec::new(),
+            ca_file: None,
+        }
     }
 }
 
@@ -65,7 +72,8 @@ pub struct Switch {
     pub operation: Operation,
     /// Whom.
     pub instances: Vec<InstanceId>,
-    /// The journal's `startTime` in Unix seconds: what the call is signed with decides until when it can take effect (design 3.4).
+    /// The journal's `startTime` in Unix seconds: what the call is signed with decides until when
+    /// it can take effect (design 3.4).
     pub timestamp: i64,
     /// Who asks.
     pub credentials: Credentials,
@@ -127,7 +135,8 @@ impl Client {
         Ok(Self { inner: Arc::new(Inner { http, session_gone_codes, clocks: Mutex::default() }) })
     }
 
-    /// Makes one call, signed with exactly its timestamp. Ends within the deadline, and never sends it twice.
+    /// Makes one call, signed with exactly its timestamp. Ends within the deadline, and never sends
+    /// it twice.
     ///
     /// Whoever drops the future must take the call for unanswered.
     pub async fn switch(&self, request: &Switch) -> Answer {
@@ -140,7 +149,8 @@ impl Client {
             Err(answer) => return answer,
         };
         let asked: BTreeSet<InstanceId> = request.instances.iter().cloned().collect();
-        let read = answer::read(exchange.status, &exchange.body, &asked, &self.inner.session_gone_codes);
+        let read =
+            answer::read(exchange.status, &exchange.body, &asked, &self.inner.session_gone_codes);
         if read.readable {
             self.clock(&request.endpoint).learn(&exchange);
         }
@@ -153,13 +163,15 @@ impl Client {
         self.clock(endpoint).now()
     }
 
-    /// By how many seconds this node's clock was ahead of the service's at the last answer; negative: behind.
+    /// By how many seconds this node's clock was ahead of the service's at the last answer;
+    /// negative: behind.
     #[must_use]
     pub fn node_is_ahead_seconds(&self, endpoint: &Endpoint) -> i64 {
         self.clock(endpoint).node_is_ahead_seconds.load(Ordering::Relaxed)
     }
 
-    /// Finds the service's time out by an unsigned request: any refusal brings a `Date` (design 3.4).
+    /// Finds the service's time out by an unsigned request: any refusal brings a `Date` (design
+    /// 3.4).
     ///
     /// Of many who ask at once, one does, and all have its result.
     pub async fn ask_time(&self, endpoint: &Endpoint) -> Result<i64, AskTimeError> {
@@ -184,9 +196,15 @@ impl Client {
     }
 
     async fn ask(&self, endpoint: &Endpoint, clock: &EndpointClock) -> Result<i64, AskTimeError> {
-        let no_answer = |Answer { code, message, .. }| AskTimeError::NoAnswer { endpoint: endpoint.clone(), code, message };
-        let headers = common_headers(endpoint).map_err(|why| no_answer(answer::not_sent("UnsendableRequest", &why)))?;
-        let exchange = self.inner.http.post(endpoint, headers, b"{}".to_vec()).await.map_err(no_answer)?;
+        let no_answer = |Answer { code, message, .. }| AskTimeError::NoAnswer {
+            endpoint: endpoint.clone(),
+            code,
+            message,
+        };
+        let headers = common_headers(endpoint)
+            .map_err(|why| no_answer(answer::not_sent("UnsendableRequest", &why)))?;
+        let exchange =
+            self.inner.http.post(endpoint, headers, b"{}".to_vec()).await.map_err(no_answer)?;
         let read = answer::read(exchange.status, &exchange.body, &BTreeSet::new(), &[]);
         if !read.readable {
             return Err(no_answer(read.answer));
@@ -204,16 +222,25 @@ impl Client {
 impl EndpointClock {
     fn learn(&self, exchange: &Exchange) {
         if let Some(date) = exchange.date.as_deref().and_then(parse_date) {
-            self.clock.lock().unwrap_or_else(PoisonError::into_inner).observe(date, exchange.received);
+            self.clock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .observe(date, exchange.received);
             self.compare(jiff::Timestamp::now().as_second().saturating_sub(date));
         }
     }
 
-    /// Tells of a node whose clock is wrong: nothing here depends on it, but other programs on the node may.
+    /// Tells of a node whose clock is wrong: nothing here depends on it, but other programs on the
+    /// node may.
     fn compare(&self, node_is_ahead_seconds: i64) {
         let told = self.node_is_ahead_seconds.swap(node_is_ahead_seconds, Ordering::Relaxed);
-        if node_is_ahead_seconds.abs() > SKEW_TOLD_SECONDS && (told - node_is_ahead_seconds).abs() > SKEW_TOLD_SECONDS {
-            warn!(node_is_ahead_seconds, "this node's clock differs from the service's; the operator goes by the service's");
+        if node_is_ahead_seconds.abs() > SKEW_TOLD_SECONDS
+            && (told - node_is_ahead_seconds).abs() > SKEW_TOLD_SECONDS
+        {
+            warn!(
+                node_is_ahead_seconds,
+                "this node's clock differs from the service's; the operator goes by the service's"
+            );
         }
     }
 
@@ -222,10 +249,12 @@ impl EndpointClock {
     }
 }
 
-/// A request as it would be sent, and what its signature covers: for people who compare it with another tool's.
+/// A request as it would be sent, and what its signature covers: for people who compare it with
+/// another tool's.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    /// The headers that are sent, in the order of their names. The token of temporary keys reads [`HIDDEN`].
+    /// The headers that are sent, in the order of their names. The token of temporary keys reads
+    /// [`HIDDEN`].
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
@@ -247,13 +276,22 @@ impl Switch {
         let mut shown: Vec<_> = headers
             .iter()
             .map(|(name, value)| {
-                let value = if name == X_TC_TOKEN { HIDDEN.into() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+                let value = if name == X_TC_TOKEN {
+                    HIDDEN.into()
+                } else {
+                    String::from_utf8_lossy(value.as_bytes()).into_owned()
+                };
                 (name.to_string(), value)
             })
             .collect();
         shown.sort();
         let canonical_request = signable.canonical_request();
-        Ok(Prepared { headers: shown, body: String::from_utf8_lossy(&body).into_owned(), canonical_request, string_to_sign })
+        Ok(Prepared {
+            headers: shown,
+            body: String::from_utf8_lossy(&body).into_owned(),
+            canonical_request,
+            string_to_sign,
+        })
     }
 }
 
@@ -270,11 +308,13 @@ fn signable<'a>(request: &'a Switch, body: &'a [u8]) -> Signable<'a> {
 
 /// Headers and body of a call; in words what no request can carry.
 fn signed(request: &Switch) -> Result<(HeaderMap, Vec<u8>), String> {
-    let body = wire::body(&request.session, request.operation, &request.instances).map_err(|error| error.to_string())?;
+    let body = wire::body(&request.session, request.operation, &request.instances)
+        .map_err(|error| error.to_string())?;
     let credentials = &request.credentials;
     let signable = signable(request, &body);
-    let authorization =
-        signable.authorization(&credentials.secret_id, credentials.secret_key.expose_secret()).map_err(|error| error.to_string())?;
+    let authorization = signable
+        .authorization(&credentials.secret_id, credentials.secret_key.expose_secret())
+        .map_err(|error| error.to_string())?;
 
     let mut headers = common_headers(&request.endpoint)?;
     headers.insert(AUTHORIZATION, secret_value("the SecretId", &authorization)?);
@@ -301,7 +341,8 @@ fn common_headers(endpoint: &Endpoint) -> Result<HeaderMap, String> {
 }
 
 fn value(what: &str, text: &str) -> Result<HeaderValue, String> {
-    HeaderValue::from_str(text).map_err(|_| format!("{what} holds a character that no HTTP header can carry"))
+    HeaderValue::from_str(text)
+        .map_err(|_| format!("{what} holds a character that no HTTP header can carry"))
 }
 
 /// A value that the HTTP library's own logs leave out.

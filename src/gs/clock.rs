@@ -2,13 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-/// A Date older than this is asked for anew: monotonic clocks of different machines drift apart by some parts in a million.
+/// A Date older than this is asked for anew: monotonic clocks of different machines drift apart by
+/// some parts in a million.
 const AGE_MAX: Duration = Duration::from_hours(1);
 
-/// A lower bound of the service's time: the `Date` of its last readable answer plus the monotonic time since.
+/// A lower bound of the service's time: the `Date` of its last readable answer plus the monotonic
+/// time since.
 ///
-/// It can't run ahead: the service wrote the `Date`, cut to whole seconds, before we received it. A suspended machine makes it
-/// late (Linux's monotonic clock stands still meanwhile), which is the harmless side: a deadline is judged over later.
+/// It can't run ahead: the service wrote the `Date`, cut to whole seconds, before we received it. A
+/// suspended machine makes it late (Linux's monotonic clock stands still meanwhile), which is the
+/// harmless side: a deadline is judged over later.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServiceClock {
     last: Option<Observation>,
@@ -29,7 +32,8 @@ impl ServiceClock {
         }
     }
 
-    /// The service's time in whole Unix seconds; `None` if it was never heard of, or not for an hour.
+    /// The service's time in whole Unix seconds; `None` if it was never heard of, or not for an
+    /// hour.
     #[must_use]
     pub fn now(&self, monotonic_now: Instant) -> Option<i64> {
         let last = self.last?;
@@ -44,7 +48,10 @@ impl ServiceClock {
 /// The Unix seconds of a `Date` header, as `Sun, 06 Nov 1994 08:49:37 GMT`.
 #[must_use]
 pub fn parse_date(header: &str) -> Option<i64> {
-    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(header).ok().map(jiff::Timestamp::as_second)
+    jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(header)
+        .ok()
+        .map(jiff::Timestamp::as_second)
 }
 
 #[cfg(test)]
@@ -124,8 +131,14 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_none() {
-        for text in ["", "now", "Sun Nov  6 08:49:37 1994", "Mon, 06 Nov 1994 08:49:37 GMT", "1767840000", "Sun, 06 Nov 1994 25:00:00 GMT"]
-        {
+        for text in [
+            "",
+            "now",
+            "Sun Nov  6 08:49:37 1994",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "1767840000",
+            "Sun, 06 Nov 1994 25:00:00 GMT",
+        ] {
             assert_eq!(parse_date(text), None, "{text}");
         }
     }

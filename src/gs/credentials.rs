@@ -23,7 +23,8 @@ const TOKEN_ALIASES: [&str; 2] = ["TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SECURITY_T
 /// What the status can hold; the service's own are 36 characters, those of temporary keys about 90.
 const SECRET_ID_LENGTH_MAX: usize = 256;
 
-/// A key pair, and the token of a temporary one: one snapshot, read together. It can be printed; the key and the token can't.
+/// A key pair, and the token of a temporary one: one snapshot, read together. It can be printed;
+/// the key and the token can't.
 #[derive(Clone, Debug)]
 pub struct Credentials {
     /// `SecretId`: names the account's key, and is no secret.
@@ -133,7 +134,11 @@ impl fmt::Display for CredentialsError {
         let create = "--from-literal=secretId=AKID... --from-literal=secretKey=...";
         match self {
             Self::NotFound { wanted: Source::Environment } => {
-                write!(f, "{} and {} are not set in the operator's environment", SECRET_ID.1, SECRET_KEY.1)
+                write!(
+                    f,
+                    "{} and {} are not set in the operator's environment",
+                    SECRET_ID.1, SECRET_KEY.1
+                )
             }
             Self::NotFound { wanted: Source::Secret { namespace, name } } => {
                 write!(
@@ -141,7 +146,9 @@ impl fmt::Display for CredentialsError {
                     "Secret {namespace}/{name} does not exist; create it: kubectl -n {namespace} create secret generic {name} {create}"
                 )
             }
-            Self::NotFound { wanted: Source::Profile { path } } => write!(f, "there is no profile ({path})"),
+            Self::NotFound { wanted: Source::Profile { path } } => {
+                write!(f, "there is no profile ({path})")
+            }
             Self::NotFound { wanted } => write!(f, "{wanted} has none"),
             Self::NotForNamespace { namespace } => write!(
                 f,
@@ -155,13 +162,17 @@ impl fmt::Display for CredentialsError {
                 }
                 f.write_str("; name a Secret in spec.credentialsRef, or give the operator a key")
             }
-            Self::Incomplete { wanted: Source::Secret { namespace, name }, part, problem } => write!(
-                f,
-                "key {part} in Secret {namespace}/{name} {problem}; write it anew: kubectl -n {namespace} create secret generic {name} {create} \
+            Self::Incomplete { wanted: Source::Secret { namespace, name }, part, problem } => {
+                write!(
+                    f,
+                    "key {part} in Secret {namespace}/{name} {problem}; write it anew: kubectl -n {namespace} create secret generic {name} {create} \
                  --dry-run=client -o yaml | kubectl apply -f -"
-            ),
+                )
+            }
             Self::Incomplete { wanted, part, problem } => write!(f, "{part} in {wanted} {problem}"),
-            Self::Unreachable { wanted, reason } => write!(f, "{wanted} could not be read: {reason}; it is tried again"),
+            Self::Unreachable { wanted, reason } => {
+                write!(f, "{wanted} could not be read: {reason}; it is tried again")
+            }
         }
     }
 }
@@ -169,14 +180,21 @@ impl fmt::Display for CredentialsError {
 impl std::error::Error for CredentialsError {}
 
 impl Credentials {
-    /// Reads `TENCENTCLOUD_SECRET_ID`, `TENCENTCLOUD_SECRET_KEY` and, for temporary keys, `TENCENTCLOUD_SESSION_TOKEN`.
+    /// Reads `TENCENTCLOUD_SECRET_ID`, `TENCENTCLOUD_SECRET_KEY` and, for temporary keys,
+    /// `TENCENTCLOUD_SESSION_TOKEN`.
     pub fn from_env() -> Result<Self, CredentialsError> {
-        Self::from_variables(|name| std::env::var_os(name).map(std::ffi::OsString::into_encoded_bytes))
+        Self::from_variables(|name| {
+            std::env::var_os(name).map(std::ffi::OsString::into_encoded_bytes)
+        })
     }
 
-    fn from_variables(variable: impl Fn(&str) -> Option<Vec<u8>>) -> Result<Self, CredentialsError> {
+    fn from_variables(
+        variable: impl Fn(&str) -> Option<Vec<u8>>,
+    ) -> Result<Self, CredentialsError> {
         // An empty variable is how many tools unset one.
-        let set = |(_, name): (&'static str, &'static str)| (name, variable(name).filter(|value| !value.is_empty()));
+        let set = |(_, name): (&'static str, &'static str)| {
+            (name, variable(name).filter(|value| !value.is_empty()))
+        };
         let (id, key, mut token) = (set(SECRET_ID), set(SECRET_KEY), set(TOKEN));
         for alias in TOKEN_ALIASES {
             if token.1.is_none() {
@@ -195,15 +213,17 @@ impl Credentials {
             namespace: secret.metadata.namespace.clone().unwrap_or_default(),
             name: secret.metadata.name.clone().unwrap_or_default(),
         };
-        let key =
-            |(name, _): (&'static str, &'static str)| (name, secret.data.as_ref().and_then(|data| data.get(name)).map(|value| &value.0));
+        let key = |(name, _): (&'static str, &'static str)| {
+            (name, secret.data.as_ref().and_then(|data| data.get(name)).map(|value| &value.0))
+        };
         // An empty token is none: templates render it so.
         let (token_name, token) = key(TOKEN);
         let token = token.filter(|value| !value.trim_ascii_end().is_empty());
         Self::from_parts(source, key(SECRET_ID), key(SECRET_KEY), (token_name, token))
     }
 
-    /// Who these are, as `status.target.credential` names it: the role for temporary keys of one, since their own ids come and go.
+    /// Who these are, as `status.target.credential` names it: the role for temporary keys of one,
+    /// since their own ids come and go.
     #[must_use]
     pub fn account(&self) -> &str {
         match &self.source {
@@ -212,8 +232,18 @@ impl Credentials {
         }
     }
 
-    fn temporary(source: Source, id: &str, key: &str, token: &str) -> Result<Self, CredentialsError> {
-        Self::from_parts(source, ("TmpSecretId", Some(id)), ("TmpSecretKey", Some(key)), ("Token", Some(token)))
+    fn temporary(
+        source: Source,
+        id: &str,
+        key: &str,
+        token: &str,
+    ) -> Result<Self, CredentialsError> {
+        Self::from_parts(
+            source,
+            ("TmpSecretId", Some(id)),
+            ("TmpSecretKey", Some(key)),
+            ("Token", Some(token)),
+        )
     }
 
     fn from_parts<V: AsRef<[u8]>>(
@@ -224,7 +254,11 @@ impl Credentials {
     ) -> Result<Self, CredentialsError> {
         let required = |(part, value): (&'static str, Option<V>)| match value {
             Some(value) => parse(&source, part, value.as_ref()),
-            None => Err(CredentialsError::Incomplete { wanted: source.clone(), part, problem: "is missing" }),
+            None => Err(CredentialsError::Incomplete {
+                wanted: source.clone(),
+                part,
+                problem: "is missing",
+            }),
         };
         let token = match token {
             (part, Some(value)) => Some(parse(&source, part, value.as_ref())?.into()),
@@ -233,8 +267,13 @@ impl Credentials {
         let (id_part, _) = id;
         let secret_id = required(id)?;
         if secret_id.len() > SECRET_ID_LENGTH_MAX {
-            let problem = "is longer than the id of a key is; it may hold the token or the key instead";
-            return Err(CredentialsError::Incomplete { wanted: source.clone(), part: id_part, problem });
+            let problem =
+                "is longer than the id of a key is; it may hold the token or the key instead";
+            return Err(CredentialsError::Incomplete {
+                wanted: source.clone(),
+                part: id_part,
+                problem,
+            });
         }
         Ok(Self { secret_id, secret_key: required(key)?.into(), token, source })
     }
@@ -242,7 +281,8 @@ impl Credentials {
 
 /// A part as the service takes it: without the line feed that editors and `echo` leave at the end.
 fn parse(source: &Source, part: &'static str, value: &[u8]) -> Result<String, CredentialsError> {
-    let incomplete = |problem| CredentialsError::Incomplete { wanted: source.clone(), part, problem };
+    let incomplete =
+        |problem| CredentialsError::Incomplete { wanted: source.clone(), part, problem };
     let value = value.trim_ascii_end();
     if value.is_empty() {
         return Err(incomplete("is empty"));
@@ -263,7 +303,10 @@ mod tests {
     use super::*;
 
     pub(super) fn secret(data: &[(&str, &str)]) -> Secret {
-        let data: BTreeMap<_, _> = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec()))).collect();
+        let data: BTreeMap<_, _> = data
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), ByteString(value.as_bytes().to_vec())))
+            .collect();
         let mut secret = Secret { data: Some(data), ..Secret::default() };
         secret.metadata.namespace = Some("arcade".into());
         secret.metadata.name = Some("tencent".into());
@@ -276,12 +319,19 @@ mod tests {
 
     fn environment(variables: &[(&str, &str)]) -> Result<Credentials, CredentialsError> {
         let variables: BTreeMap<_, _> = variables.iter().copied().collect();
-        Credentials::from_variables(|name| variables.get(name).map(|value| value.as_bytes().to_vec()))
+        Credentials::from_variables(|name| {
+            variables.get(name).map(|value| value.as_bytes().to_vec())
+        })
     }
 
     #[test]
     fn a_secret_is_read_without_the_line_feed_at_its_end() {
-        let read = Credentials::from_secret(&secret(&[("secretId", "AKID1\n"), ("secretKey", "key\r\n"), ("token", "tok\n")])).unwrap();
+        let read = Credentials::from_secret(&secret(&[
+            ("secretId", "AKID1\n"),
+            ("secretKey", "key\r\n"),
+            ("token", "tok\n"),
+        ]))
+        .unwrap();
 
         assert_eq!(read.secret_id, "AKID1");
         assert_eq!(read.secret_key.expose_secret(), "key");
@@ -291,14 +341,22 @@ mod tests {
 
     #[test]
     fn a_token_is_optional_and_an_empty_one_is_none() {
-        for data in [&[("secretId", "i"), ("secretKey", "k")][..], &[("secretId", "i"), ("secretKey", "k"), ("token", "\n")]] {
+        for data in [
+            &[("secretId", "i"), ("secretKey", "k")][..],
+            &[("secretId", "i"), ("secretKey", "k"), ("token", "\n")],
+        ] {
             assert!(Credentials::from_secret(&secret(data)).unwrap().token.is_none());
         }
     }
 
     #[test]
     fn key_and_token_are_never_printed() {
-        let read = Credentials::from_secret(&secret(&[("secretId", "AKID1"), ("secretKey", "hunter2"), ("token", "swordfish")])).unwrap();
+        let read = Credentials::from_secret(&secret(&[
+            ("secretId", "AKID1"),
+            ("secretKey", "hunter2"),
+            ("token", "swordfish"),
+        ]))
+        .unwrap();
 
         for printed in [format!("{read:?}"), format!("{read:#?}")] {
             assert!(printed.contains("AKID1"));
@@ -313,8 +371,14 @@ mod tests {
             "key secretKey in Secret arcade/tencent is missing; write it anew: kubectl -n arcade create secret generic tencent \
              --from-literal=secretId=AKID... --from-literal=secretKey=... --dry-run=client -o yaml | kubectl apply -f -"
         );
-        assert!(refusal(&[("secretKey", "k")]).starts_with("key secretId in Secret arcade/tencent is missing;"));
-        assert!(refusal(&[("secretId", " \n"), ("secretKey", "k")]).starts_with("key secretId in Secret arcade/tencent is empty;"));
+        assert!(
+            refusal(&[("secretKey", "k")])
+                .starts_with("key secretId in Secret arcade/tencent is missing;")
+        );
+        assert!(
+            refusal(&[("secretId", " \n"), ("secretKey", "k")])
+                .starts_with("key secretId in Secret arcade/tencent is empty;")
+        );
     }
 
     #[test]
@@ -322,7 +386,10 @@ mod tests {
         for bad in ["hunter 2", "hunter\n2", "häslein", "hunter2\u{0}"] {
             let message = refusal(&[("secretId", "AKID1"), ("secretKey", bad)]);
 
-            assert!(message.starts_with("key secretKey in Secret arcade/tencent holds a space,"), "{message}");
+            assert!(
+                message.starts_with("key secretKey in Secret arcade/tencent holds a space,"),
+                "{message}"
+            );
             assert!(!message.contains(bad));
         }
     }
@@ -337,12 +404,17 @@ mod tests {
         .unwrap();
 
         assert_eq!((read.secret_id.as_str(), read.source), ("AKID1", Source::Environment));
-        assert_eq!((read.secret_key.expose_secret(), read.token.unwrap().expose_secret()), ("key", "token"));
+        assert_eq!(
+            (read.secret_key.expose_secret(), read.token.unwrap().expose_secret()),
+            ("key", "token")
+        );
     }
 
     #[test]
     fn an_environment_without_credentials_names_its_variables() {
-        for variables in [&[][..], &[("TENCENTCLOUD_SECRET_ID", ""), ("TENCENTCLOUD_SECRET_KEY", "")]] {
+        for variables in
+            [&[][..], &[("TENCENTCLOUD_SECRET_ID", ""), ("TENCENTCLOUD_SECRET_KEY", "")]]
+        {
             let error = environment(variables).unwrap_err();
 
             assert_eq!(error, CredentialsError::NotFound { wanted: Source::Environment });
@@ -354,7 +426,12 @@ mod tests {
     fn half_an_environment_is_incomplete() {
         let error = environment(&[("TENCENTCLOUD_SECRET_ID", "AKID1")]).unwrap_err();
 
-        assert!(error.to_string().starts_with("TENCENTCLOUD_SECRET_KEY in the operator's environment is missing"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("TENCENTCLOUD_SECRET_KEY in the operator's environment is missing"),
+            "{error}"
+        );
         assert_eq!(error.category(), "credentials_incomplete");
     }
 }

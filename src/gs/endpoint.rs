@@ -11,7 +11,8 @@ const SHOWN_LENGTH_MAX: usize = 200;
 
 /// A base address, `https://host[:port]`, or `http://` on this very machine.
 ///
-/// It is displayed as it stands in `status.target.endpoint`: without a scheme for HTTPS, whole for plain HTTP.
+/// It is displayed as it stands in `status.target.endpoint`: without a scheme for HTTPS, whole for
+/// plain HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     scheme: Scheme,
@@ -99,16 +100,22 @@ impl Endpoint {
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
             return Err(invalid(Problem::Path));
         }
-        let authority = url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
+        let authority =
+            url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
         Ok(Self { scheme, authority, loopback })
     }
 
     /// Takes what [`Display`](fmt::Display) wrote into `status.target.endpoint`.
     pub fn from_target(text: &str, insecure: bool) -> Result<Self, InvalidEndpoint> {
-        if text.contains("://") { Self::parse_with(text, insecure) } else { Self::parse(&format!("https://{text}")) }
+        if text.contains("://") {
+            Self::parse_with(text, insecure)
+        } else {
+            Self::parse(&format!("https://{text}"))
+        }
     }
 
-    /// The `Host` header, with the port when there is one: it is signed exactly as sent (reference, section 2).
+    /// The `Host` header, with the port when there is one: it is signed exactly as sent (reference,
+    /// section 2).
     #[must_use]
     pub fn host_header(&self) -> &str {
         &self.authority
@@ -123,7 +130,8 @@ impl Endpoint {
         }
     }
 
-    /// True for this very machine, where a simulator may be told to accept shorter signatures (design 3.4).
+    /// True for this very machine, where a simulator may be told to accept shorter signatures
+    /// (design 3.4).
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         self.loopback
@@ -161,13 +169,17 @@ fn is_loopback(host: &Host<&str>) -> bool {
     }
 }
 
-/// What an error repeats of a user's text: never a password, and no line feeds. Whatever stands before an `@` may be one.
+/// What an error repeats of a user's text: never a password, and no line feeds. Whatever stands
+/// before an `@` may be one.
 fn shown(text: &str) -> String {
     let whole: String = text.chars().filter(|c| !c.is_control()).collect();
     let shown = match whole.rsplit_once('@') {
         None => whole,
         Some((before, host)) => {
-            let scheme = ["https://", "http://"].into_iter().find(|scheme| before.starts_with(scheme)).unwrap_or_default();
+            let scheme = ["https://", "http://"]
+                .into_iter()
+                .find(|scheme| before.starts_with(scheme))
+                .unwrap_or_default();
             format!("{scheme}…@{host}")
         }
     };
@@ -205,15 +217,27 @@ mod tests {
 
     #[test]
     fn the_host_header_has_the_port_when_there_is_one() {
-        assert_eq!(Endpoint::parse("https://gs.example.com:443").unwrap().host_header(), "gs.example.com");
-        assert_eq!(Endpoint::parse("https://gs.example.com:80").unwrap().host_header(), "gs.example.com:80");
+        assert_eq!(
+            Endpoint::parse("https://gs.example.com:443").unwrap().host_header(),
+            "gs.example.com"
+        );
+        assert_eq!(
+            Endpoint::parse("https://gs.example.com:80").unwrap().host_header(),
+            "gs.example.com:80"
+        );
         assert_eq!(Endpoint::parse("http://[::1]:8080").unwrap().host_header(), "[::1]:8080");
     }
 
     #[test]
     fn the_url_of_a_call_is_the_root() {
-        assert_eq!(Endpoint::parse("https://gs.example.com").unwrap().url(), "https://gs.example.com/");
-        assert_eq!(Endpoint::parse("http://localhost:8080/").unwrap().url(), "http://localhost:8080/");
+        assert_eq!(
+            Endpoint::parse("https://gs.example.com").unwrap().url(),
+            "https://gs.example.com/"
+        );
+        assert_eq!(
+            Endpoint::parse("http://localhost:8080/").unwrap().url(),
+            "http://localhost:8080/"
+        );
     }
 
     #[test]
@@ -225,7 +249,12 @@ mod tests {
 
     #[test]
     fn plain_http_is_refused_beyond_this_machine() {
-        for text in ["http://gs.tencentcloudapi.com", "http://10.0.0.1", "http://127.0.0.1.example.com", "http://[::2]"] {
+        for text in [
+            "http://gs.tencentcloudapi.com",
+            "http://10.0.0.1",
+            "http://127.0.0.1.example.com",
+            "http://[::2]",
+        ] {
             assert!(refusal(text).contains("plain http:// is for loopback only"), "{text}");
         }
     }
@@ -236,7 +265,10 @@ mod tests {
             assert!(refusal(text).contains("it has a path, a query or a fragment"), "{text}");
         }
         for text in ["gs.tencentcloudapi.com", "ftp://h", "", "localhost:8080", "file:///etc"] {
-            assert!(refusal(text).contains("it begins neither with https:// nor with http://"), "{text}");
+            assert!(
+                refusal(text).contains("it begins neither with https:// nor with http://"),
+                "{text}"
+            );
         }
         for text in ["https://", "https://h:99999", "https://a b", "http://:80"] {
             assert!(refusal(text).contains("it is no URL"), "{text}");

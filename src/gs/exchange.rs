@@ -1,7 +1,7 @@
 //! One HTTP exchange: what goes out once, and what comes back or does not.
 //!
-//! The question that everything here answers is whether a byte of the request can have left this machine: before the connection
-//! stands, nothing was done; after it, nobody knows (design 3.2).
+//! The question that everything here answers is whether a byte of the request can have left this
+//! machine: before the connection stands, nothing was done; after it, nobody knows (design 3.2).
 
 use std::error::Error;
 use std::path::Path;
@@ -14,7 +14,8 @@ use streamsession_protocol::answer::Answer;
 use super::answer::{not_sent, unanswered};
 use super::endpoint::Endpoint;
 
-/// The service closes idle connections after about 30 s (reference, section 3): a call must not race with that.
+/// The service closes idle connections after about 30 s (reference, section 3): a call must not
+/// race with that.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Idle connections kept: about as many as there are calls at a time.
 const POOL_IDLE_MAX: usize = 32;
@@ -33,7 +34,9 @@ pub enum HttpUnavailable {
     )]
     Client(#[source] reqwest::Error),
     /// The extra CA file is of no use.
-    #[error("the CA file {file} can't be used: {why}; give a PEM file with one or more certificates, or leave --gs-ca-file out")]
+    #[error(
+        "the CA file {file} can't be used: {why}; give a PEM file with one or more certificates, or leave --gs-ca-file out"
+    )]
     CaFile {
         /// Its path.
         file: String,
@@ -64,28 +67,47 @@ pub(super) struct Http {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Roots {
     Platform,
-    /// Those in the binary: an image `FROM scratch` has no others, and then the HTTP library refuses to start.
+    /// Those in the binary: an image `FROM scratch` has no others, and then the HTTP library
+    /// refuses to start.
     BuiltIn,
 }
 
 impl Http {
-    pub(super) fn new(call_deadline: Duration, ca_file: Option<&Path>) -> Result<Self, HttpUnavailable> {
+    pub(super) fn new(
+        call_deadline: Duration,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, HttpUnavailable> {
         let extra = ca_file.map_or(Ok(Vec::new()), certificates)?;
         let (https, roots) = https_client(call_deadline, &extra)?;
         tracing::debug!(?roots, "TLS roots for the service");
-        let plain = builder(call_deadline).no_proxy().tls_certs_only([]).build().map_err(HttpUnavailable::Client)?;
+        let plain = builder(call_deadline)
+            .no_proxy()
+            .tls_certs_only([])
+            .build()
+            .map_err(HttpUnavailable::Client)?;
         Ok(Self { https, plain, call_deadline })
     }
 
     /// Sends one `POST /`. An error is the answer that the caller has to live with.
-    pub(super) async fn post(&self, endpoint: &Endpoint, headers: HeaderMap, body: Vec<u8>) -> Result<Exchange, Answer> {
+    pub(super) async fn post(
+        &self,
+        endpoint: &Endpoint,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Exchange, Answer> {
         let call = async {
             let client = if endpoint.is_plain() { &self.plain } else { &self.https };
             let response = client.post(endpoint.url()).headers(headers).body(body).send().await;
             receive(response.map_err(|error| failure(endpoint, &error))?).await
         };
-        // The time to connect is bounded by less, so that a request may be under way when this ends.
-        let late = |_| unanswered("DeadlineExceeded", &format!("{endpoint} gave no answer within {:?}", self.call_deadline));
+        // The time to connect is bounded by less, so that a request may be under way when this
+        // ends.
+        let late = |_| {
+            unanswered(
+                "DeadlineExceeded",
+                &format!("{endpoint} gave no answer within {:?}", self.call_deadline),
+            )
+        };
         tokio::time::timeout(self.call_deadline, call).await.map_err(late)?
     }
 }
@@ -111,16 +133,27 @@ pub(super) fn http_clients(call_deadline: Duration) -> Result<HttpClients, HttpU
 fn certificates(file: &Path) -> Result<Vec<Certificate>, HttpUnavailable> {
     let unusable = |why: String| HttpUnavailable::CaFile { file: file.display().to_string(), why };
     let pem = std::fs::read(file).map_err(|error| unusable(error.to_string()))?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
-    if certificates.is_empty() { Err(unusable("it holds no certificate".to_owned())) } else { Ok(certificates) }
+    let certificates =
+        Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+    if certificates.is_empty() {
+        Err(unusable("it holds no certificate".to_owned()))
+    } else {
+        Ok(certificates)
+    }
 }
 
-fn https_client(call_deadline: Duration, extra: &[Certificate]) -> Result<(reqwest::Client, Roots), HttpUnavailable> {
-    let https_builder = || builder(call_deadline).https_only(true).tls_certs_merge(extra.iter().cloned());
+fn https_client(
+    call_deadline: Duration,
+    extra: &[Certificate],
+) -> Result<(reqwest::Client, Roots), HttpUnavailable> {
+    let https_builder =
+        || builder(call_deadline).https_only(true).tls_certs_merge(extra.iter().cloned());
     if let Ok(client) = https_builder().build() {
         return Ok((client, Roots::Platform));
     }
-    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().filter_map(|der| Certificate::from_der(der).ok());
+    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        .iter()
+        .filter_map(|der| Certificate::from_der(der).ok());
     let client = builder(call_deadline)
         .https_only(true)
         .tls_certs_only(roots.chain(extra.iter().cloned()))
@@ -129,9 +162,10 @@ fn https_client(call_deadline: Duration, extra: &[Certificate]) -> Result<(reqwe
     Ok((client, Roots::BuiltIn))
 }
 
-/// No redirects and no retries: a call is sent once, to where its ledger says. One re-sending can't be switched off, that of
-/// hyper's pool when a kept connection turns out to be closed; it happens only if the request was never taken up for writing, and
-/// so sends it for the first time. TLS early data, which can be replayed, is off by rustls' default.
+/// No redirects and no retries: a call is sent once, to where its ledger says. One re-sending can't
+/// be switched off, that of hyper's pool when a kept connection turns out to be closed; it happens
+/// only if the request was never taken up for writing, and so sends it for the first time. TLS
+/// early data, which can be replayed, is off by rustls' default.
 fn builder(call_deadline: Duration) -> ClientBuilder {
     reqwest::Client::builder()
         .http1_only()
@@ -163,10 +197,18 @@ async fn read_body(response: &mut Response) -> Result<Vec<u8>, Answer> {
         match response.chunk().await {
             Ok(None) => return Ok(body),
             Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > BODY_LENGTH_MAX => {
-                return Err(unanswered("OversizedAnswer", &format!("the answer has more than {BODY_LENGTH_MAX} bytes")));
+                return Err(unanswered(
+                    "OversizedAnswer",
+                    &format!("the answer has more than {BODY_LENGTH_MAX} bytes"),
+                ));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Err(error) => return Err(unanswered("ConnectionLost", &format!("the answer broke off: {}", chain(&error)))),
+            Err(error) => {
+                return Err(unanswered(
+                    "ConnectionLost",
+                    &format!("the answer broke off: {}", chain(&error)),
+                ));
+            }
         }
     }
 }
@@ -200,7 +242,8 @@ mod tests {
     #[test]
     fn a_machine_without_certificates_uses_those_in_the_binary() {
         const CHILD: &str = "STREAMSESSION_TEST_WITHOUT_CERTIFICATES";
-        let name = concat!(module_path!(), "::a_machine_without_certificates_uses_those_in_the_binary");
+        let name =
+            concat!(module_path!(), "::a_machine_without_certificates_uses_those_in_the_binary");
 
         if std::env::var_os(CHILD).is_some() {
             assert_eq!(https_client(CONNECT_TIMEOUT_MAX, &[]).unwrap().1, Roots::BuiltIn);

@@ -16,7 +16,8 @@ pub struct Signable<'a> {
     pub service: &'a str,
     /// The `Content-Type` header exactly as it is sent.
     pub content_type: &'a str,
-    /// Signed headers beside `content-type` and `host`, which the SDKs leave empty: both forms are accepted.
+    /// Signed headers beside `content-type` and `host`, which the SDKs leave empty: both forms are
+    /// accepted.
     pub extra_headers: &'a [(&'a str, &'a str)],
     /// The body exactly as it is sent.
     pub body: &'a [u8],
@@ -26,20 +27,33 @@ pub struct Signable<'a> {
 
 /// A time of signing that no calendar holds, so that the scope has no date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the time of signing, {0} s after 1970, is outside of the calendar: look at the service's clock and the journal's startTime")]
+#[error(
+    "the time of signing, {0} s after 1970, is outside of the calendar: look at the service's clock and the journal's startTime"
+)]
 pub struct NoSuchDate(pub i64);
 
 impl Signable<'_> {
     /// The request as the service rebuilds it from what it received.
     #[must_use]
     pub fn canonical_request(&self) -> String {
-        let headers: Vec<_> = self.headers().into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
-        format!("POST\n/\n\n{}\n\n{}\n{}", headers.join("\n"), self.signed_headers(), hash(self.body))
+        let headers: Vec<_> =
+            self.headers().into_iter().map(|(name, value)| format!("{name}:{value}")).collect();
+        format!(
+            "POST\n/\n\n{}\n\n{}\n{}",
+            headers.join("\n"),
+            self.signed_headers(),
+            hash(self.body)
+        )
     }
 
     /// What the derived key signs.
     pub fn string_to_sign(&self) -> Result<String, NoSuchDate> {
-        Ok(format!("{ALGORITHM}\n{}\n{}\n{}", self.timestamp, self.scope(&self.date()?), hash(self.canonical_request().as_bytes())))
+        Ok(format!(
+            "{ALGORITHM}\n{}\n{}\n{}",
+            self.timestamp,
+            self.scope(&self.date()?),
+            hash(self.canonical_request().as_bytes())
+        ))
     }
 
     /// The `Authorization` header.
@@ -48,10 +62,13 @@ impl Signable<'_> {
         let key = signing_key(secret_key, &date, self.service);
         let signature = hex::encode(hmac(&*key, self.string_to_sign()?.as_bytes()));
         let (scope, signed_headers) = (self.scope(&date), self.signed_headers());
-        Ok(format!("{ALGORITHM} Credential={secret_id}/{scope}, SignedHeaders={signed_headers}, Signature={signature}"))
+        Ok(format!(
+            "{ALGORITHM} Credential={secret_id}/{scope}, SignedHeaders={signed_headers}, Signature={signature}"
+        ))
     }
 
-    /// Sorted by name; names and values in lower case, as the documentation's newest example has it.
+    /// Sorted by name; names and values in lower case, as the documentation's newest example has
+    /// it.
     fn headers(&self) -> Vec<(String, String)> {
         let mut headers: Vec<_> = [("content-type", self.content_type), ("host", self.host)]
             .iter()
@@ -72,7 +89,8 @@ impl Signable<'_> {
 
     /// The date of the timestamp itself, in UTC: any other clock disagrees with it around midnight.
     fn date(&self) -> Result<String, NoSuchDate> {
-        let time = jiff::Timestamp::from_second(self.timestamp).map_err(|_| NoSuchDate(self.timestamp))?;
+        let time =
+            jiff::Timestamp::from_second(self.timestamp).map_err(|_| NoSuchDate(self.timestamp))?;
         Ok(time.strftime("%Y-%m-%d").to_string())
     }
 }
@@ -85,8 +103,10 @@ fn signing_key(secret_key: &str, date: &str, service: &str) -> Zeroizing<[u8; 32
 }
 
 fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
-    // HMAC takes a key of any length, so that the error can't happen; if it did, the service would refuse the signature.
-    Hmac::<Sha256>::new_from_slice(key).map_or([0; 32], |mac| mac.chain_update(text).finalize().into_bytes().into())
+    // HMAC takes a key of any length, so that the error can't happen; if it did, the service would
+    // refuse the signature.
+    Hmac::<Sha256>::new_from_slice(key)
+        .map_or([0; 32], |mac| mac.chain_update(text).finalize().into_bytes().into())
 }
 
 fn hash(bytes: &[u8]) -> String {
@@ -133,7 +153,10 @@ mod tests {
     #[test]
     fn the_published_body_has_its_published_length_and_hash() {
         assert_eq!(CVM_BODY.len(), 86);
-        assert_eq!(hash(CVM_BODY), "35e9c5b0e3ae67532d3c9f17ead6c90222632e5b1ff7f6e89887f1398934f064");
+        assert_eq!(
+            hash(CVM_BODY),
+            "35e9c5b0e3ae67532d3c9f17ead6c90222632e5b1ff7f6e89887f1398934f064"
+        );
     }
 
     #[test]
@@ -142,7 +165,10 @@ mod tests {
 
         let header = signable.authorization(&asterisks("AKID", 32), &asterisks("", 32)).unwrap();
 
-        assert_eq!(canonical_hash(&signable), "7019a55be8395899b900fb5564e4200d984910f34794a27cb3fb7d10ff6a1e84");
+        assert_eq!(
+            canonical_hash(&signable),
+            "7019a55be8395899b900fb5564e4200d984910f34794a27cb3fb7d10ff6a1e84"
+        );
         assert_eq!(
             header,
             "TC3-HMAC-SHA256 Credential=AKID********************************/2019-02-25/cvm/tc3_request, \
@@ -155,7 +181,10 @@ mod tests {
     fn the_signing_key_of_vector_a() {
         let key = signing_key(&asterisks("", 32), "2019-02-25", "cvm");
 
-        assert_eq!(hex::encode(*key), "b596b923aad85185e2d1f6659d2a062e0a86731226e021e61bfe06f7ed05f5af");
+        assert_eq!(
+            hex::encode(*key),
+            "b596b923aad85185e2d1f6659d2a062e0a86731226e021e61bfe06f7ed05f5af"
+        );
     }
 
     #[test]
@@ -165,7 +194,10 @@ mod tests {
 
         let header = cvm().authorization(&secret_id, &secret_key).unwrap();
 
-        assert_eq!(canonical_hash(&cvm()), "5ffe6a04c0664d6b969fab9a13bdab201d63ee709638e2749d62a09ca18d7031");
+        assert_eq!(
+            canonical_hash(&cvm()),
+            "5ffe6a04c0664d6b969fab9a13bdab201d63ee709638e2749d62a09ca18d7031"
+        );
         assert!(
             header.ends_with("SignedHeaders=content-type;host, Signature=2230eefd229f582d8b1b891af7107b91597240707d778ab3738f756258d7652c")
         );
@@ -173,9 +205,16 @@ mod tests {
 
     #[test]
     fn vector_c_with_example_keys() {
-        let header = cvm().authorization("AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE", "Gu5t9xGARNpq86cd98joQYCN3EXAMPLE").unwrap();
+        let header = cvm()
+            .authorization(
+                "AKIDz8krbsJ5yKBZQpn74WFkmLPx3EXAMPLE",
+                "Gu5t9xGARNpq86cd98joQYCN3EXAMPLE",
+            )
+            .unwrap();
 
-        assert!(header.ends_with("Signature=72e494ea809ad7a8c8f7a4507b9bddcbaa8e581f516e8da2f66e2c5a96525168"));
+        assert!(header.ends_with(
+            "Signature=72e494ea809ad7a8c8f7a4507b9bddcbaa8e581f516e8da2f66e2c5a96525168"
+        ));
     }
 
     #[test]
@@ -183,19 +222,35 @@ mod tests {
         let header = gs().authorization("AKIDEXAMPLE", "SECRETEXAMPLE").unwrap();
 
         assert_eq!(GS_BODY.len(), 179);
-        assert_eq!(hash(GS_BODY), "4dfe6dd0c9c2624f0b28b2c14e6881b2aa393e40f3c0087b84e8b63db867b21c");
-        assert_eq!(canonical_hash(&gs()), "21f5915c77f8806ca9495fca11a013d230bb0cc702b017bc1e096a617cbf3283");
-        assert!(header.ends_with("Signature=21f55035d98f0a733f8d4e9bd1f5b822f5f2bec968c5c70774bc370d93e8c36f"));
+        assert_eq!(
+            hash(GS_BODY),
+            "4dfe6dd0c9c2624f0b28b2c14e6881b2aa393e40f3c0087b84e8b63db867b21c"
+        );
+        assert_eq!(
+            canonical_hash(&gs()),
+            "21f5915c77f8806ca9495fca11a013d230bb0cc702b017bc1e096a617cbf3283"
+        );
+        assert!(header.ends_with(
+            "Signature=21f55035d98f0a733f8d4e9bd1f5b822f5f2bec968c5c70774bc370d93e8c36f"
+        ));
     }
 
     #[test]
     fn the_vector_of_this_action_with_the_action_signed() {
-        let signable = Signable { extra_headers: &[("x-tc-action", "SwitchCloudPhoneMultipleStreamSessionSlaves")], ..gs() };
+        let signable = Signable {
+            extra_headers: &[("x-tc-action", "SwitchCloudPhoneMultipleStreamSessionSlaves")],
+            ..gs()
+        };
 
         let header = signable.authorization("AKIDEXAMPLE", "SECRETEXAMPLE").unwrap();
 
-        assert_eq!(canonical_hash(&signable), "4c0280f06faa1c75f45e4bfa8fa2f0a2cce63ad459eac23143fee718516a6b78");
-        assert!(header.ends_with("Signature=66b1139bb98f64de6a5934e2181e5ff39f8572485447c54d50869efea06f0a34"));
+        assert_eq!(
+            canonical_hash(&signable),
+            "4c0280f06faa1c75f45e4bfa8fa2f0a2cce63ad459eac23143fee718516a6b78"
+        );
+        assert!(header.ends_with(
+            "Signature=66b1139bb98f64de6a5934e2181e5ff39f8572485447c54d50869efea06f0a34"
+        ));
     }
 
     #[test]
@@ -211,6 +266,9 @@ mod tests {
     fn a_time_outside_of_the_calendar_is_an_error_and_no_panic() {
         let signable = Signable { timestamp: i64::MAX, ..gs() };
 
-        assert_eq!(signable.authorization("AKIDEXAMPLE", "SECRETEXAMPLE"), Err(NoSuchDate(i64::MAX)));
+        assert_eq!(
+            signable.authorization("AKIDEXAMPLE", "SECRETEXAMPLE"),
+            Err(NoSuchDate(i64::MAX))
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! An HTTP/1.1 server of a few lines that misbehaves as a test wants. Blocking threads, so that no runtime hides what happens.
+//! An HTTP/1.1 server of a few lines that misbehaves as a test wants. Blocking threads, so that no
+//! runtime hides what happens.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -97,7 +98,10 @@ fn read_request(stream: &mut TcpStream) -> Option<String> {
         request.extend_from_slice(&buffer[..count]);
         let text = String::from_utf8_lossy(&request).into_owned();
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+        let length = head
+            .lines()
+            .find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok())
+            .unwrap_or(0);
         if body.len() >= length {
             return Some(text);
         }

@@ -1,7 +1,7 @@
 //! The wire format of `SwitchCloudPhoneMultipleStreamSessionSlaves` (reference, section 1). Pure.
 //!
-//! The request is written as the service's samples have it; the response is read as tolerantly as one sample without
-//! `FailureInstanceIds` and an undocumented rest ask for.
+//! The request is written as the service's samples have it; the response is read as tolerantly as
+//! one sample without `FailureInstanceIds` and an undocumented rest ask for.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,7 +21,8 @@ pub const SERVICE: &str = "gs";
 /// Signed exactly as sent, so without a charset, as the SDKs do (reference, section 2).
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// Distinct ids kept of one list. A call has at most a thousand; what a broken answer lists beyond costs no memory.
+/// Distinct ids kept of one list. A call has at most a thousand; what a broken answer lists beyond
+/// costs no memory.
 const LISTED_IDS_MAX: usize = 10_000;
 
 #[derive(Serialize)]
@@ -33,7 +34,11 @@ struct Body<'a> {
 }
 
 /// The body of a call: `SessionId`, `Type`, `SlaveInstanceIds`, in this order.
-pub fn body(session: &SessionId, operation: Operation, instances: &[InstanceId]) -> Result<Vec<u8>, serde_json::Error> {
+pub fn body(
+    session: &SessionId,
+    operation: Operation,
+    instances: &[InstanceId],
+) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::to_vec(&Body {
         session_id: session.as_str(),
         r#type: match operation {
@@ -71,7 +76,8 @@ pub struct ErrorBody {
 pub struct Listed(BTreeSet<InstanceId>);
 
 impl Listed {
-    /// Those of the list that were asked for: nobody knows what any other id has to do with the call.
+    /// Those of the list that were asked for: nobody knows what any other id has to do with the
+    /// call.
     #[must_use]
     pub fn among(mut self, asked: &BTreeSet<InstanceId>) -> BTreeSet<InstanceId> {
         self.0.retain(|id| asked.contains(id));
@@ -79,7 +85,8 @@ impl Listed {
     }
 }
 
-/// Reads an answer's body; `None` if it is no JSON object with an object `Response`, without which it is nobody's answer.
+/// Reads an answer's body; `None` if it is no JSON object with an object `Response`, without which
+/// it is nobody's answer.
 #[must_use]
 pub fn response(body: &[u8]) -> Option<Response> {
     let Loose(Envelope(response)) = serde_json::from_slice(body).ok()?;
@@ -89,8 +96,8 @@ pub fn response(body: &[u8]) -> Option<Response> {
 #[derive(Default)]
 struct Envelope(Option<Response>);
 
-/// A value of whatever JSON type: what is not as expected is the default, so that one odd field can't hide the rest of an
-/// answer. Nothing is buffered on the way: an answer may have 50 MB.
+/// A value of whatever JSON type: what is not as expected is the default, so that one odd field
+/// can't hide the rest of an answer. Nothing is buffered on the way: an answer may have 50 MB.
 struct Loose<T>(T);
 
 /// How a [`Loose`] value is made of the JSON types that it expects.
@@ -107,7 +114,11 @@ trait FromLoose: Default {
         Ok(Self::default())
     }
     /// Reads the value of `key` into itself, or ignores it.
-    fn field<'de, A: MapAccess<'de>>(&mut self, _key: &str, object: &mut A) -> Result<(), A::Error> {
+    fn field<'de, A: MapAccess<'de>>(
+        &mut self,
+        _key: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
         object.next_value::<IgnoredAny>().map(drop)
     }
     /// What an object is before its first field.
@@ -162,7 +173,8 @@ impl FromLoose for Option<Response> {
     }
 }
 
-/// Null is no error. Anything else is one, if need be without a code: a failure must not pass for a success.
+/// Null is no error. Anything else is one, if need be without a code: a failure must not pass for a
+/// success.
 impl FromLoose for Option<ErrorBody> {
     fn scalar() -> Self {
         Self::object()
@@ -264,15 +276,24 @@ mod tests {
     #[test]
     fn the_body_has_the_services_key_order_and_no_space() {
         let session = SessionId::parse("1326515201117065216").unwrap();
-        let body = |operation| String::from_utf8(body(&session, operation, &[id("b"), id("a")]).unwrap()).unwrap();
+        let body = |operation| {
+            String::from_utf8(body(&session, operation, &[id("b"), id("a")]).unwrap()).unwrap()
+        };
 
-        assert_eq!(body(Operation::Attach), r#"{"SessionId":"1326515201117065216","Type":1,"SlaveInstanceIds":["b","a"]}"#);
-        assert_eq!(body(Operation::Detach), r#"{"SessionId":"1326515201117065216","Type":2,"SlaveInstanceIds":["b","a"]}"#);
+        assert_eq!(
+            body(Operation::Attach),
+            r#"{"SessionId":"1326515201117065216","Type":1,"SlaveInstanceIds":["b","a"]}"#
+        );
+        assert_eq!(
+            body(Operation::Detach),
+            r#"{"SessionId":"1326515201117065216","Type":2,"SlaveInstanceIds":["b","a"]}"#
+        );
     }
 
     #[test]
     fn the_published_sample_without_failures_is_read() {
-        let sample = br#"{"Response":{"SessionId":"","SuccessInstanceIds":["a"],"RequestId":"r-1"}}"#;
+        let sample =
+            br#"{"Response":{"SessionId":"","SuccessInstanceIds":["a"],"RequestId":"r-1"}}"#;
 
         let response = response(sample).unwrap();
 
@@ -291,7 +312,10 @@ mod tests {
 
     #[test]
     fn what_can_not_be_an_id_does_not_hide_its_neighbours() {
-        assert_eq!(listed(r#"["a", null, 7, "", "two words", ["b"], {"c":1}, "d", "d"]"#), Listed(ids(&["a", "d"])));
+        assert_eq!(
+            listed(r#"["a", null, 7, "", "two words", ["b"], {"c":1}, "d", "d"]"#),
+            Listed(ids(&["a", "d"]))
+        );
     }
 
     #[test]
@@ -310,12 +334,17 @@ mod tests {
     fn unknown_fields_are_ignored() {
         let body = br#"{"Extra":1,"Response":{"New":{"a":[1]},"Error":{"Code":"X","Message":"m","Detail":[1]},"RequestId":"r"}}"#;
 
-        assert_eq!(response(body).unwrap().error, Some(ErrorBody { code: "X".into(), message: "m".into() }));
+        assert_eq!(
+            response(body).unwrap().error,
+            Some(ErrorBody { code: "X".into(), message: "m".into() })
+        );
     }
 
     #[test]
     fn a_null_error_is_none_and_a_shapeless_one_is_an_error_without_a_code() {
-        let error = |json: &str| response(format!(r#"{{"Response":{{"Error":{json}}}}}"#).as_bytes()).unwrap().error;
+        let error = |json: &str| {
+            response(format!(r#"{{"Response":{{"Error":{json}}}}}"#).as_bytes()).unwrap().error
+        };
 
         assert_eq!(error("null"), None);
         for json in ["{}", "[]", "7", "false", r#"{"Code":null}"#, r#"{"Code":["X"]}"#] {

@@ -1,4 +1,5 @@
-//! Who goes first of those that wait for one quota: by class, then by group in turn, then by the order in which they came. Pure.
+//! Who goes first of those that wait for one quota: by class, then by group in turn, then by the
+//! order in which they came. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -14,7 +15,8 @@ pub trait Key: Clone + Eq + Hash {
 /// The classes of those that wait; the first goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Detaches and deletions: they give back what is paid for, and somebody waits for the object to be gone.
+    /// Detaches and deletions: they give back what is paid for, and somebody waits for the object
+    /// to be gone.
     Detach,
     /// First attaches and edits: a person may be looking.
     Attach,
@@ -22,12 +24,14 @@ pub enum Priority {
     Retry,
 }
 
-/// Which class is favoured at each grant in turn. Where it does not wait, the first class that does goes.
+/// Which class is favoured at each grant in turn. Where it does not wait, the first class that does
+/// goes.
 ///
-/// Strict classes would starve the lower ones for as long as there is enough to do above, so that each has one grant in eight. At
-/// 20 a second that is one in 0.4 s, much less than a retry pauses anyway, and at the floor of one a second still one in 8 s. It
-/// costs the classes above at most a quarter of the grants, and one that comes first in its class a single grant: no two favours
-/// of lower classes are next to each other.
+/// Strict classes would starve the lower ones for as long as there is enough to do above, so that
+/// each has one grant in eight. At 20 a second that is one in 0.4 s, much less than a retry pauses
+/// anyway, and at the floor of one a second still one in 8 s. It costs the classes above at most a
+/// quarter of the grants, and one that comes first in its class a single grant: no two favours of
+/// lower classes are next to each other.
 const FAVOURED: [Priority; 8] = {
     use Priority::{Attach, Detach, Retry};
     [Detach, Detach, Detach, Attach, Detach, Detach, Detach, Retry]
@@ -35,8 +39,8 @@ const FAVOURED: [Priority; 8] = {
 
 /// The keys that wait for one quota.
 ///
-/// A key waits once, so that this is bounded by the number of keys (objects) there are; groups and classes are there only while a
-/// key of theirs waits.
+/// A key waits once, so that this is bounded by the number of keys (objects) there are; groups and
+/// classes are there only while a key of theirs waits.
 #[derive(Debug)]
 pub(super) struct Fair<K> {
     classes: BTreeMap<Priority, Class<K>>,
@@ -62,8 +66,9 @@ struct Class<K> {
 
 /// A group's place in the rotation, in the order of the fields.
 ///
-/// One that comes anew stands in front of the one that was served last and behind all others: a single long line is not in its
-/// way, and one that comes back at once, again and again, still overtakes nobody twice.
+/// One that comes anew stands in front of the one that was served last and behind all others: a
+/// single long line is not in its way, and one that comes back at once, again and again, still
+/// overtakes nobody twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     after_grants: u64,
@@ -73,11 +78,16 @@ struct Turn {
 
 impl<K: Key> Fair<K> {
     pub(super) fn new() -> Self {
-        Self { classes: BTreeMap::new(), places: HashMap::new(), next_ticket: 0, favoured: FAVOURED.iter().cycle() }
+        Self {
+            classes: BTreeMap::new(),
+            places: HashMap::new(),
+            next_ticket: 0,
+            favoured: FAVOURED.iter().cycle(),
+        }
     }
 
-    /// Puts `key` at the end of its group's line. One that waits already moves there if it comes with a higher priority, and
-    /// keeps its place if not; then the answer is false.
+    /// Puts `key` at the end of its group's line. One that waits already moves there if it comes
+    /// with a higher priority, and keeps its place if not; then the answer is false.
     pub(super) fn enqueue(&mut self, key: K, priority: Priority) -> bool {
         if self.places.get(&key).is_some_and(|place| place.priority <= priority) {
             return false;
@@ -103,7 +113,12 @@ impl<K: Key> Fair<K> {
     /// Whose turn it is.
     pub(super) fn pop(&mut self) -> Option<K> {
         let first = *self.classes.first_key_value()?.0;
-        let priority = self.favoured.next().copied().filter(|favoured| self.classes.contains_key(favoured)).unwrap_or(first);
+        let priority = self
+            .favoured
+            .next()
+            .copied()
+            .filter(|favoured| self.classes.contains_key(favoured))
+            .unwrap_or(first);
         let key = self.classes.get_mut(&priority)?.pop()?;
         self.drop_if_empty(priority);
         self.places.remove(&key);

@@ -1,5 +1,5 @@
-//! Plays of many calls against a service, in virtual time: what the limiter promises, and how close it comes. The figures are
-//! printed with `cargo test figures -- --nocapture`.
+//! Plays of many calls against a service, in virtual time: what the limiter promises, and how close
+//! it comes. The figures are printed with `cargo test figures -- --nocapture`.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -93,7 +93,10 @@ impl<F: FnMut(Call, Instant) -> Trip> Play<F> {
         loop {
             let answered = self.under_way.first_key_value().map(|((at, _), _)| *at);
             let grant = self.permits.next(self.now).map(|at| at + self.timer_late);
-            let Some(now) = answered.into_iter().chain(grant).min().filter(|at| *at <= until) else { break };
+            let Some(now) = answered.into_iter().chain(grant).min().filter(|at| *at <= until)
+            else {
+                break;
+            };
             self.now = now;
             self.take_answers();
             self.grant();
@@ -102,12 +105,18 @@ impl<F: FnMut(Call, Instant) -> Trip> Play<F> {
     }
 
     fn take_answers(&mut self) {
-        while let Some(first) = self.under_way.first_entry().filter(|first| first.key().0 <= self.now) {
+        while let Some(first) =
+            self.under_way.first_entry().filter(|first| first.key().0 <= self.now)
+        {
             let (permit, trip) = first.remove();
             if trip.fate == Fate::Refused {
                 let _ = self.permits.throttled(&permit, self.now);
             }
-            if trip.fate == Fate::NotSent { self.permits.unspent(permit) } else { self.permits.spent(permit, self.now + WINDOW) }
+            if trip.fate == Fate::NotSent {
+                self.permits.unspent(permit)
+            } else {
+                self.permits.spent(permit, self.now + WINDOW)
+            }
         }
     }
 
@@ -115,18 +124,31 @@ impl<F: FnMut(Call, Instant) -> Trip> Play<F> {
         let quota = usize::try_from(self.permits.quota(self.now).get()).unwrap();
         let Some((call, permit)) = self.permits.grant(self.now) else { return };
         let trip = (self.trip)(call, self.now);
-        self.under_way.insert((self.now + trip.outward + trip.homeward, self.granted.len()), (permit, trip));
+        self.under_way
+            .insert((self.now + trip.outward + trip.homeward, self.granted.len()), (permit, trip));
         self.granted.push(Granted { call, at: self.now, quota, trip });
     }
 
-    /// For each second that begins with an arrival: how many arrived, and what the quota was at the last grant among them.
+    /// For each second that begins with an arrival: how many arrived, and what the quota was at the
+    /// last grant among them.
     fn seconds(&self) -> Vec<(usize, usize)> {
-        let mut arrived: Vec<_> = self.granted.iter().filter_map(|granted| Some((granted.arrived_at()?, granted))).collect();
+        let mut arrived: Vec<_> = self
+            .granted
+            .iter()
+            .filter_map(|granted| Some((granted.arrived_at()?, granted)))
+            .collect();
         arrived.sort_by_key(|(at, _)| *at);
         let second = |(first, (from, _)): (usize, &(Instant, &Granted))| {
             let within = arrived[first..].iter().take_while(|(at, _)| *at < *from + WINDOW);
-            // Two grants of one moment are of one quota, but for a halving between them: then the later one is the lower.
-            let quota = within.clone().map(|(_, granted)| (granted.at, std::cmp::Reverse(granted.quota))).max().unwrap().1.0;
+            // Two grants of one moment are of one quota, but for a halving between them: then the
+            // later one is the lower.
+            let quota = within
+                .clone()
+                .map(|(_, granted)| (granted.at, std::cmp::Reverse(granted.quota)))
+                .max()
+                .unwrap()
+                .1
+                .0;
             (within.count(), quota)
         };
         arrived.iter().enumerate().map(second).collect()
@@ -141,7 +163,11 @@ impl<F: FnMut(Call, Instant) -> Trip> Play<F> {
         let (asked_at, known) = (self.now, self.granted.len());
         let granted = (0..60_000).find_map(|_| {
             self.play(ms(1));
-            self.granted[known..].iter().find(|granted| granted.call.group == group)?.at.checked_duration_since(asked_at)
+            self.granted[known..]
+                .iter()
+                .find(|granted| granted.call.group == group)?
+                .at
+                .checked_duration_since(asked_at)
         });
         granted.expect("granted within a minute")
     }
@@ -150,8 +176,13 @@ impl<F: FnMut(Call, Instant) -> Trip> Play<F> {
 const AN_HOUR: Duration = Duration::from_hours(1);
 
 fn any_trip() -> impl Strategy<Value = Trip> {
-    let fate = prop_oneof![12 => Just(Fate::Served), 3 => Just(Fate::NotSent), 1 => Just(Fate::Refused)];
-    (0_u64..700, 0_u64..700, fate).prop_map(|(outward, homeward, fate)| Trip { outward: ms(outward), homeward: ms(homeward), fate })
+    let fate =
+        prop_oneof![12 => Just(Fate::Served), 3 => Just(Fate::NotSent), 1 => Just(Fate::Refused)];
+    (0_u64..700, 0_u64..700, fate).prop_map(|(outward, homeward, fate)| Trip {
+        outward: ms(outward),
+        homeward: ms(homeward),
+        fate,
+    })
 }
 
 proptest! {
@@ -175,7 +206,9 @@ proptest! {
 
 #[test]
 fn figures_of_a_backlog_it_uses_the_quota_but_for_one_round_trip_a_second() {
-    for (rtt, timer_late) in [(2, 0), (2, 1), (10, 0), (10, 1), (20, 0), (20, 1), (100, 0), (100, 1)] {
+    for (rtt, timer_late) in
+        [(2, 0), (2, 1), (10, 0), (10, 1), (20, 0), (20, 1), (100, 0), (100, 1)]
+    {
         let (rtt, timer_late) = (ms(rtt), ms(timer_late));
         let mut play = Play::new(QUOTA, timer_late, |_, _| Trip::served(rtt));
         play.enqueue("", 2_000, Priority::Attach);
@@ -217,7 +250,8 @@ fn figures_of_one_edit_it_waits_a_spacing_or_two_whatever_else_waits() {
 
         let mut waits: Vec<_> = (0..400_u64)
             .map(|turn| {
-                // Longer than any spacing: whoever asks again at once waits for a turn of the others.
+                // Longer than any spacing: whoever asks again at once waits for a turn of the
+                // others.
                 play.play(ms(117 + turn * 37 % 449));
                 play.enqueue("mine", 1, priority);
                 play.wait_of("mine")
@@ -235,12 +269,14 @@ fn figures_of_one_edit_it_waits_a_spacing_or_two_whatever_else_waits() {
 #[test]
 fn figures_of_a_quota_that_others_draw_on_it_finds_its_share() {
     for left in [2, 5, 10, 15] {
-        // A service that lets so many of our calls through in a sliding second, and counts those that it refuses.
+        // A service that lets so many of our calls through in a sliding second, and counts those
+        // that it refuses.
         let mut arrived = Vec::<Instant>::new();
         let mut play = Play::new(QUOTA, Duration::ZERO, |_, now| {
             let trip = Trip::served(ms(20));
             let at = now + trip.outward;
-            let busy = arrived.iter().rev().take_while(|other| **other + WINDOW > at).count() >= left;
+            let busy =
+                arrived.iter().rev().take_while(|other| **other + WINDOW > at).count() >= left;
             arrived.push(at);
             Trip { fate: if busy { Fate::Refused } else { Fate::Served }, ..trip }
         });
@@ -249,9 +285,13 @@ fn figures_of_a_quota_that_others_draw_on_it_finds_its_share() {
         play.play(AN_HOUR);
 
         let took = (play.granted[1_999].at - play.granted[0].at).as_secs_f64();
-        let served = play.granted.iter().filter(|granted| granted.trip.fate == Fate::Served).count();
+        let served =
+            play.granted.iter().filter(|granted| granted.trip.fate == Fate::Served).count();
         let rate = f64::from(u32::try_from(served).unwrap()) / took;
-        println!("others leave {left}/s of {QUOTA}: {rate:.1}/s served, {:.1}/s refused", 2_000.0 / took - rate);
+        println!(
+            "others leave {left}/s of {QUOTA}: {rate:.1}/s served, {:.1}/s refused",
+            2_000.0 / took - rate
+        );
         assert!(served > 1_000);
         assert!(play.seconds().iter().all(|(count, quota)| count <= quota));
     }

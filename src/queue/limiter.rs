@@ -12,7 +12,8 @@ use tokio::time::{Instant as TokioInstant, sleep_until};
 use super::fair::{Key, Priority};
 use super::permits::{self, Permits};
 
-/// What the service counts separately (reference, section 3): an account, and where its calls enter.
+/// What the service counts separately (reference, section 3): an account, and where its calls
+/// enter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket {
     /// Whose quota it is, as far as we can tell: the `SecretId`.
@@ -41,7 +42,8 @@ struct State<K> {
     waiting: HashMap<K, Arc<Bucket>>,
 }
 
-/// The right to make one call. It goes back unspent when it is dropped, unless [`spent_until`](Self::spent_until) was called.
+/// The right to make one call. It goes back unspent when it is dropped, unless
+/// [`spent_until`](Self::spent_until) was called.
 #[must_use = "a permit that is dropped goes back unspent"]
 pub struct Permit<K: Key> {
     shared: Arc<Shared<K>>,
@@ -51,7 +53,8 @@ pub struct Permit<K: Key> {
 }
 
 impl<K: Key> Limiter<K> {
-    /// A quota of `per_second` calls for each bucket, of a process that began at `started`; each permit at its distance from the one before.
+    /// A quota of `per_second` calls for each bucket, of a process that began at `started`; each
+    /// permit at its distance from the one before.
     #[must_use]
     pub fn new(per_second: NonZeroU32, started: Instant) -> Self {
         Self::with_burst(per_second, NonZeroU32::MIN, started)
@@ -61,7 +64,9 @@ impl<K: Key> Limiter<K> {
     #[must_use]
     pub fn with_burst(per_second: NonZeroU32, burst: NonZeroU32, started: Instant) -> Self {
         let state = Mutex::new(State { buckets: BTreeMap::new(), waiting: HashMap::new() });
-        Self { shared: Arc::new(Shared { per_second, burst, started, state, changed: Notify::new() }) }
+        Self {
+            shared: Arc::new(Shared { per_second, burst, started, state, changed: Notify::new() }),
+        }
     }
 
     /// A permit at once, if one is there and nobody waits for it.
@@ -74,8 +79,9 @@ impl<K: Key> Limiter<K> {
         Some(self.permit(bucket, inner))
     }
 
-    /// Lets `key` wait in the bucket; [`granted`](Self::granted) will name it. One that waits there already moves up if it comes
-    /// with a higher priority, and keeps its place if not; one that waits in another bucket leaves that.
+    /// Lets `key` wait in the bucket; [`granted`](Self::granted) will name it. One that waits there
+    /// already moves up if it comes with a higher priority, and keeps its place if not; one that
+    /// waits in another bucket leaves that.
     pub fn enqueue(&self, bucket: &Bucket, key: K, priority: Priority) {
         let mut state = self.shared.lock();
         if state.waiting.get(&key).is_some_and(|elsewhere| **elsewhere != *bucket) {
@@ -103,8 +109,8 @@ impl<K: Key> Limiter<K> {
 
     /// The next key whose turn it is, with its permit. Waits for ever if nobody waits.
     ///
-    /// Cancel-safe: whoever drops it before it answers takes nobody's turn. One task at a time should wait here: a change wakes
-    /// one.
+    /// Cancel-safe: whoever drops it before it answers takes nobody's turn. One task at a time
+    /// should wait here: a change wakes one.
     pub async fn granted(&self) -> (K, Permit<K>) {
         loop {
             // A change between the look and the wait is not lost: Notify keeps one wake-up.
@@ -125,14 +131,23 @@ impl<K: Key> Limiter<K> {
     fn grant_or_next(&self) -> Result<(K, Permit<K>), Option<Instant>> {
         let now = now();
         let mut state = self.shared.lock();
-        let due = state.buckets.iter().filter_map(|(bucket, permits)| Some((permits.next(now)?, bucket))).min();
+        let due = state
+            .buckets
+            .iter()
+            .filter_map(|(bucket, permits)| Some((permits.next(now)?, bucket)))
+            .min();
         let Some((next, bucket)) = due else { return Err(None) };
         if next > now {
             return Err(Some(next));
         }
         let bucket = Arc::clone(bucket);
-        // `next` said that a permit is there; if it were not, a look at `next` again would be the right thing to do.
-        let (key, inner) = state.buckets.get_mut(&bucket).and_then(|permits| permits.grant(now)).ok_or(Some(next))?;
+        // `next` said that a permit is there; if it were not, a look at `next` again would be the
+        // right thing to do.
+        let (key, inner) = state
+            .buckets
+            .get_mut(&bucket)
+            .and_then(|permits| permits.grant(now))
+            .ok_or(Some(next))?;
         state.waiting.remove(&key);
         Ok((key, self.permit(bucket, inner)))
     }
@@ -149,22 +164,28 @@ impl<K> Shared<K> {
 }
 
 impl<K: Key> State<K> {
-    /// Makes sure that the bucket has a schedule. A new one pushes out those that are idle, so that there are no more than are in
-    /// use: the accounts of temporary keys come and go.
+    /// Makes sure that the bucket has a schedule. A new one pushes out those that are idle, so that
+    /// there are no more than are in use: the accounts of temporary keys come and go.
     fn known(&mut self, bucket: &Bucket, shared: &Shared<K>, now: Instant) -> Arc<Bucket> {
         if let Some((known, _)) = self.buckets.get_key_value(bucket) {
             return Arc::clone(known);
         }
         self.buckets.retain(|_, permits| !permits.is_idle(now));
         let bucket = Arc::new(bucket.clone());
-        // Nothing was called in a bucket that is not known, but in the last second of the process before this.
-        self.buckets.insert(Arc::clone(&bucket), Permits::new(shared.per_second, shared.started).with_burst(shared.burst));
+        // Nothing was called in a bucket that is not known, but in the last second of the process
+        // before this.
+        self.buckets.insert(
+            Arc::clone(&bucket),
+            Permits::new(shared.per_second, shared.started).with_burst(shared.burst),
+        );
         bucket
     }
 
     fn cancel(&mut self, key: &K) -> bool {
         let bucket = self.waiting.remove(key);
-        bucket.and_then(|bucket| self.buckets.get_mut(&bucket)).is_some_and(|permits| permits.cancel(key))
+        bucket
+            .and_then(|bucket| self.buckets.get_mut(&bucket))
+            .is_some_and(|permits| permits.cancel(key))
     }
 }
 
@@ -175,17 +196,19 @@ impl<K: Key> Permit<K> {
         &self.bucket
     }
 
-    /// Says that the call is being made, and when the permit comes back once this is dropped; the last word counts.
+    /// Says that the call is being made, and when the permit comes back once this is dropped; the
+    /// last word counts.
     ///
-    /// Say it *before* the call, with a [`WINDOW`](super::WINDOW) after its deadline, so that a call that is broken off costs what
-    /// it may have cost; and again after the answer, with a window after that.
+    /// Say it *before* the call, with a [`WINDOW`](super::WINDOW) after its deadline, so that a
+    /// call that is broken off costs what it may have cost; and again after the answer, with a
+    /// window after that.
     pub fn spent_until(&mut self, comes_back_at: Instant) {
         self.comes_back_at = Some(comes_back_at);
     }
 
-    /// Says that the service refused the call for its rate: others draw on the same quota. Ours is halved, to no less than one a
-    /// second, and recovers by one each second. Answers what it is from now on; `None` if other calls of the same burst had said
-    /// so already.
+    /// Says that the service refused the call for its rate: others draw on the same quota. Ours is
+    /// halved, to no less than one a second, and recovers by one each second. Answers what it is
+    /// from now on; `None` if other calls of the same burst had said so already.
     ///
     /// The call arrived all the same: this does not replace [`spent_until`](Self::spent_until).
     pub fn throttled(&mut self) -> Option<NonZeroU32> {
@@ -197,7 +220,9 @@ impl<K: Key> Permit<K> {
 impl<K: Key> Drop for Permit<K> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        if let (Some(inner), Some(permits)) = (self.inner.take(), state.buckets.get_mut(&self.bucket)) {
+        if let (Some(inner), Some(permits)) =
+            (self.inner.take(), state.buckets.get_mut(&self.bucket))
+        {
             match self.comes_back_at {
                 Some(at) => permits.spent(inner, at),
                 None => permits.unspent(inner),
@@ -216,13 +241,19 @@ impl<K> Clone for Limiter<K> {
 
 impl<K: Key> fmt::Debug for Limiter<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limiter").field("per_second", &self.shared.per_second).field("waiting", &self.waiting()).finish_non_exhaustive()
+        f.debug_struct("Limiter")
+            .field("per_second", &self.shared.per_second)
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
     }
 }
 
 impl<K: Key> fmt::Debug for Permit<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("bucket", &self.bucket).field("comes_back_at", &self.comes_back_at).finish_non_exhaustive()
+        f.debug_struct("Permit")
+            .field("bucket", &self.bucket)
+            .field("comes_back_at", &self.comes_back_at)
+            .finish_non_exhaustive()
     }
 }
 
@@ -356,7 +387,8 @@ mod tests {
             drop(limiter.try_take(&bucket(account)));
         }
 
-        let known: Vec<_> = limiter.shared.lock().buckets.keys().map(|bucket| bucket.account.clone()).collect();
+        let known: Vec<_> =
+            limiter.shared.lock().buckets.keys().map(|bucket| bucket.account.clone()).collect();
 
         assert_eq!(known, ["d", "held"]);
     }

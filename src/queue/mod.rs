@@ -5,8 +5,9 @@
 //!  (tasks wait here)           └▶ Fair: whose call is it? priority, then namespace in turn, then first come
 //! ```
 //!
-//! [`Permits`] is the schedule of one quota, pure; [`Limiter`] holds one for each quota that the service counts and lets tasks
-//! wait for the next grant. Objects wait as keys: nobody holds a worker or an object while waiting.
+//! [`Permits`] is the schedule of one quota, pure; [`Limiter`] holds one for each quota that the
+//! service counts and lets tasks wait for the next grant. Objects wait as keys: nobody holds a
+//! worker or an object while waiting.
 
 mod fair;
 #[cfg(test)]

@@ -1,12 +1,15 @@
-//! The permits of one quota and who waits for them: a schedule as a plain struct, with the time as an argument.
+//! The permits of one quota and who waits for them: a schedule as a plain struct, with the time as
+//! an argument.
 //!
-//! The service counts arrivals in any one second, and we only know that a call arrived between its permit and its answer. So a
-//! permit comes back one second after the answer: two calls of one permit arrive at least a second apart, and no window of a
-//! second sees more of them than there are permits, whatever the scheduler does (design, section 4).
+//! The service counts arrivals in any one second, and we only know that a call arrived between its
+//! permit and its answer. So a permit comes back one second after the answer: two calls of one
+//! permit arrive at least a second apart, and no window of a second sees more of them than there
+//! are permits, whatever the scheduler does (design, section 4).
 //!
-//! While the quota is halved, permits beyond it are withheld: a grant is made only if fewer than the present quota are held or on
-//! their way back. Whatever arrived in the same second as the call of this grant is among those, so that no second sees more calls
-//! than the quota was at the last grant among them.
+//! While the quota is halved, permits beyond it are withheld: a grant is made only if fewer than
+//! the present quota are held or on their way back. Whatever arrived in the same second as the call
+//! of this grant is among those, so that no second sees more calls than the quota was at the last
+//! grant among them.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -18,8 +21,8 @@ use super::quota::Quota;
 /// The service's own window (reference, section 3).
 pub const WINDOW: Duration = Duration::from_secs(1);
 
-/// How late a grant may be without delaying the next one. Timers are late by a millisecond or two; if each delayed all that
-/// follow, 20 a second would become 19.
+/// How late a grant may be without delaying the next one. Timers are late by a millisecond or two;
+/// if each delayed all that follow, 20 a second would become 19.
 const TIMER_SLACK: Duration = Duration::from_millis(10);
 
 /// The right to make one call. Give it back with [`Permits::spent`] or [`Permits::unspent`].
@@ -46,8 +49,8 @@ pub struct Permits<K> {
 }
 
 impl<K: Key> Permits<K> {
-    /// A quota of `per_second` calls, of a process that began at `started`. Every permit counts as spent just then: nobody knows
-    /// what the process before it did in its last second.
+    /// A quota of `per_second` calls, of a process that began at `started`. Every permit counts as
+    /// spent just then: nobody knows what the process before it did in its last second.
     #[must_use]
     pub fn new(per_second: NonZeroU32, started: Instant) -> Self {
         let capacity = count(per_second.get());
@@ -61,7 +64,8 @@ impl<K: Key> Permits<K> {
         }
     }
 
-    /// Likewise, with so many permits at once after a pause. No second sees more calls because of that; an urgent one behind a burst waits longer.
+    /// Likewise, with so many permits at once after a pause. No second sees more calls because of
+    /// that; an urgent one behind a burst waits longer.
     #[must_use]
     pub fn with_burst(self, burst: NonZeroU32) -> Self {
         Self { burst, ..self }
@@ -72,8 +76,8 @@ impl<K: Key> Permits<K> {
         if self.waiting.is_empty() { self.take(now) } else { None }
     }
 
-    /// Puts `key` at the end of its group's line. One that waits already moves there if it comes with a higher priority, and
-    /// keeps its place if not; then the answer is false.
+    /// Puts `key` at the end of its group's line. One that waits already moves there if it comes
+    /// with a higher priority, and keeps its place if not; then the answer is false.
     pub fn enqueue(&mut self, key: K, priority: Priority) -> bool {
         self.waiting.enqueue(key, priority)
     }
@@ -92,8 +96,8 @@ impl<K: Key> Permits<K> {
         Some((self.waiting.pop()?, permit))
     }
 
-    /// When [`grant`](Self::grant) can answer next: `now` at the earliest. `None` if nobody waits, or if nothing can be said
-    /// before a permit is given back.
+    /// When [`grant`](Self::grant) can answer next: `now` at the earliest. `None` if nobody waits,
+    /// or if nothing can be said before a permit is given back.
     #[must_use]
     pub fn next(&self, now: Instant) -> Option<Instant> {
         if self.waiting.is_empty() {
@@ -101,18 +105,21 @@ impl<K: Key> Permits<K> {
         }
         // The quota recovers meanwhile, and then needs fewer permits to be back.
         let quotas = self.quota.at(now).get()..=self.quota.setting().get();
-        let grantable = quotas.filter_map(|quota| Some(self.quota.reached_at(quota, now).max(*self.last_needed(quota)?)));
+        let grantable = quotas.filter_map(|quota| {
+            Some(self.quota.reached_at(quota, now).max(*self.last_needed(quota)?))
+        });
         Some(grantable.min()?.max(self.spaced_until))
     }
 
-    /// The service refused the call of `permit` for its rate: the quota is halved, unless calls of the same burst have said so
-    /// already, and recovers by one a second. Answers what it is from now on if this was news.
+    /// The service refused the call of `permit` for its rate: the quota is halved, unless calls of
+    /// the same burst have said so already, and recovers by one a second. Answers what it is from
+    /// now on if this was news.
     pub fn throttled(&mut self, permit: &Permit, now: Instant) -> Option<NonZeroU32> {
         self.quota.throttled(permit.granted_at, now).then(|| self.quota.at(now))
     }
 
-    /// Gives back a permit whose call was made. Let `comes_back_at` be a [`WINDOW`] after the answer, or after the deadline of a
-    /// call that nobody answered.
+    /// Gives back a permit whose call was made. Let `comes_back_at` be a [`WINDOW`] after the
+    /// answer, or after the deadline of a call that nobody answered.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is given back once")]
     pub fn spent(&mut self, permit: Permit, comes_back_at: Instant) {
         self.back(comes_back_at.max(permit.granted_at));
@@ -128,7 +135,8 @@ impl<K: Key> Permits<K> {
         self.back(permit.granted_at);
     }
 
-    /// How many calls a second there are permits for at `now`: the setting, or less since the service has refused one.
+    /// How many calls a second there are permits for at `now`: the setting, or less since the
+    /// service has refused one.
     #[must_use]
     pub fn quota(&self, now: Instant) -> NonZeroU32 {
         self.quota.at(now)
@@ -140,7 +148,8 @@ impl<K: Key> Permits<K> {
         self.waiting.len()
     }
 
-    /// True if nobody waits, every permit is back and none is withheld: forgetting such a quota and making it anew changes nothing.
+    /// True if nobody waits, every permit is back and none is withheld: forgetting such a quota and
+    /// making it anew changes nothing.
     #[must_use]
     pub fn is_idle(&self, now: Instant) -> bool {
         self.waiting.is_empty()
@@ -164,13 +173,17 @@ impl<K: Key> Permits<K> {
         Some(Permit { granted_at: now, spaced_before, spaced_after: self.spaced_until })
     }
 
-    /// When so many permits are back that fewer than `quota` are not: the first of those that are not withheld.
+    /// When so many permits are back that fewer than `quota` are not: the first of those that are
+    /// not withheld.
     fn last_needed(&self, quota: u32) -> Option<&Instant> {
         self.back_at.get(self.capacity.saturating_sub(count(quota)))
     }
 
     fn back(&mut self, at: Instant) {
-        debug_assert!(self.back_at.len() < self.capacity, "a permit of another quota was given back");
+        debug_assert!(
+            self.back_at.len() < self.capacity,
+            "a permit of another quota was given back"
+        );
         let place = self.back_at.partition_point(|other| *other <= at);
         self.back_at.insert(place, at);
     }
@@ -299,7 +312,11 @@ mod tests {
         let mut permits = Permits::new(per_second(1), started);
         let permit = permits.try_take(started + ms(1_000)).unwrap();
         permits.enqueue("next", Attach);
-        assert_eq!(permits.next(started + ms(1_000)), None, "nothing is known before the call is answered");
+        assert_eq!(
+            permits.next(started + ms(1_000)),
+            None,
+            "nothing is known before the call is answered"
+        );
 
         permits.spent(permit, started + ms(2_300));
 

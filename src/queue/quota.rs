@@ -1,14 +1,17 @@
-//! How much of a quota is ours just now: less after the service has refused a call, since others draw on the same quota. Pure.
+//! How much of a quota is ours just now: less after the service has refused a call, since others
+//! draw on the same quota. Pure.
 
 use std::num::NonZeroU32;
 use std::time::Instant;
 
 use super::permits::WINDOW;
 
-/// The calls a second that may be made: halved when the service refuses one for its rate, one more after each second since then.
+/// The calls a second that may be made: halved when the service refuses one for its rate, one more
+/// after each second since then.
 ///
-/// Time alone brings it back, not answers: so a quota that nobody uses any more is whole after a while and can be forgotten, and
-/// one that is used finds out by its next refused call if it recovered too much.
+/// Time alone brings it back, not answers: so a quota that nobody uses any more is whole after a
+/// while and can be forgotten, and one that is used finds out by its next refused call if it
+/// recovered too much.
 #[derive(Debug)]
 pub(super) struct Quota {
     setting: NonZeroU32,
@@ -38,21 +41,25 @@ impl Quota {
         to.saturating_add(u32::try_from(recovered).unwrap_or(u32::MAX)).min(self.setting)
     }
 
-    /// From when on it is at least `count`, if no other call is refused; `now` if it is already. `count` is within the setting.
+    /// From when on it is at least `count`, if no other call is refused; `now` if it is already.
+    /// `count` is within the setting.
     pub(super) fn reached_at(&self, count: u32, now: Instant) -> Instant {
         let Some(Halved { at, to }) = self.halved else { return now };
         now.max(at + WINDOW * count.saturating_sub(to.get()))
     }
 
-    /// The service refused, for its rate, a call that was permitted at `granted_at`. False if that is no news.
+    /// The service refused, for its rate, a call that was permitted at `granted_at`. False if that
+    /// is no news.
     ///
-    /// It is none if the call was permitted before the last halving, or in the same window as calls before it: then it says again
-    /// what was heard already. So a burst of refusals costs one halving, however long they are under way.
+    /// It is none if the call was permitted before the last halving, or in the same window as calls
+    /// before it: then it says again what was heard already. So a burst of refusals costs one
+    /// halving, however long they are under way.
     pub(super) fn throttled(&mut self, granted_at: Instant, now: Instant) -> bool {
         if self.halved.as_ref().is_some_and(|halved| granted_at < halved.at + WINDOW) {
             return false;
         }
-        // One a second is the least: with none, nothing would ever find out that the service answers again.
+        // One a second is the least: with none, nothing would ever find out that the service
+        // answers again.
         let to = NonZeroU32::new(self.at(now).get() / 2).unwrap_or(NonZeroU32::MIN);
         self.halved = Some(Halved { at: now, to });
         true
@@ -79,7 +86,10 @@ mod tests {
         assert!(quota.throttled(now, now + ms(20)));
 
         let after = |elapsed| quota.at(now + ms(20) + elapsed).get();
-        assert_eq!([after(ms(0)), after(ms(999)), after(ms(1_000)), after(ms(9_999)), after(ms(99_000))], [10, 10, 11, 19, 20]);
+        assert_eq!(
+            [after(ms(0)), after(ms(999)), after(ms(1_000)), after(ms(9_999)), after(ms(99_000))],
+            [10, 10, 11, 19, 20]
+        );
     }
 
     #[test]
@@ -89,7 +99,10 @@ mod tests {
 
         assert!(!quota.throttled(now, now + ms(21)));
         assert!(!quota.throttled(now + ms(10), now + ms(5_000)), "permitted before the halving");
-        assert!(!quota.throttled(now + ms(1_019), now + ms(5_000)), "in one window with those before it");
+        assert!(
+            !quota.throttled(now + ms(1_019), now + ms(5_000)),
+            "in one window with those before it"
+        );
         assert!(quota.throttled(now + ms(1_020), now + ms(5_000)));
 
         assert_eq!(quota.at(now + ms(5_000)).get(), 7, "half of the 14 that it had come back to");

@@ -18,13 +18,20 @@ struct Told {
 }
 
 /// Serves until `stopping` is cancelled.
-pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness, stopping: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Metrics,
+    readiness: Readiness,
+    stopping: CancellationToken,
+) -> std::io::Result<()> {
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .with_state(Told { metrics, readiness });
-    axum::serve(listener, router).with_graceful_shutdown(async move { stopping.cancelled().await }).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(async move { stopping.cancelled().await })
+        .await
 }
 
 async fn ready(State(told): State<Told>) -> impl IntoResponse {
@@ -35,5 +42,8 @@ async fn ready(State(told): State<Told>) -> impl IntoResponse {
 }
 
 async fn metrics_text(State(told): State<Told>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], told.metrics.text())
+    (
+        [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")],
+        told.metrics.text(),
+    )
 }

@@ -1,4 +1,5 @@
-//! Counters and gauges, in a registry of their own. Labels are closed sets: never an id, a name or a text.
+//! Counters and gauges, in a registry of their own. Labels are closed sets: never an id, a name or
+//! a text.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -50,14 +51,21 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("streamsession");
-        let (calls, instances) = (Family::<Call, Counter>::default(), Family::<Call, Counter>::default());
-        let (rounds, writes) = (Family::<Ended, Counter>::default(), Family::<Ended, Counter>::default());
+        let (calls, instances) =
+            (Family::<Call, Counter>::default(), Family::<Call, Counter>::default());
+        let (rounds, writes) =
+            (Family::<Ended, Counter>::default(), Family::<Ended, Counter>::default());
         let let_go = Family::<Ended, Counter>::default();
         let (ledgers_rebuilt, invariants_violated) = (Counter::default(), Counter::default());
         let (watch_events, watch_errors) = (Counter::default(), Counter::default());
-        let (sessions, waiting, clock_ahead) = (Gauge::default(), Gauge::default(), Gauge::default());
+        let (sessions, waiting, clock_ahead) =
+            (Gauge::default(), Gauge::default(), Gauge::default());
         registry.register("gs_calls", "Calls of the service, by what came of them", calls.clone());
-        registry.register("gs_instances", "Instances named in calls, by what came of them", instances.clone());
+        registry.register(
+            "gs_instances",
+            "Instances named in calls, by what came of them",
+            instances.clone(),
+        );
         registry.register("rounds", "Rounds of reconciliation, by how they ended", rounds.clone());
         registry.register("object_writes", "Writes to StreamSessions, by result", writes.clone());
         registry.register(
@@ -65,7 +73,11 @@ impl Default for Metrics {
             "Instances that left a record though the service never said that they are out",
             let_go.clone(),
         );
-        registry.register("ledgers_rebuilt", "Records that were lost, copied or restored, and made anew", ledgers_rebuilt.clone());
+        registry.register(
+            "ledgers_rebuilt",
+            "Records that were lost, copied or restored, and made anew",
+            ledgers_rebuilt.clone(),
+        );
         registry.register(
             "invariants_violated",
             "Objects on which the work has stopped; always an error in the operator",
@@ -74,7 +86,11 @@ impl Default for Metrics {
         registry.register("watch_events", "Events of the watch", watch_events.clone());
         registry.register("watch_errors", "Interruptions of the watch", watch_errors.clone());
         registry.register("objects", "StreamSessions known", sessions.clone());
-        registry.register("permit_waiting", "StreamSessions that wait for a permit to call", waiting.clone());
+        registry.register(
+            "permit_waiting",
+            "StreamSessions that wait for a permit to call",
+            waiting.clone(),
+        );
         registry.register(
             "node_clock_ahead_seconds",
             "Seconds by which the node's clock was ahead of the service's at the last answer; negative: behind",
@@ -119,8 +135,12 @@ impl Metrics {
         self.calls.get_or_create(&Call { operation, outcome }).inc();
         if let Verdict::Processed { succeeded, refused } = &answer.verdict {
             let unclear = journal.instances.len().saturating_sub(succeeded.len() + refused.len());
-            for (outcome, count) in [("succeeded", succeeded.len()), ("refused", refused.len()), ("unclear", unclear)] {
-                self.instances.get_or_create(&Call { operation, outcome }).inc_by(count.try_into().unwrap_or(u64::MAX));
+            for (outcome, count) in
+                [("succeeded", succeeded.len()), ("refused", refused.len()), ("unclear", unclear)]
+            {
+                self.instances
+                    .get_or_create(&Call { operation, outcome })
+                    .inc_by(count.try_into().unwrap_or(u64::MAX));
             }
         }
     }
@@ -157,7 +177,9 @@ impl Metrics {
             Notice::Doubtful(_) => "dropped",
             Notice::Orphaned(_) => "orphaned",
         };
-        self.let_go.get_or_create(&Ended { outcome }).inc_by(notice.instances().len().try_into().unwrap_or(u64::MAX));
+        self.let_go
+            .get_or_create(&Ended { outcome })
+            .inc_by(notice.instances().len().try_into().unwrap_or(u64::MAX));
     }
 
     /// All of it as OpenMetrics text.

@@ -1,4 +1,5 @@
-//! The real client against all that the simulator, or the way to it, can answer: the verdict of each. And services whose clock is off.
+//! The real client against all that the simulator, or the way to it, can answer: the verdict of
+//! each. And services whose clock is off.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -47,7 +48,9 @@ async fn attach(simulator: &Simulator, settings: Settings) -> Answer {
 }
 
 async fn simulator(faults: Faults) -> Simulator {
-    Simulator::start(gs_simulator::Options { faults, ..gs_simulator::Options::default() }).await.expect("a simulator")
+    Simulator::start(gs_simulator::Options { faults, ..gs_simulator::Options::default() })
+        .await
+        .expect("a simulator")
 }
 
 /// What the answer says of each id, which must be the same of both, and its code.
@@ -84,16 +87,33 @@ const GARBLED: [(Garbling, Outcome, &str); 12] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_garbled_answer_to_a_call_that_was_applied_has_its_verdict_and_is_asked_once() {
     for (kind, outcome, code) in GARBLED {
-        let simulator = simulator(Faults { garbled_answers: vec![AnswerFault { kind, times: 1 }], ..Faults::default() }).await;
+        let simulator = simulator(Faults {
+            garbled_answers: vec![AnswerFault { kind, times: 1 }],
+            ..Faults::default()
+        })
+        .await;
 
         let answer = attach(&simulator, settings(PATIENT)).await;
 
         assert_eq!(said(&answer), (outcome, code), "{kind:?}: {answer:?}");
-        // The service's own answers have an id to ask about, and no others do; a person needs a message then.
-        assert_eq!(answer.request_id.is_empty(), outcome == Outcome::Unanswered, "{kind:?}: {answer:?}");
-        assert_eq!(answer.message.is_empty(), outcome != Outcome::Unanswered, "{kind:?}: {answer:?}");
+        // The service's own answers have an id to ask about, and no others do; a person needs a
+        // message then.
+        assert_eq!(
+            answer.request_id.is_empty(),
+            outcome == Outcome::Unanswered,
+            "{kind:?}: {answer:?}"
+        );
+        assert_eq!(
+            answer.message.is_empty(),
+            outcome != Outcome::Unanswered,
+            "{kind:?}: {answer:?}"
+        );
         assert!(answer.message.chars().count() <= 512, "{kind:?}: {answer:?}");
-        assert_eq!((fates(&simulator), simulator.members(SESSION)), (vec![Fate::AppliedGarbled], both()), "{kind:?}");
+        assert_eq!(
+            (fates(&simulator), simulator.members(SESSION)),
+            (vec![Fate::AppliedGarbled], both()),
+            "{kind:?}"
+        );
     }
 }
 
@@ -109,16 +129,27 @@ async fn an_id_that_nobody_asked_for_is_not_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_answers_in_the_services_place_is_judged_likewise_since_nobody_knows_what_it_passed_on() {
+async fn a_gateway_that_answers_in_the_services_place_is_judged_likewise_since_nobody_knows_what_it_passed_on()
+ {
     // What only the service itself can have said is left out.
     let pages = GARBLED.into_iter().filter(|(_, outcome, _)| *outcome == Outcome::Unanswered);
-    for (kind, outcome, code) in pages.chain([(Garbling::Html429, Outcome::NothingDone, "HTTP 429")]) {
-        let simulator = simulator(Faults { gateways: vec![AnswerFault { kind, times: 1 }], ..Faults::default() }).await;
+    for (kind, outcome, code) in
+        pages.chain([(Garbling::Html429, Outcome::NothingDone, "HTTP 429")])
+    {
+        let simulator = simulator(Faults {
+            gateways: vec![AnswerFault { kind, times: 1 }],
+            ..Faults::default()
+        })
+        .await;
 
         let answer = attach(&simulator, settings(PATIENT)).await;
 
         assert_eq!(said(&answer), (outcome, code), "{kind:?}: {answer:?}");
-        assert_eq!((fates(&simulator), simulator.members(SESSION)), (vec![Fate::Gateway], BTreeSet::new()), "{kind:?}");
+        assert_eq!(
+            (fates(&simulator), simulator.members(SESSION)),
+            (vec![Fate::Gateway], BTreeSet::new()),
+            "{kind:?}"
+        );
         let throttled = answer.verdict == Verdict::NothingDone(NothingDone::Throttled);
         assert_eq!(throttled, kind == Garbling::Html429, "{answer:?}");
     }
@@ -129,10 +160,25 @@ async fn each_way_to_lose_an_answer_is_unanswered_in_time_and_sent_once() {
     let slow = Faults { slow_answers: 1, drip_bytes: 1, drip_pause_ms: 50, ..Faults::default() };
     let late = Faults { late_arrivals: 1, late_arrival_ms: 20, ..Faults::default() };
     for (what, faults, code, fate) in [
-        ("dropped before it is applied", Faults { drop_requests: 1, ..Faults::default() }, "ConnectionLost", Fate::Dropped),
-        ("dropped after it was applied", Faults { drop_answers: 1, ..Faults::default() }, "ConnectionLost", Fate::AppliedUnanswered),
+        (
+            "dropped before it is applied",
+            Faults { drop_requests: 1, ..Faults::default() },
+            "ConnectionLost",
+            Fate::Dropped,
+        ),
+        (
+            "dropped after it was applied",
+            Faults { drop_answers: 1, ..Faults::default() },
+            "ConnectionLost",
+            Fate::AppliedUnanswered,
+        ),
         ("on a detour", late, "ConnectionLost", Fate::Held),
-        ("answered after the deadline", Faults { delay_ms: 5000, ..Faults::default() }, "DeadlineExceeded", Fate::Applied),
+        (
+            "answered after the deadline",
+            Faults { delay_ms: 5000, ..Faults::default() },
+            "DeadlineExceeded",
+            Fate::Applied,
+        ),
         ("answered byte by byte beyond the deadline", slow, "DeadlineExceeded", Fate::Applied),
     ] {
         let simulator = simulator(faults).await;
@@ -142,7 +188,11 @@ async fn each_way_to_lose_an_answer_is_unanswered_in_time_and_sent_once() {
 
         assert_eq!(said(&answer), (Outcome::Unanswered, code), "{what}: {answer:?}");
         assert!(answer.message.contains(&simulator.address().to_string()), "{what}: {answer:?}");
-        assert!(start.elapsed() < IMPATIENT + Duration::from_secs(3), "{what}: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < IMPATIENT + Duration::from_secs(3),
+            "{what}: {:?}",
+            start.elapsed()
+        );
         let mut fates = fates(&simulator);
         fates.retain(|fate| *fate != Fate::LateApplied);
         assert_eq!(fates, [fate], "{what}");
@@ -151,7 +201,13 @@ async fn each_way_to_lose_an_answer_is_unanswered_in_time_and_sent_once() {
 
 #[tokio::test]
 async fn a_slow_answer_within_the_deadline_is_read_to_its_end() {
-    let simulator = simulator(Faults { slow_answers: 1, drip_bytes: 16, drip_pause_ms: 20, ..Faults::default() }).await;
+    let simulator = simulator(Faults {
+        slow_answers: 1,
+        drip_bytes: 16,
+        drip_pause_ms: 20,
+        ..Faults::default()
+    })
+    .await;
 
     let answer = attach(&simulator, settings(PATIENT)).await;
 
@@ -172,7 +228,12 @@ async fn a_closed_port_is_a_call_that_was_not_sent() {
 }
 
 async fn over_tls() -> Simulator {
-    Simulator::start(gs_simulator::Options { tls: Some(Tls::SelfMade), ..gs_simulator::Options::default() }).await.expect("a simulator")
+    Simulator::start(gs_simulator::Options {
+        tls: Some(Tls::SelfMade),
+        ..gs_simulator::Options::default()
+    })
+    .await
+    .expect("a simulator")
 }
 
 /// A file that goes with it.
@@ -180,7 +241,11 @@ struct File(PathBuf);
 
 impl File {
     fn of(simulator: &Simulator, text: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("streamsession-answers-{}-{}.pem", std::process::id(), simulator.address().port()));
+        let path = std::env::temp_dir().join(format!(
+            "streamsession-answers-{}-{}.pem",
+            std::process::id(),
+            simulator.address().port()
+        ));
         std::fs::write(&path, text).expect("a file");
         Self(path)
     }
@@ -205,10 +270,16 @@ async fn a_certificate_of_an_unknown_ca_is_a_call_that_was_not_sent() {
     let (simulator, other) = (over_tls().await, over_tls().await);
     let other_ca = File::ca(&other);
 
-    for (what, settings) in [("no CA file", settings(PATIENT)), ("another's CA", other_ca.settings())] {
+    for (what, settings) in
+        [("no CA file", settings(PATIENT)), ("another's CA", other_ca.settings())]
+    {
         let answer = attach(&simulator, settings).await;
 
-        assert_eq!(answer.verdict, Verdict::NothingDone(NothingDone::NotSent), "{what}: {answer:?}");
+        assert_eq!(
+            answer.verdict,
+            Verdict::NothingDone(NothingDone::NotSent),
+            "{what}: {answer:?}"
+        );
         assert_eq!(answer.code, "ConnectFailed", "{what}: {answer:?}");
         assert!(answer.message.to_lowercase().contains("certificate"), "{what}: {answer:?}");
     }
@@ -232,8 +303,13 @@ async fn a_ca_file_without_a_certificate_is_named() {
     let empty = File::of(&simulator, "no certificate\n");
 
     for file in [empty.0.clone(), "/nonexistent/ca.pem".into()] {
-        let error = Client::new(Settings { ca_file: Some(file.clone()), ..Settings::default() }).expect_err("no CA").to_string();
-        assert!(error.contains(&file.display().to_string()) && error.contains("--gs-ca-file"), "{error}");
+        let error = Client::new(Settings { ca_file: Some(file.clone()), ..Settings::default() })
+            .expect_err("no CA")
+            .to_string();
+        assert!(
+            error.contains(&file.display().to_string()) && error.contains("--gs-ca-file"),
+            "{error}"
+        );
     }
 }
 
@@ -254,21 +330,38 @@ async fn the_operator_keeps_a_session_over_tls_with_a_ca_file() {
     lab.until_ready("lobby", &["a"]).await;
 }
 
-/// Waits until the operator's metric says that the node's clock is so many seconds ahead, or a little less: the service's `Date` is cut.
+/// Waits until the operator's metric says that the node's clock is so many seconds ahead, or a
+/// little less: the service's `Date` is cut.
 async fn until_ahead(lab: &Lab, seconds: i64) {
     eventually(&format!("the node is {seconds} s ahead"), async || {
-        let text = reqwest::get(format!("http://{}/metrics", lab.admin())).await.expect("an answer").text().await.expect("a text");
-        let ahead = text.lines().find_map(|line| line.strip_prefix("streamsession_node_clock_ahead_seconds "));
+        let text = reqwest::get(format!("http://{}/metrics", lab.admin()))
+            .await
+            .expect("an answer")
+            .text()
+            .await
+            .expect("a text");
+        let ahead = text
+            .lines()
+            .find_map(|line| line.strip_prefix("streamsession_node_clock_ahead_seconds "));
         let ahead = ahead.and_then(|ahead| ahead.parse::<i64>().ok());
-        if ahead.is_some_and(|ahead| (ahead - seconds).abs() <= 3) { Ok(()) } else { Err(format!("{ahead:?}")) }
+        if ahead.is_some_and(|ahead| (ahead - seconds).abs() <= 3) {
+            Ok(())
+        } else {
+            Err(format!("{ahead:?}"))
+        }
     })
     .await;
 }
 
-/// A session is kept by a service whose clock is so far ahead of this machine's, and what is in doubt is judged by the service's clock.
+/// A session is kept by a service whose clock is so far ahead of this machine's, and what is in
+/// doubt is judged by the service's clock.
 async fn works_with_a_clock_that_is_ahead(seconds: i64) {
     let validity = Duration::from_secs(4);
-    let options = gs_simulator::Options { clock_offset_seconds: seconds, signature_validity: validity, ..gs_simulator::Options::default() };
+    let options = gs_simulator::Options {
+        clock_offset_seconds: seconds,
+        signature_validity: validity,
+        ..gs_simulator::Options::default()
+    };
     let mut lab = Lab::with(options).await;
     lab.start_operator().await;
     lab.create("lobby", &["a", "b"], json!({})).await;
@@ -277,9 +370,21 @@ async fn works_with_a_clock_that_is_ahead(seconds: i64) {
 
     lab.simulator.set_faults(Faults { drop_answers: 1, ..Faults::default() });
     lab.edit_ids("lobby", &["a"]).await;
-    let doubt = |unsettled: &UnsettledInstance| unsettled.detach_may_arrive_until.clone().map(|until| until.0);
-    let in_doubt = lab.until_status("lobby", "b is in doubt", |status| status.unsettled_instances.iter().any(|b| doubt(b).is_some())).await;
-    let until = in_doubt.status.expect("a status").unsettled_instances.iter().find_map(doubt).expect("a deadline");
+    let doubt = |unsettled: &UnsettledInstance| {
+        unsettled.detach_may_arrive_until.clone().map(|until| until.0)
+    };
+    let in_doubt = lab
+        .until_status("lobby", "b is in doubt", |status| {
+            status.unsettled_instances.iter().any(|b| doubt(b).is_some())
+        })
+        .await;
+    let until = in_doubt
+        .status
+        .expect("a status")
+        .unsettled_instances
+        .iter()
+        .find_map(doubt)
+        .expect("a deadline");
     let left = until.duration_since(lab.simulator.now()).as_secs();
     lab.edit_ids("lobby", &["a", "b"]).await;
 
@@ -287,7 +392,8 @@ async fn works_with_a_clock_that_is_ahead(seconds: i64) {
     assert!((1..=4 + 5 + 1).contains(&left), "{left} s");
     lab.until_ready("lobby", &["a", "b"]).await;
     assert!(lab.simulator.now() >= until);
-    let refused: Vec<_> = lab.calls().into_iter().filter(|call| matches!(call.outcome, Fate::Refused(_))).collect();
+    let refused: Vec<_> =
+        lab.calls().into_iter().filter(|call| matches!(call.outcome, Fate::Refused(_))).collect();
     assert!(refused.is_empty(), "{refused:?}");
 }
 
@@ -313,6 +419,10 @@ async fn a_service_whose_clock_is_set_meanwhile_is_followed_after_one_refusal() 
 
         lab.until_ready("lobby", &["a", "b"]).await;
         let outcomes: Vec<_> = lab.calls().into_iter().map(|call| call.outcome).collect();
-        assert_eq!(outcomes, [Fate::Applied, Fate::Refused("AuthFailure.SignatureExpire".into()), Fate::Applied], "{seconds} s");
+        assert_eq!(
+            outcomes,
+            [Fate::Applied, Fate::Refused("AuthFailure.SignatureExpire".into()), Fate::Applied],
+            "{seconds} s"
+        );
     }
 }

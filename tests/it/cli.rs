@@ -1,4 +1,5 @@
-//! The real binary as people start it: its help, what it refuses and why, what it says while something is missing, and what it never says.
+//! The real binary as people start it: its help, what it refuses and why, what it says while
+//! something is missing, and what it never says.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -17,7 +18,8 @@ use streamsession_operator::api::v1alpha1::crd_yaml;
 
 use crate::harness::{Lab, cluster, eventually, install_crypto, kubectl};
 
-/// The operator's binary with an empty environment: the tester's own settings are no part of a test.
+/// The operator's binary with an empty environment: the tester's own settings are no part of a
+/// test.
 fn operator() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamsession-operator"));
     command.env_clear().stdin(Stdio::null());
@@ -57,7 +59,10 @@ impl Process {
     }
 
     async fn until_log(&self, text: &str) {
-        eventually(&format!("the log says `{text}`"), async || if self.log().contains(text) { Ok(()) } else { Err(self.log()) }).await;
+        eventually(&format!("the log says `{text}`"), async || {
+            if self.log().contains(text) { Ok(()) } else { Err(self.log()) }
+        })
+        .await;
     }
 
     /// Where its admin server listens, as its log says.
@@ -76,8 +81,13 @@ impl Process {
         let url = format!("http://{}/readyz", self.admin().await);
         eventually(&format!("/readyz is {status} and says `{text}`"), async || {
             let answer = reqwest::get(&url).await.map_err(|error| error.to_string())?;
-            let (found, body) = (answer.status().as_u16(), answer.text().await.map_err(|error| error.to_string())?);
-            if found == status && body.contains(text) { Ok(body) } else { Err(format!("{found}: {body}, and the log: {}", self.log())) }
+            let (found, body) =
+                (answer.status().as_u16(), answer.text().await.map_err(|error| error.to_string())?);
+            if found == status && body.contains(text) {
+                Ok(body)
+            } else {
+                Err(format!("{found}: {body}, and the log: {}", self.log()))
+            }
         })
         .await
     }
@@ -139,12 +149,26 @@ fn help_names_each_flag_and_its_environment_variable() {
     let (code, help) = ended(operator().args(["run", "--help"]));
 
     assert_eq!(code, Some(0));
-    let flags: Vec<_> = help.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--"))).collect();
-    for flag in ["--kubeconfig", "--gs-endpoint", "--gs-qps", "--signature-validity", "--region", "--namespace", "--admin-address"] {
+    let flags: Vec<_> = help
+        .lines()
+        .filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--")))
+        .collect();
+    for flag in [
+        "--kubeconfig",
+        "--gs-endpoint",
+        "--gs-qps",
+        "--signature-validity",
+        "--region",
+        "--namespace",
+        "--admin-address",
+    ] {
         assert!(flags.contains(&flag), "no {flag} in {flags:?}");
     }
     for flag in flags.into_iter().filter(|flag| !["--help", "--version"].contains(flag)) {
-        let (_, about) = help.split_once(&format!(" {flag} <")).or_else(|| help.split_once(&format!(" {flag}\n"))).expect(flag);
+        let (_, about) = help
+            .split_once(&format!(" {flag} <"))
+            .or_else(|| help.split_once(&format!(" {flag}\n")))
+            .expect(flag);
         let about = about.split_once("\n\n      --").map_or(about, |(about, _)| about);
         let variable = flag.trim_start_matches("--").replace('-', "_").to_uppercase();
         assert!(
@@ -152,7 +176,15 @@ fn help_names_each_flag_and_its_environment_variable() {
             "{flag}: no {variable} in {about}"
         );
     }
-    assert_says(&help, &["TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_SESSION_TOKEN", "RUST_LOG"]);
+    assert_says(
+        &help,
+        &[
+            "TENCENTCLOUD_SECRET_ID",
+            "TENCENTCLOUD_SECRET_KEY",
+            "TENCENTCLOUD_SESSION_TOKEN",
+            "RUST_LOG",
+        ],
+    );
 }
 
 #[test]
@@ -160,7 +192,10 @@ fn the_crd_is_printed_as_it_is_committed() {
     let output = operator().arg("crd").output().expect("the operator ends");
 
     assert!(output.status.success());
-    assert!(String::from_utf8_lossy(&output.stdout) == crd_yaml().expect("a CRD"), "`crd` prints something else than the CRD");
+    assert!(
+        String::from_utf8_lossy(&output.stdout) == crd_yaml().expect("a CRD"),
+        "`crd` prints something else than the CRD"
+    );
 }
 
 #[test]
@@ -200,7 +235,16 @@ fn a_short_signature_validity_is_refused_for_the_real_service() {
     let (code, text) = ended(run(&file.0).args(["--signature-validity", "5"]));
 
     assert_eq!(code, Some(1));
-    assert_says(&text, &["--signature-validity 5 s", "300 s", "gs.tencentcloudapi.com", "loopback", "leave the flag out"]);
+    assert_says(
+        &text,
+        &[
+            "--signature-validity 5 s",
+            "300 s",
+            "gs.tencentcloudapi.com",
+            "loopback",
+            "leave the flag out",
+        ],
+    );
 }
 
 #[test]
@@ -208,7 +252,15 @@ fn a_plain_endpoint_elsewhere_is_refused_with_the_reason() {
     let (code, text) = ended(operator().args(["run", "--gs-endpoint", "http://example.com"]));
 
     assert_eq!(code, Some(1));
-    assert_says(&text, &["--gs-endpoint", "http://example.com", "plain http:// is for loopback only", "use https://"]);
+    assert_says(
+        &text,
+        &[
+            "--gs-endpoint",
+            "http://example.com",
+            "plain http:// is for loopback only",
+            "use https://",
+        ],
+    );
 }
 
 #[test]
@@ -217,7 +269,9 @@ fn an_occupied_admin_port_is_named() {
     let occupied = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = occupied.local_addr().expect("an address").to_string();
 
-    let (code, text) = ended(operator().arg("run").arg("--kubeconfig").arg(&file.0).args(["--admin-address", &address]));
+    let (code, text) = ended(
+        operator().arg("run").arg("--kubeconfig").arg(&file.0).args(["--admin-address", &address]),
+    );
 
     assert_eq!(code, Some(1));
     assert_says(&text, &["--admin-address", &address, "in use", "choose another, or port 0"]);
@@ -233,14 +287,19 @@ async fn an_api_server_that_is_away_is_named_and_tried_again() {
     let why = operator.until_readyz(503, "can't be reached").await;
     assert_says(&why, &[&server, "refused"]);
     let tries = || operator.log().matches("can't be reached").count();
-    eventually("it tries again", async || if tries() >= 3 { Ok(()) } else { Err(operator.log()) }).await;
+    eventually("it tries again", async || if tries() >= 3 { Ok(()) } else { Err(operator.log()) })
+        .await;
     assert!(operator.child.try_wait().expect("a state").is_none(), "it ended: {}", operator.log());
 }
 
 #[tokio::test]
 async fn a_cluster_without_the_crd_is_told_how_to_get_it_and_taken_when_it_has_it() {
     let binaries = cluster().binaries().clone();
-    let bare = Cluster::start(devcluster::Options { binaries: Some(binaries), ..devcluster::Options::default() }).expect("a cluster");
+    let bare = Cluster::start(devcluster::Options {
+        binaries: Some(binaries),
+        ..devcluster::Options::default()
+    })
+    .expect("a cluster");
     let operator = Process::start(&mut run(bare.kubeconfig()));
 
     let remedy = "streamsession-operator crd | kubectl apply --server-side -f -";
@@ -248,7 +307,12 @@ async fn a_cluster_without_the_crd_is_told_how_to_get_it_and_taken_when_it_has_i
     operator.until_readyz(503, remedy).await;
 
     let crd = File::new("crd.yaml", &crd_yaml().expect("a CRD"));
-    let installed = bare.kubectl().args(["apply", "--server-side", "-f"]).arg(&crd.0).output().expect("kubectl");
+    let installed = bare
+        .kubectl()
+        .args(["apply", "--server-side", "-f"])
+        .arg(&crd.0)
+        .output()
+        .expect("kubectl");
     assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
     operator.until_readyz(200, "ok").await;
 }
@@ -257,7 +321,9 @@ async fn a_cluster_without_the_crd_is_told_how_to_get_it_and_taken_when_it_has_i
 async fn no_secret_is_ever_logged_or_written_not_even_at_level_trace() {
     let (secret_key, token) = ("Zk3vQ9wX7rT1yU5sE8aH", "Pn6bM2cL4dJ0fG8kR5tW");
     let keys = [("AKIDlogged".to_owned(), Key::temporary(secret_key, token))];
-    let lab = Lab::with(gs_simulator::Options { keys: keys.into(), ..gs_simulator::Options::default() }).await;
+    let lab =
+        Lab::with(gs_simulator::Options { keys: keys.into(), ..gs_simulator::Options::default() })
+            .await;
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "temporary", "namespace": lab.namespace},
         "stringData": {"secretId": "AKIDlogged", "secretKey": secret_key, "token": token},
@@ -265,7 +331,9 @@ async fn no_secret_is_ever_logged_or_written_not_even_at_level_trace() {
     kubectl(&["create", "-f", "-"], &secret.to_string());
 
     let mut command = run(cluster().kubeconfig());
-    command.args(["--gs-endpoint", &lab.simulator.url(), "--namespace", &lab.namespace]).env("RUST_LOG", "trace");
+    command
+        .args(["--gs-endpoint", &lab.simulator.url(), "--namespace", &lab.namespace])
+        .env("RUST_LOG", "trace");
     let operator = Process::start(&mut command);
     lab.create("lobby", &["a"], json!({"credentialsRef": {"name": "temporary"}})).await;
     let object = lab.until_ready("lobby", &["a"]).await;
@@ -274,9 +342,18 @@ async fn no_secret_is_ever_logged_or_written_not_even_at_level_trace() {
     assert!(seen.contains("TRACE") && seen.contains("AKIDlogged"), "{seen}");
     let secrets: Api<Secret> = Api::namespaced(lab.client.clone(), &lab.namespace);
     let stored = secrets.get("temporary").await.expect("the Secret").data.expect("data");
-    let encoded = |key: &str| serde_json::to_value(ByteString(stored[key].0.clone())).expect("JSON").as_str().expect("base64").to_owned();
+    let encoded = |key: &str| {
+        serde_json::to_value(ByteString(stored[key].0.clone()))
+            .expect("JSON")
+            .as_str()
+            .expect("base64")
+            .to_owned()
+    };
     let kubeconfig = fs::read_to_string(cluster().kubeconfig()).expect("a kubeconfig");
-    let admin = kubeconfig.split_once("token: ").and_then(|(_, rest)| rest.lines().next()).expect("the admin's token");
+    let admin = kubeconfig
+        .split_once("token: ")
+        .and_then(|(_, rest)| rest.lines().next())
+        .expect("the admin's token");
     for secret in [secret_key, token, &encoded("secretKey"), &encoded("token"), admin.trim()] {
         assert!(!seen.contains(secret), "a secret is in the log or in the object: {secret}");
     }

@@ -1,4 +1,5 @@
-//! What people are told: every status that the operator can write obeys kstatus and Flux's checker, says the truth, and is read back as written.
+//! What people are told: every status that the operator can write obeys kstatus and Flux's checker,
+//! says the truth, and is read back as written.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,9 @@ use streamsession_operator::api::ledger::{Defaults, status, view};
 use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus};
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::claims::Standing;
-use streamsession_protocol::conditions::{Conditions, Counts, Mode, Problem, Scene, conditions, ledger_unreadable};
+use streamsession_protocol::conditions::{
+    Conditions, Counts, Mode, Problem, Scene, conditions, ledger_unreadable,
+};
 use streamsession_protocol::desired::{DeletionPolicy, Desired, Target};
 use streamsession_protocol::ids::{InstanceId, JournalId, SessionId};
 use streamsession_protocol::ledger::{Journal, LastCall, Ledger, Rules};
@@ -42,13 +45,32 @@ fn desired(ids: &[&str]) -> Desired {
     }
 }
 
-fn told(desired: &Desired, ledger: &Ledger, problem: Option<&Problem>, full: bool, standing: &Standing) -> Conditions {
+fn told(
+    desired: &Desired,
+    ledger: &Ledger,
+    problem: Option<&Problem>,
+    full: bool,
+    standing: &Standing,
+) -> Conditions {
     let rules = Rules::default();
-    conditions(&Scene { desired, ledger, problem, full, untold: false, guesses: false, standing, now: NOW, rules: &rules })
+    conditions(&Scene {
+        desired,
+        ledger,
+        problem,
+        full,
+        untold: false,
+        guesses: false,
+        standing,
+        now: NOW,
+        rules: &rules,
+    })
 }
 
 fn ledger<const N: usize>(records: [(&str, Record); N]) -> Ledger {
-    Ledger { records: records.into_iter().map(|(text, record)| (id(text), record)).collect(), ..Ledger::default() }
+    Ledger {
+        records: records.into_iter().map(|(text, record)| (id(text), record)).collect(),
+        ..Ledger::default()
+    }
 }
 
 fn failed(operation: Operation, reason: FailureReason, attempts: u32) -> Record {
@@ -61,7 +83,13 @@ fn failed(operation: Operation, reason: FailureReason, attempts: u32) -> Record 
     }
 }
 
-fn said(desired: &Desired, ledger: Ledger, problem: Option<&Problem>, full: bool, generation: i64) -> Status {
+fn said(
+    desired: &Desired,
+    ledger: Ledger,
+    problem: Option<&Problem>,
+    full: bool,
+    generation: i64,
+) -> Status {
     Status {
         observed_generation: generation,
         conditions: Some(told(desired, &ledger, problem, full, &Standing::Alone)),
@@ -94,9 +122,13 @@ fn write(said: &Status) -> StreamSessionStatus {
 
 /// The rules of kstatus, of Flux's checker and of `metav1.Condition`.
 fn breach(status: &StreamSessionStatus, generation: i64) -> Option<String> {
-    let of = |kind: &str| status.conditions.iter().filter(|condition| condition.type_ == kind).collect::<Vec<_>>();
+    let of = |kind: &str| {
+        status.conditions.iter().filter(|condition| condition.type_ == kind).collect::<Vec<_>>()
+    };
     let ready = of("Ready");
-    let [ready] = ready.as_slice() else { return Some(format!("{} Ready conditions", ready.len())) };
+    let [ready] = ready.as_slice() else {
+        return Some(format!("{} Ready conditions", ready.len()));
+    };
     let working: Vec<&Condition> = [of("Reconciling"), of("Stalled")].concat();
     if status.conditions.len() != 1 + working.len() {
         return Some("a condition that nobody knows".into());
@@ -107,7 +139,9 @@ fn breach(status: &StreamSessionStatus, generation: i64) -> Option<String> {
         (ready, others) => return Some(format!("Ready {ready} beside {others:?}")),
     }
     for condition in &status.conditions {
-        if condition.observed_generation != Some(generation) || status.observed_generation != Some(generation) {
+        if condition.observed_generation != Some(generation)
+            || status.observed_generation != Some(generation)
+        {
             return Some(format!("{condition:?} and the status speak of different generations"));
         }
         let camel_case = condition.reason.starts_with(|letter: char| letter.is_ascii_uppercase());
@@ -135,12 +169,19 @@ fn a_lost_ledger_keeps_what_was_found_and_says_so_once() {
     for found in [foreign, StreamSessionStatus::default()] {
         let read = read_back(&desired(&["a"]), &found, 3);
         let Found::Lost { why, .. } = &read.found else { panic!("{read:?}") };
-        let said = Status { observed_generation: 3, conditions: Some(ledger_unreadable(why, None)), ..read.clone() };
+        let said = Status {
+            observed_generation: 3,
+            conditions: Some(ledger_unreadable(why, None)),
+            ..read.clone()
+        };
 
         let written = status(&said, UID, &found, Timestamp::UNIX_EPOCH);
 
         assert_eq!(breach(&written, 3), None);
-        assert_eq!((&written.object_uid, &written.attached_instance_ids), (&found.object_uid, &found.attached_instance_ids));
+        assert_eq!(
+            (&written.object_uid, &written.attached_instance_ids),
+            (&found.object_uid, &found.attached_instance_ids)
+        );
         assert_eq!(read_back(&desired(&["a"]), &written, 3), said);
     }
 }
@@ -150,7 +191,13 @@ fn the_time_of_a_transition_moves_with_the_status_alone() {
     let at = |second| Timestamp::from_second(second).expect("a time");
     let wanted = desired(&["a"]);
     let working = said(&wanted, Ledger::default(), None, false, 1);
-    let retrying = said(&wanted, ledger([("a", failed(Operation::Attach, FailureReason::Refused, 1))]), None, false, 2);
+    let retrying = said(
+        &wanted,
+        ledger([("a", failed(Operation::Attach, FailureReason::Refused, 1))]),
+        None,
+        false,
+        2,
+    );
     let done = said(&wanted, ledger([("a", Record::attached())]), None, false, 2);
 
     let first = status(&working, UID, &StreamSessionStatus::default(), at(1));
@@ -188,10 +235,22 @@ fn any_code() -> impl Strategy<Value = String> {
 
 fn any_record() -> impl Strategy<Value = Record> {
     let state = sample::select(vec![State::Attached, State::Detached, State::Unknown]);
-    let refusals = (any_operation(), 0_u32..9, any_time()).prop_map(|(operation, count, since)| Refusals { operation, count, since });
-    let reasons = vec![FailureReason::Refused, FailureReason::Unclear, FailureReason::Unanswered, FailureReason::SessionGone];
+    let refusals = (any_operation(), 0_u32..9, any_time())
+        .prop_map(|(operation, count, since)| Refusals { operation, count, since });
+    let reasons = vec![
+        FailureReason::Refused,
+        FailureReason::Unclear,
+        FailureReason::Unanswered,
+        FailureReason::SessionGone,
+    ];
     let failure = (any_operation(), sample::select(reasons), any_code(), 0_u32..9, any_time())
-        .prop_map(|(operation, reason, code, attempts, time)| Failure { operation, reason, code, attempts, time });
+        .prop_map(|(operation, reason, code, attempts, time)| Failure {
+            operation,
+            reason,
+            code,
+            attempts,
+            time,
+        });
     let until = || option::of(any_time());
     let open = (state, until(), until(), option::of(refusals), option::of(failure)).prop_map(
         |(state, attach_until, detach_until, refusals, last_failure)| Record {
@@ -201,34 +260,41 @@ fn any_record() -> impl Strategy<Value = Record> {
             refusals,
             last_failure,
             // Of few, so that most are as the operator makes them.
-            assumed: state == State::Unknown && attach_until.is_some() && attach_until == detach_until,
+            assumed: state == State::Unknown
+                && attach_until.is_some()
+                && attach_until == detach_until,
         },
     );
     prop_oneof![Just(Record::attached()), open]
 }
 
 fn any_ledger() -> impl Strategy<Value = Ledger> {
-    let target =
-        (option::of("[a-z-]{1,12}"), option::of("[A-Za-z0-9]{0,20}"), any::<bool>()).prop_map(|(region, credential, credential_proven)| {
-            Target {
-                session: SessionId::parse(SESSION).expect("an id"),
-                region,
-                endpoint: "gs.tencentcloudapi.com".into(),
-                credential,
-                credential_proven,
-            }
+    let target = (option::of("[a-z-]{1,12}"), option::of("[A-Za-z0-9]{0,20}"), any::<bool>())
+        .prop_map(|(region, credential, credential_proven)| Target {
+            session: SessionId::parse(SESSION).expect("an id"),
+            region,
+            endpoint: "gs.tencentcloudapi.com".into(),
+            credential,
+            credential_proven,
         });
-    let journal = ("[0-9a-f]{32}", any_operation(), collection::btree_set(any_id(), 1..5), any_time()).prop_map(
-        |(id, operation, instances, start_time)| Journal {
-            id: JournalId(id.into()),
-            operation,
-            instances: instances.into_iter().collect(),
-            start_time,
-        },
-    );
-    let call = (any_operation(), "[0-9a-f-]{0,36}", any_time(), 0_usize..100, 0_usize..100, any_code()).prop_map(
-        |(operation, request_id, time, succeeded, failed, code)| LastCall { operation, request_id, time, succeeded, failed, code },
-    );
+    let journal =
+        ("[0-9a-f]{32}", any_operation(), collection::btree_set(any_id(), 1..5), any_time())
+            .prop_map(|(id, operation, instances, start_time)| Journal {
+                id: JournalId(id.into()),
+                operation,
+                instances: instances.into_iter().collect(),
+                start_time,
+            });
+    let call =
+        (any_operation(), "[0-9a-f-]{0,36}", any_time(), 0_usize..100, 0_usize..100, any_code())
+            .prop_map(|(operation, request_id, time, succeeded, failed, code)| LastCall {
+                operation,
+                request_id,
+                time,
+                succeeded,
+                failed,
+                code,
+            });
     let records = collection::btree_map(any_id(), any_record(), 0..9);
     (option::of(target.clone()), target, records, option::of(journal), option::of(call)).prop_map(
         |(target, bound, records, journal, last_call)| Ledger {
@@ -242,22 +308,30 @@ fn any_ledger() -> impl Strategy<Value = Ledger> {
 }
 
 fn any_desired() -> impl Strategy<Value = Desired> {
-    (collection::btree_set(any_id(), 0..9), any::<bool>(), any::<bool>()).prop_map(|(instances, gone, orphan)| Desired {
-        instances,
-        deleting: gone,
-        deletion_policy: if orphan { DeletionPolicy::Orphan } else { DeletionPolicy::Delete },
-        ..desired(&[])
-    })
+    (collection::btree_set(any_id(), 0..9), any::<bool>(), any::<bool>()).prop_map(
+        |(instances, gone, orphan)| Desired {
+            instances,
+            deleting: gone,
+            deletion_policy: if orphan { DeletionPolicy::Orphan } else { DeletionPolicy::Delete },
+            ..desired(&[])
+        },
+    )
 }
 
 fn any_problem() -> impl Strategy<Value = Option<Problem>> {
     let text = || "[A-Za-z ]{1,30}\\.";
-    option::weighted(0.3, prop_oneof![text().prop_map(Problem::Credentials), text().prop_map(Problem::Unreachable)])
+    option::weighted(
+        0.3,
+        prop_oneof![text().prop_map(Problem::Credentials), text().prop_map(Problem::Unreachable)],
+    )
 }
 
 /// The ids that a message names.
 fn named(message: &str) -> usize {
-    let words: BTreeSet<&str> = message.split([' ', ',', '.', ':']).filter(|word| word.len() == 1 || word.starts_with('~')).collect();
+    let words: BTreeSet<&str> = message
+        .split([' ', ',', '.', ':'])
+        .filter(|word| word.len() == 1 || word.starts_with('~'))
+        .collect();
     words.into_iter().filter(|word| ("a".."i").contains(word) || word.starts_with('~')).count()
 }
 

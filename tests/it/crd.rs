@@ -1,9 +1,13 @@
-//! The generated CRD passes the review that an API reviewer would give it: the rules of kube-api-linter and of the API conventions.
+//! The generated CRD passes the review that an API reviewer would give it: the rules of
+//! kube-api-linter and of the API conventions.
 
 use serde_json::{Map, Value, json};
 use streamsession_operator::api::v1alpha1::crd_yaml;
 
-const COMMITTED: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/crds/streamsessions.gs.tencentcloud.dev.yaml"));
+const COMMITTED: &str = include_str!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/crds/streamsessions.gs.tencentcloud.dev.yaml"
+));
 
 /// The largest whole number that every JSON reader holds exactly.
 const SAFE_INTEGER_MAX: i64 = (1 << 53) - 1;
@@ -16,7 +20,8 @@ fn version(crd: &Value) -> &Value {
     &crd["spec"]["versions"][0]
 }
 
-/// Calls `look` for every schema below the one at `path`, and for that; `in_list` tells whether one element of a list is its subject.
+/// Calls `look` for every schema below the one at `path`, and for that; `in_list` tells whether one
+/// element of a list is its subject.
 fn visit(path: &str, schema: &Value, in_list: bool, look: &mut dyn FnMut(&str, &Value, bool)) {
     look(path, schema, in_list);
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
@@ -42,8 +47,13 @@ fn findings(schema: &Value) -> Vec<String> {
             }
         }
         for name in schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name) {
-            let camel_case = name.starts_with(|letter: char| letter.is_ascii_lowercase()) && name.chars().all(char::is_alphanumeric);
-            if !camel_case || name.ends_with("Timestamp") || name.ends_with("Reference") || name == "phase" {
+            let camel_case = name.starts_with(|letter: char| letter.is_ascii_lowercase())
+                && name.chars().all(char::is_alphanumeric);
+            if !camel_case
+                || name.ends_with("Timestamp")
+                || name.ends_with("Reference")
+                || name == "phase"
+            {
                 wrong(&format!("{name} is no name for a field"));
             }
         }
@@ -53,14 +63,21 @@ fn findings(schema: &Value) -> Vec<String> {
 
 fn review(path: &str, schema: &Map<String, Value>, in_list: bool, wrong: &mut dyn FnMut(&str)) {
     let has = |key: &str| schema.contains_key(key);
-    for forbidden in ["nullable", "additionalProperties", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"] {
+    for forbidden in [
+        "nullable",
+        "additionalProperties",
+        "x-kubernetes-preserve-unknown-fields",
+        "x-kubernetes-embedded-resource",
+    ] {
         if has(forbidden) {
             wrong(forbidden);
         }
     }
     let name = path.rsplit('.').next().unwrap_or_default();
     let description = schema.get("description").and_then(Value::as_str).unwrap_or_default();
-    if !name.ends_with("[]") && !description.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', ':'])) {
+    if !name.ends_with("[]")
+        && !description.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', ':']))
+    {
         wrong("the description does not begin with the name");
     }
     if in_list && has("default") {
@@ -70,13 +87,18 @@ fn review(path: &str, schema: &Map<String, Value>, in_list: bool, wrong: &mut dy
     match schema.get("type").and_then(Value::as_str) {
         Some("string") => {
             let choice = schema.get("enum").and_then(Value::as_array);
-            if !has("maxLength") && choice.is_none() && schema.get("format") != Some(&json!("date-time")) {
+            if !has("maxLength")
+                && choice.is_none()
+                && schema.get("format") != Some(&json!("date-time"))
+            {
                 wrong("a string without a maxLength");
             }
             if in_spec && !has("minLength") && choice.is_none() {
                 wrong("a string of the spec without a minLength");
             }
-            if choice.into_iter().flatten().any(|value| !value.as_str().is_some_and(|value| value.starts_with(char::is_uppercase))) {
+            if choice.into_iter().flatten().any(|value| {
+                !value.as_str().is_some_and(|value| value.starts_with(char::is_uppercase))
+            }) {
                 wrong("an enum value that is not CamelCase");
             }
         }
@@ -87,16 +109,21 @@ fn review(path: &str, schema: &Map<String, Value>, in_list: bool, wrong: &mut dy
             if !has("x-kubernetes-list-type") {
                 wrong("a list without a listType");
             }
-            if schema["items"]["type"] == "object" && schema["items"]["required"].as_array().is_none_or(Vec::is_empty) {
+            if schema["items"]["type"] == "object"
+                && schema["items"]["required"].as_array().is_none_or(Vec::is_empty)
+            {
                 wrong("a list of objects of which no field is required");
             }
         }
         Some("integer") => {
             let bound = |key: &str| schema.get(key).and_then(Value::as_i64);
-            if bound("minimum").is_none_or(|least| least < -1) || bound("maximum").is_none_or(|most| most > SAFE_INTEGER_MAX) {
+            if bound("minimum").is_none_or(|least| least < -1)
+                || bound("maximum").is_none_or(|most| most > SAFE_INTEGER_MAX)
+            {
                 wrong("an integer without bounds");
             }
-            if !["int32", "int64"].iter().any(|format| schema.get("format") == Some(&json!(format))) {
+            if !["int32", "int64"].iter().any(|format| schema.get("format") == Some(&json!(format)))
+            {
                 wrong("an integer that is neither int32 nor int64");
             }
         }
@@ -108,7 +135,10 @@ fn review(path: &str, schema: &Map<String, Value>, in_list: bool, wrong: &mut dy
 
 #[test]
 fn the_committed_crd_is_the_generated_one() {
-    assert!(COMMITTED == crd_yaml().expect("a CRD"), "crds/ is not what the types in src/api/v1alpha1.rs make of it: run `make crd`");
+    assert!(
+        COMMITTED == crd_yaml().expect("a CRD"),
+        "crds/ is not what the types in src/api/v1alpha1.rs make of it: run `make crd`"
+    );
 }
 
 #[test]
@@ -182,7 +212,14 @@ fn the_ids_are_a_set_the_conditions_a_map_and_all_other_lists_atomic() {
             }
         }
     });
-    assert_eq!(others, [".status.attachedInstanceIds", ".status.pendingCall.instanceIds", ".status.unsettledInstances"]);
+    assert_eq!(
+        others,
+        [
+            ".status.attachedInstanceIds",
+            ".status.pendingCall.instanceIds",
+            ".status.unsettledInstances"
+        ]
+    );
 }
 
 #[test]
@@ -192,7 +229,10 @@ fn a_rule_that_forbids_a_change_speaks_to_people() {
     visit("", &version(&crd)["schema"]["openAPIV3Schema"], false, &mut |path, schema, _| {
         for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
             let message = rule["message"].as_str().unwrap_or_default();
-            assert!(message.contains("must") && message.matches('`').count() >= 2, "{path}: {message:?} names no field and no duty");
+            assert!(
+                message.contains("must") && message.matches('`').count() >= 2,
+                "{path}: {message:?} names no field and no duty"
+            );
         }
     });
 }
@@ -203,12 +243,22 @@ fn names_columns_and_selectable_fields_are_those_of_the_design() {
 
     let columns = version(&crd)["additionalPrinterColumns"].as_array().expect("columns");
     let named = |wide: bool| {
-        let shown = columns.iter().filter(|column| (column["priority"].as_i64().unwrap_or(0) > 0) == wide);
-        shown.filter_map(|column| column["name"].as_str()).map(str::to_uppercase).collect::<Vec<_>>()
+        let shown =
+            columns.iter().filter(|column| (column["priority"].as_i64().unwrap_or(0) > 0) == wide);
+        shown
+            .filter_map(|column| column["name"].as_str())
+            .map(str::to_uppercase)
+            .collect::<Vec<_>>()
     };
-    assert_eq!(named(false), ["SESSION", "DESIRED", "ATTACHED", "FAILED", "READY", "STATUS", "AGE"]);
+    assert_eq!(
+        named(false),
+        ["SESSION", "DESIRED", "ATTACHED", "FAILED", "READY", "STATUS", "AGE"]
+    );
     assert_eq!(named(true), ["REGION", "MESSAGE"]);
-    assert_eq!(version(&crd)["selectableFields"], json!([{"jsonPath": ".spec.sessionId"}, {"jsonPath": ".spec.region"}]));
+    assert_eq!(
+        version(&crd)["selectableFields"],
+        json!([{"jsonPath": ".spec.sessionId"}, {"jsonPath": ".spec.region"}])
+    );
     assert_eq!(crd["spec"]["names"]["shortNames"], json!(["gss"]));
     assert_eq!(crd["spec"]["names"]["categories"], json!(["tencentcloud"]));
     assert_eq!(crd["spec"]["scope"], "Namespaced");

@@ -1,4 +1,5 @@
-//! Where keys come from: the operator's own sources in order, by the real process, whose environment they are; and Secrets that change.
+//! Where keys come from: the operator's own sources in order, by the real process, whose
+//! environment they are; and Secrets that change.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +7,9 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gs_simulator::{Call, EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Identity, Key, Keys, Outcome, Simulator};
+use gs_simulator::{
+    Call, EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Identity, Key, Keys, Outcome, Simulator,
+};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,7 +29,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn of(lab: &Lab) -> Self {
-        let folder = std::env::temp_dir().join(format!("streamsession-credentials-{}", lab.namespace));
+        let folder =
+            std::env::temp_dir().join(format!("streamsession-credentials-{}", lab.namespace));
         fs::create_dir_all(&folder).expect("a folder");
         Self(folder)
     }
@@ -61,7 +65,14 @@ impl Process {
             .arg("run")
             .arg("--kubeconfig")
             .arg(cluster().kubeconfig())
-            .args(["--signature-validity", "4", "--namespace", &lab.namespace, "--admin-address", "127.0.0.1:0"])
+            .args([
+                "--signature-validity",
+                "4",
+                "--namespace",
+                &lab.namespace,
+                "--admin-address",
+                "127.0.0.1:0",
+            ])
             .args(flags)
             .env_clear()
             .env("HOME", &scratch.0)
@@ -86,7 +97,10 @@ impl Process {
     async fn stop(mut self) -> String {
         let pid = self.child.id().expect("a process").to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().await.expect("kill").success());
-        tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("in time").expect("a status");
+        tokio::time::timeout(DEADLINE, self.child.wait())
+            .await
+            .expect("in time")
+            .expect("a status");
         self.log()
     }
 }
@@ -107,8 +121,12 @@ fn node_with_a_role() -> Identity {
 }
 
 async fn lab_with(identity: Identity) -> Lab {
-    // An answer that is held back takes the service's clock back with it: no signature may be too old because of that.
-    let simulator = gs_simulator::Options { signature_validity: Duration::from_mins(1), ..gs_simulator::Options::default() };
+    // An answer that is held back takes the service's clock back with it: no signature may be too
+    // old because of that.
+    let simulator = gs_simulator::Options {
+        signature_validity: Duration::from_mins(1),
+        ..gs_simulator::Options::default()
+    };
     let lab = Lab::with(simulator).await;
     lab.simulator.set_identity(identity);
     lab
@@ -121,37 +139,66 @@ async fn create(lab: &Lab, name: &str, ids: &[&str]) {
 
 /// Whom the calls of the ready session `lobby` are signed for.
 async fn credential(lab: &Lab, ids: &[&str]) -> String {
-    lab.until_ready("lobby", ids).await.status.expect("a status").target.expect("a target").credential.expect("a name")
+    lab.until_ready("lobby", ids)
+        .await
+        .status
+        .expect("a status")
+        .target
+        .expect("a target")
+        .credential
+        .expect("a name")
 }
 
 /// The calls that were refused, with the keys that signed them.
 fn refusals(lab: &Lab) -> Vec<(String, Outcome)> {
     let refused = |call: &Call| matches!(call.outcome, Outcome::Refused(_));
-    lab.calls().into_iter().filter(refused).map(|call| (call.secret_id.unwrap_or_default(), call.outcome)).collect()
+    lab.calls()
+        .into_iter()
+        .filter(refused)
+        .map(|call| (call.secret_id.unwrap_or_default(), call.outcome))
+        .collect()
 }
 
 /// Waits until Ready is False with a message that has all of these; answers it.
 async fn until_message(lab: &Lab, name: &str, parts: &[&str]) -> String {
     eventually(&format!("{name} says {parts:?}"), async || {
         let (_, reason, message) = ready(&lab.get(name).await);
-        if parts.iter().all(|part| message.contains(part)) { Ok(message) } else { Err(format!("{reason}: {message}")) }
+        if parts.iter().all(|part| message.contains(part)) {
+            Ok(message)
+        } else {
+            Err(format!("{reason}: {message}"))
+        }
     })
     .await
 }
 
 #[tokio::test]
 async fn temporary_keys_in_the_environment_sign_with_their_token_under_each_of_its_names() {
-    let keys = Keys::from([("AKIDTEMPORARY".to_owned(), Key::temporary("KEYTEMPORARY", "TOKENTEMPORARY"))]);
+    let keys = Keys::from([(
+        "AKIDTEMPORARY".to_owned(),
+        Key::temporary("KEYTEMPORARY", "TOKENTEMPORARY"),
+    )]);
     let validity = Duration::from_secs(4);
-    let lab = Lab::with(gs_simulator::Options { keys, signature_validity: validity, ..gs_simulator::Options::default() }).await;
+    let lab = Lab::with(gs_simulator::Options {
+        keys,
+        signature_validity: validity,
+        ..gs_simulator::Options::default()
+    })
+    .await;
     let scratch = Scratch::of(&lab);
-    let keys = [("TENCENTCLOUD_SECRET_ID", "AKIDTEMPORARY"), ("TENCENTCLOUD_SECRET_KEY", "KEYTEMPORARY")];
+    let keys =
+        [("TENCENTCLOUD_SECRET_ID", "AKIDTEMPORARY"), ("TENCENTCLOUD_SECRET_KEY", "KEYTEMPORARY")];
     create(&lab, "lobby", &["a"]).await;
 
-    for (number, name) in ["TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"].into_iter().enumerate() {
+    for (number, name) in
+        ["TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"]
+            .into_iter()
+            .enumerate()
+    {
         let phone = format!("phone-{number}");
         lab.edit_ids("lobby", &[&phone]).await;
-        let process = Process::start(&lab, &scratch, &[keys[0], keys[1], (name, "TOKENTEMPORARY")], &[]);
+        let process =
+            Process::start(&lab, &scratch, &[keys[0], keys[1], (name, "TOKENTEMPORARY")], &[]);
 
         assert_eq!(credential(&lab, &[&phone]).await, "AKIDTEMPORARY", "{name}");
         process.stop().await;
@@ -163,7 +210,8 @@ async fn temporary_keys_in_the_environment_sign_with_their_token_under_each_of_i
 async fn a_profile_is_used_where_the_variable_says_and_in_the_home_folder() {
     let lab = lab_with(node_with_a_role()).await;
     let scratch = Scratch::of(&lab);
-    let profile = format!("[default]\nsecret_id = {EXAMPLE_SECRET_ID}\nsecret_key = {EXAMPLE_SECRET_KEY}\n");
+    let profile =
+        format!("[default]\nsecret_id = {EXAMPLE_SECRET_ID}\nsecret_key = {EXAMPLE_SECRET_KEY}\n");
     let named = scratch.write("elsewhere/profile.ini", &profile);
     create(&lab, "lobby", &["a"]).await;
 
@@ -180,7 +228,11 @@ async fn a_profile_is_used_where_the_variable_says_and_in_the_home_folder() {
 
 #[tokio::test]
 async fn the_pods_identity_signs_for_its_role_before_the_nodes_and_one_key_serves_all() {
-    let lab = lab_with(Identity { web_identity_tokens: [WEB_IDENTITY_TOKEN.to_owned()].into(), ..node_with_a_role() }).await;
+    let lab = lab_with(Identity {
+        web_identity_tokens: [WEB_IDENTITY_TOKEN.to_owned()].into(),
+        ..node_with_a_role()
+    })
+    .await;
     let scratch = Scratch::of(&lab);
     // As many editors end a file.
     let token_file = scratch.write("token", &format!("{WEB_IDENTITY_TOKEN}\n"));
@@ -208,14 +260,21 @@ async fn a_node_signs_for_its_role() {
 
 #[tokio::test]
 async fn keys_that_expired_early_are_renewed_once_with_the_token_that_the_kubelet_has_rotated() {
-    let lab = lab_with(Identity { web_identity_tokens: [WEB_IDENTITY_TOKEN.to_owned()].into(), ..Identity::default() }).await;
+    let lab = lab_with(Identity {
+        web_identity_tokens: [WEB_IDENTITY_TOKEN.to_owned()].into(),
+        ..Identity::default()
+    })
+    .await;
     let scratch = Scratch::of(&lab);
     let token_file = scratch.write("token", WEB_IDENTITY_TOKEN);
     let _process = Process::start(&lab, &scratch, &pod_identity(&token_file), &[]);
     create(&lab, "lobby", &["a"]).await;
     lab.until_ready("lobby", &["a"]).await;
     scratch.write("token", "rotated");
-    lab.simulator.set_identity(Identity { web_identity_tokens: ["rotated".to_owned()].into(), ..Identity::default() });
+    lab.simulator.set_identity(Identity {
+        web_identity_tokens: ["rotated".to_owned()].into(),
+        ..Identity::default()
+    });
 
     lab.simulator.expire_issued_keys();
     lab.edit_ids("lobby", &["a", "b"]).await;
@@ -234,7 +293,8 @@ async fn keys_that_expired_early_are_renewed_once_for_a_fleet_that_is_refused_to
     let names: Vec<_> = (0..8).map(|number| format!("wall-{number}")).collect();
     let all_hold = async |id: &str| {
         for name in &names {
-            lab.until_status(name, "is attached", |status| status.attached_instance_ids == [id]).await;
+            lab.until_status(name, "is attached", |status| status.attached_instance_ids == [id])
+                .await;
         }
     };
     for name in &names {
@@ -273,7 +333,11 @@ impl Tap {
         let (server, keeper) = (simulator.address(), Arc::clone(&kept));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass_on(client, TcpStream::connect(server).await.expect("the simulator"), Arc::clone(&keeper)));
+                tokio::spawn(pass_on(
+                    client,
+                    TcpStream::connect(server).await.expect("the simulator"),
+                    Arc::clone(&keeper),
+                ));
             }
         });
         Self { url, kept }
@@ -284,12 +348,17 @@ impl Tap {
         let answers = self.kept.answers.lock().expect("no panic");
         let text = String::from_utf8_lossy(&answers).into_owned();
         let start = format!("\"{name}\":\"");
-        text.split(&start).skip(1).filter_map(|rest| rest.split_once('"')).map(|(value, _)| value.to_owned()).collect()
+        text.split(&start)
+            .skip(1)
+            .filter_map(|rest| rest.split_once('"'))
+            .map(|(value, _)| value.to_owned())
+            .collect()
     }
 }
 
 async fn pass_on(client: TcpStream, server: TcpStream, kept: Arc<Kept>) {
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), server.into_split());
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
     tokio::spawn(async move {
         let _ = copy(&mut from_client, &mut to_server).await;
         let _ = to_server.shutdown().await;
@@ -312,7 +381,12 @@ async fn pass_on(client: TcpStream, server: TcpStream, kept: Arc<Kept>) {
 async fn a_late_refusal_of_the_old_keys_does_not_renew_the_new_ones() {
     let lab = lab_with(node_with_a_role()).await;
     let (scratch, tap) = (Scratch::of(&lab), Tap::before(&lab.simulator).await);
-    let _process = Process::start(&lab, &scratch, &[NO_PROFILE, ("GS_ENDPOINT", &tap.url), ("GS_TIMEOUT", "60")], &[]);
+    let _process = Process::start(
+        &lab,
+        &scratch,
+        &[NO_PROFILE, ("GS_ENDPOINT", &tap.url), ("GS_TIMEOUT", "60")],
+        &[],
+    );
     create(&lab, "lobby", &["a"]).await;
     lab.create("late", &["a"], json!({"credentialsRef": null, "sessionId": "late"})).await;
     lab.until_ready("lobby", &["a"]).await;
@@ -327,7 +401,12 @@ async fn a_late_refusal_of_the_old_keys_does_not_renew_the_new_ones() {
     tap.kept.released.notify_one();
 
     lab.until_status("late", "is attached", |status| status.attached_instance_ids == ["b"]).await;
-    assert_eq!((refusals(&lab).len(), lab.simulator.stats().keys_issued), (2, 2), "{:#?}", lab.calls());
+    assert_eq!(
+        (refusals(&lab).len(), lab.simulator.stats().keys_issued),
+        (2, 2),
+        "{:#?}",
+        lab.calls()
+    );
 }
 
 #[tokio::test]
@@ -335,7 +414,11 @@ async fn no_secret_of_temporary_keys_is_in_the_log_however_much_is_logged() {
     let lab = lab_with(node_with_a_role()).await;
     let (scratch, tap) = (Scratch::of(&lab), Tap::before(&lab.simulator).await);
     let token_file = scratch.write("token", WEB_IDENTITY_TOKEN);
-    let told = [("RUST_LOG", "trace"), ("STS_ENDPOINT", tap.url.as_str()), ("METADATA_ENDPOINT", tap.url.as_str())];
+    let told = [
+        ("RUST_LOG", "trace"),
+        ("STS_ENDPOINT", tap.url.as_str()),
+        ("METADATA_ENDPOINT", tap.url.as_str()),
+    ];
     create(&lab, "lobby", &["a"]).await;
 
     let environment: Vec<_> = pod_identity(&token_file).into_iter().chain(told).collect();
@@ -352,7 +435,11 @@ async fn no_secret_of_temporary_keys_is_in_the_log_however_much_is_logged() {
     let log = process.stop().await;
 
     let (keys, tokens) = (tap.told("TmpSecretKey"), tap.told("Token"));
-    assert_eq!((keys.len(), tokens.len()), (3, 3), "two of the pod's identity, one of the node's role");
+    assert_eq!(
+        (keys.len(), tokens.len()),
+        (3, 3),
+        "two of the pod's identity, one of the node's role"
+    );
     for secret in keys.iter().chain(&tokens).map(String::as_str).chain([WEB_IDENTITY_TOKEN]) {
         assert!(!log.contains(secret), "{secret} in: {log}");
     }
@@ -384,7 +471,11 @@ async fn without_any_source_each_is_named_with_its_reason_and_the_first_that_com
 
 #[tokio::test]
 async fn what_sts_says_and_a_token_that_can_not_be_read_are_told() {
-    let lab = lab_with(Identity { sts_error: Some("AuthFailure.OIDCRefused".into()), ..Identity::default() }).await;
+    let lab = lab_with(Identity {
+        sts_error: Some("AuthFailure.OIDCRefused".into()),
+        ..Identity::default()
+    })
+    .await;
     let scratch = Scratch::of(&lab);
     let token_file = scratch.0.join("token").to_str().expect("UTF-8").to_owned();
     let _process = Process::start(&lab, &scratch, &pod_identity(&token_file), &[]);
@@ -402,24 +493,33 @@ async fn what_sts_says_and_a_token_that_can_not_be_read_are_told() {
 async fn the_operators_own_keys_are_kept_from_a_namespace_that_is_not_named() {
     let lab = Lab::without_operator().await;
     let scratch = Scratch::of(&lab);
-    let own = [("TENCENTCLOUD_SECRET_ID", EXAMPLE_SECRET_ID), ("TENCENTCLOUD_SECRET_KEY", EXAMPLE_SECRET_KEY)];
-    let process = Process::start(&lab, &scratch, &own, &["--default-credentials-namespaces", "arcade"]);
+    let own = [
+        ("TENCENTCLOUD_SECRET_ID", EXAMPLE_SECRET_ID),
+        ("TENCENTCLOUD_SECRET_KEY", EXAMPLE_SECRET_KEY),
+    ];
+    let process =
+        Process::start(&lab, &scratch, &own, &["--default-credentials-namespaces", "arcade"]);
 
     create(&lab, "lobby", &["a"]).await;
 
     let message = lab.until_reason("lobby", "CredentialsNotFound").await;
-    assert!(message.contains("--default-credentials-namespaces") && message.contains(&lab.namespace), "{message}");
+    assert!(
+        message.contains("--default-credentials-namespaces") && message.contains(&lab.namespace),
+        "{message}"
+    );
     // One with a Secret works beside it.
     lab.create("other", &["b"], json!({"sessionId": "other"})).await;
     lab.until_status("other", "is attached", |status| status.attached_instance_ids == ["b"]).await;
     assert_eq!(lab.history(), ["Attach b"]);
     process.stop().await;
     let named = format!("arcade,{}", lab.namespace);
-    let _process = Process::start(&lab, &scratch, &own, &["--default-credentials-namespaces", &named]);
+    let _process =
+        Process::start(&lab, &scratch, &own, &["--default-credentials-namespaces", &named]);
     lab.until_ready("lobby", &["a"]).await;
 }
 
-/// Another simulator takes the lab's place, with the same sessions, and knows this key alone: the account's owner has removed the old one.
+/// Another simulator takes the lab's place, with the same sessions, and knows this key alone: the
+/// account's owner has removed the old one.
 async fn replace_the_key(lab: &mut Lab, id: &str, key: &str) {
     let (listen, sessions) = (lab.simulator.address(), lab.simulator.sessions());
     let options = || gs_simulator::Options {
@@ -430,8 +530,14 @@ async fn replace_the_key(lab: &mut Lab, id: &str, key: &str) {
     };
     // Elsewhere, until the old one has let its port go.
     let elsewhere = gs_simulator::Options { listen: ([127, 0, 0, 1], 0).into(), ..options() };
-    drop(std::mem::replace(&mut lab.simulator, Simulator::start(elsewhere).await.expect("a simulator")));
-    let simulator = eventually("the port is free", async || Simulator::start(options()).await.map_err(|error| error.to_string())).await;
+    drop(std::mem::replace(
+        &mut lab.simulator,
+        Simulator::start(elsewhere).await.expect("a simulator"),
+    ));
+    let simulator = eventually("the port is free", async || {
+        Simulator::start(options()).await.map_err(|error| error.to_string())
+    })
+    .await;
     for (session, members) in sessions {
         simulator.set_members(&session, members);
     }
@@ -456,7 +562,8 @@ async fn a_key_that_was_removed_is_reported_and_the_next_one_is_used_without_a_r
 #[tokio::test]
 async fn a_key_that_was_rotated_before_the_old_one_was_removed_costs_one_refusal() {
     let mut lab = Lab::without_operator().await;
-    // Neither the backoff nor the rate ends the round that was refused: it must not go on with the old key.
+    // Neither the backoff nor the rate ends the round that was refused: it must not go on with the
+    // old key.
     lab.options.retry_base = Duration::from_millis(1);
     lab.options.gs_qps = 1000.try_into().expect("not 0");
     lab.start_operator().await;
@@ -468,5 +575,8 @@ async fn a_key_that_was_rotated_before_the_old_one_was_removed_costs_one_refusal
     lab.edit_ids("lobby", &["a", "b"]).await;
 
     assert_eq!(credential(&lab, &["a", "b"]).await, "AKIDNEXT");
-    assert_eq!(refusals(&lab), [(EXAMPLE_SECRET_ID.to_owned(), Outcome::Refused("AuthFailure.SecretIdNotFound".into()))]);
+    assert_eq!(
+        refusals(&lab),
+        [(EXAMPLE_SECRET_ID.to_owned(), Outcome::Refused("AuthFailure.SecretIdNotFound".into()))]
+    );
 }

@@ -1,4 +1,5 @@
-//! What is shipped: `deploy/` and `examples/` are accepted by the real API server, and the rights that they give are enough and no more.
+//! What is shipped: `deploy/` and `examples/` are accepted by the real API server, and the rights
+//! that they give are enough and no more.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,27 +18,34 @@ const USER: &str = "system:serviceaccount:streamsession-system:streamsession-ope
 
 fn strictly(arguments: &[&str]) -> String {
     let text = kubectl(&[&["apply", "--server-side", "--validate=strict"], arguments].concat(), "");
-    // Such as a field that is deprecated, or a pod that the namespace's security standard would refuse.
+    // Such as a field that is deprecated, or a pod that the namespace's security standard would
+    // refuse.
     assert!(!text.contains("Warning"), "{text}");
     text
 }
 
-/// Applies the base for real, once. No controller runs in the test cluster, so the Deployment starts nothing.
+/// Applies the base for real, once. No controller runs in the test cluster, so the Deployment
+/// starts nothing.
 fn deployed() {
     static DEPLOYED: OnceLock<()> = OnceLock::new();
     DEPLOYED.get_or_init(|| {
         // All tests share the CRD: nobody must take it over, and it must not change under them.
         let rendered = kubectl(&["kustomize", BASE], "");
-        let (crds, others): (Vec<_>, Vec<_>) =
-            rendered.split("\n---\n").partition(|document| document.contains("kind: CustomResourceDefinition"));
+        let (crds, others): (Vec<_>, Vec<_>) = rendered
+            .split("\n---\n")
+            .partition(|document| document.contains("kind: CustomResourceDefinition"));
         assert_eq!(crds.len(), 1, "{rendered}");
-        let text = kubectl(&["apply", "--server-side", "--validate=strict", "-f", "-"], &others.join("\n---\n"));
+        let text = kubectl(
+            &["apply", "--server-side", "--validate=strict", "-f", "-"],
+            &others.join("\n---\n"),
+        );
         assert!(!text.contains("Warning"), "{text}");
     });
 }
 
 fn may(verb: &str, resource: &str) -> bool {
-    let (ok, text) = try_kubectl(&["auth", "can-i", verb, resource, "--all-namespaces", "--as", USER], "");
+    let (ok, text) =
+        try_kubectl(&["auth", "can-i", verb, resource, "--all-namespaces", "--as", USER], "");
     assert!(text.contains(if ok { "yes" } else { "no" }), "{verb} {resource}: {text}");
     ok
 }
@@ -46,8 +54,16 @@ fn may(verb: &str, resource: &str) -> bool {
 fn the_base_renders_everything_that_it_promises() {
     let rendered = kubectl(&["kustomize", BASE], "");
 
-    let kinds: BTreeSet<_> = rendered.lines().filter_map(|line| line.strip_prefix("kind: ")).collect();
-    let expected = ["ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "Deployment", "Namespace", "ServiceAccount"];
+    let kinds: BTreeSet<_> =
+        rendered.lines().filter_map(|line| line.strip_prefix("kind: ")).collect();
+    let expected = [
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "Deployment",
+        "Namespace",
+        "ServiceAccount",
+    ];
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), expected);
     assert!(!rendered.contains("kind: Secret"), "no key belongs into the tree");
 }
@@ -58,9 +74,10 @@ fn the_api_server_accepts_the_base_in_every_detail() {
 
     let text = strictly(&["--dry-run=server", "--force-conflicts", "-k", BASE]);
 
-    for object in
-        ["deployment.apps/streamsession-operator", "customresourcedefinition.apiextensions.k8s.io/streamsessions.gs.tencentcloud.dev"]
-    {
+    for object in [
+        "deployment.apps/streamsession-operator",
+        "customresourcedefinition.apiextensions.k8s.io/streamsessions.gs.tencentcloud.dev",
+    ] {
         assert!(text.contains(object), "{text}");
     }
 }
@@ -68,25 +85,48 @@ fn the_api_server_accepts_the_base_in_every_detail() {
 #[test]
 fn the_pod_is_confined_and_its_flags_exist() {
     let rendered = kubectl(&["kustomize", BASE], "");
-    let documents = rendered.split("\n---\n").map(|document| serde_saphyr::from_str::<Value>(document).expect("YAML"));
-    let deployment = documents.into_iter().find(|document| document["kind"] == "Deployment").expect("a Deployment");
+    let documents = rendered
+        .split("\n---\n")
+        .map(|document| serde_saphyr::from_str::<Value>(document).expect("YAML"));
+    let deployment = documents
+        .into_iter()
+        .find(|document| document["kind"] == "Deployment")
+        .expect("a Deployment");
 
     let spec = &deployment["spec"];
     let pod = &spec["template"]["spec"];
     let container = &pod["containers"][0];
     assert_eq!((&spec["replicas"], &spec["strategy"]["type"]), (&json!(1), &json!("Recreate")));
-    assert_eq!((&pod["serviceAccountName"], &pod["securityContext"]["runAsNonRoot"]), (&json!(ACCOUNT), &json!(true)));
+    assert_eq!(
+        (&pod["serviceAccountName"], &pod["securityContext"]["runAsNonRoot"]),
+        (&json!(ACCOUNT), &json!(true))
+    );
     let security = &container["securityContext"];
     assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
-    assert_eq!((&security["readOnlyRootFilesystem"], &security["allowPrivilegeEscalation"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&security["readOnlyRootFilesystem"], &security["allowPrivilegeEscalation"]),
+        (&json!(true), &json!(false))
+    );
     for kind in ["requests", "limits"] {
-        assert!(container["resources"][kind]["memory"].is_string() && container["resources"][kind]["cpu"].is_string(), "{kind}");
+        assert!(
+            container["resources"][kind]["memory"].is_string()
+                && container["resources"][kind]["cpu"].is_string(),
+            "{kind}"
+        );
     }
     for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
         assert_eq!(container[probe]["httpGet"]["path"], path);
     }
-    let arguments = container["args"].as_array().expect("arguments").iter().filter_map(Value::as_str).collect::<Vec<_>>();
-    let help = std::process::Command::new(env!("CARGO_BIN_EXE_streamsession-operator")).args(["run", "--help"]).output().expect("help");
+    let arguments = container["args"]
+        .as_array()
+        .expect("arguments")
+        .iter()
+        .filter_map(Value::as_str)
+        .collect::<Vec<_>>();
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_streamsession-operator"))
+        .args(["run", "--help"])
+        .output()
+        .expect("help");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     assert_eq!(arguments[0], "run");
     for flag in &arguments[1..] {
@@ -97,8 +137,10 @@ fn the_pod_is_confined_and_its_flags_exist() {
 #[tokio::test]
 async fn the_examples_are_accepted_in_every_detail() {
     let lab = Lab::without_operator().await;
-    let files = fs::read_dir(EXAMPLES).expect("examples").map(|entry| entry.expect("a file").path());
-    let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "yaml")).collect();
+    let files =
+        fs::read_dir(EXAMPLES).expect("examples").map(|entry| entry.expect("a file").path());
+    let files: Vec<_> =
+        files.filter(|path| path.extension().is_some_and(|end| end == "yaml")).collect();
     assert!(files.len() >= 2, "{files:?}");
 
     for file in files {
@@ -112,7 +154,8 @@ async fn a_session_lives_and_dies_with_the_rights_that_are_shipped() {
     let mut lab = Lab::without_operator().await;
     let token = kubectl(&["create", "token", ACCOUNT, "-n", NAMESPACE], "");
     let mut config = config().await;
-    config.auth_info = AuthInfo { token: Some(token.trim().to_owned().into()), ..AuthInfo::default() };
+    config.auth_info =
+        AuthInfo { token: Some(token.trim().to_owned().into()), ..AuthInfo::default() };
     let url = config.cluster_url.to_string();
 
     lab.start_operator_as(config, url).await;
@@ -142,7 +185,8 @@ async fn a_session_lives_and_dies_with_the_rights_that_are_shipped() {
     }
     assert!(denied.is_empty(), "the account was denied {denied:?}");
     // And a denial would have been seen.
-    let (ok, _) = try_kubectl(&["get", "secrets", "-n", &lab.namespace, "--token", token.trim()], "");
+    let (ok, _) =
+        try_kubectl(&["get", "secrets", "-n", &lab.namespace, "--token", token.trim()], "");
     assert!(!ok, "the account may list Secrets");
     eventually("the audit log shows the denial", async || match audited(&lab.namespace).1 {
         denied if denied.contains("list secrets") => Ok(()),
@@ -151,16 +195,25 @@ async fn a_session_lives_and_dies_with_the_rights_that_are_shipped() {
     .await;
 }
 
-/// What the account did in a namespace, and what it was not allowed to do anywhere, as the API server's audit log tells.
+/// What the account did in a namespace, and what it was not allowed to do anywhere, as the API
+/// server's audit log tells.
 fn audited(namespace: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let log = fs::read_to_string(cluster().audit_log()).expect("the audit log");
-    let lines = log.lines().filter(|line| line.contains(USER)).filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let lines = log
+        .lines()
+        .filter(|line| line.contains(USER))
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let (mut done, mut denied) = (BTreeSet::new(), BTreeSet::new());
     // `kubectl auth can-i --as` asks in the account's name, as someone else.
     for event in lines.filter(|event| event["user"]["username"] == USER) {
         let object = &event["objectRef"];
-        let subresource = object["subresource"].as_str().map(|name| format!("/{name}")).unwrap_or_default();
-        let what = format!("{} {}{subresource}", event["verb"].as_str().unwrap_or(""), object["resource"].as_str().unwrap_or(""));
+        let subresource =
+            object["subresource"].as_str().map(|name| format!("/{name}")).unwrap_or_default();
+        let what = format!(
+            "{} {}{subresource}",
+            event["verb"].as_str().unwrap_or(""),
+            object["resource"].as_str().unwrap_or("")
+        );
         match event["responseStatus"]["code"].as_i64() {
             Some(401 | 403) => denied.insert(what),
             _ => object["namespace"] == namespace && done.insert(what),

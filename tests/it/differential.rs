@@ -21,8 +21,16 @@ const TIMES: (u64, u64) = (1_546_300_800, 2_000_000_000);
 /// The headers that the SDK gives to each of these requests.
 fn sdk(requests: &[Value]) -> Vec<Value> {
     let mut command = Command::new(python());
-    command.arg(Path::new(FOLDER).join("sign.py")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env("PYTHONDONTWRITEBYTECODE", "1").env("PYTHONUTF8", "1").env_remove("PYTHONPATH").env_remove("PYTHONHOME");
+    command
+        .arg(Path::new(FOLDER).join("sign.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUTF8", "1")
+        .env_remove("PYTHONPATH")
+        .env_remove("PYTHONHOME");
     let mut child = command.spawn().expect("Python runs");
     let mut stdin = child.stdin.take().expect("a pipe");
     let lines = requests.iter().map(|request| format!("{request}\n")).collect::<Vec<_>>().concat();
@@ -31,7 +39,11 @@ fn sdk(requests: &[Value]) -> Vec<Value> {
     let complained = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{complained}");
     writing.join().expect("no panic").expect("Python reads");
-    let headers: Vec<Value> = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect();
+    let headers: Vec<Value> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice(line).ok())
+        .collect();
     assert_eq!(headers.len(), requests.len(), "{complained}");
     headers
 }
@@ -59,7 +71,9 @@ impl Random {
     /// Printable ASCII without a space: quotes and backslashes too.
     fn word(&mut self, longest: u64) -> String {
         let length = self.within(1, longest + 1);
-        (0..length).map(|_| char::from(u8::try_from(self.within(0x21, 0x7F)).expect("ASCII"))).collect()
+        (0..length)
+            .map(|_| char::from(u8::try_from(self.within(0x21, 0x7F)).expect("ASCII")))
+            .collect()
     }
 
     /// Any characters there are: control, Chinese, beyond the basic plane.
@@ -67,7 +81,8 @@ impl Random {
         let length = self.within(0, longest);
         (0..length)
             .filter_map(|_| {
-                let end = [0x20, 0x80, 0x800, 0xA000, 0x11_0000][usize::try_from(self.within(0, 5)).expect("small")];
+                let end = [0x20, 0x80, 0x800, 0xA000, 0x11_0000]
+                    [usize::try_from(self.within(0, 5)).expect("small")];
                 u32::try_from(self.within(0, end)).ok().and_then(char::from_u32)
             })
             .collect()
@@ -78,7 +93,12 @@ impl Random {
     }
 
     fn host(&mut self) -> String {
-        let hosts = ["gs.tencentcloudapi.com", "gs.ap-guangzhou.tencentcloudapi.com", "127.0.0.1:8080", "gs.internal.example.com:8443"];
+        let hosts = [
+            "gs.tencentcloudapi.com",
+            "gs.ap-guangzhou.tencentcloudapi.com",
+            "127.0.0.1:8080",
+            "gs.internal.example.com:8443",
+        ];
         hosts[usize::try_from(self.next() % 4).expect("small")].to_owned()
     }
 }
@@ -91,9 +111,16 @@ fn switch(random: &mut Random) -> Switch {
         region: random.one_in(2).then(|| format!("ap-{}", random.within(0, 100))),
         session: SessionId::parse(&random.word(128)).expect("an id"),
         operation: if random.one_in(2) { Operation::Attach } else { Operation::Detach },
-        instances: (0..count).map(|_| InstanceId::parse(&random.word(60)).expect("an id")).collect(),
+        instances: (0..count)
+            .map(|_| InstanceId::parse(&random.word(60)).expect("an id"))
+            .collect(),
         timestamp: random.time(),
-        credentials: Credentials { secret_id: random.word(40), secret_key: random.word(40).into(), token, source: Source::Environment },
+        credentials: Credentials {
+            secret_id: random.word(40),
+            secret_key: random.word(40).into(),
+            token,
+            source: Source::Environment,
+        },
     }
 }
 
@@ -105,7 +132,8 @@ fn a_thousand_random_requests_have_the_headers_of_the_official_sdk() {
     }
     let mut random = Random(1);
     let switches: Vec<_> = (0..REQUESTS).map(|_| switch(&mut random)).collect();
-    let prepared: Vec<_> = switches.iter().map(|switch| switch.prepare().expect("a request")).collect();
+    let prepared: Vec<_> =
+        switches.iter().map(|switch| switch.prepare().expect("a request")).collect();
     let requests: Vec<_> = switches
         .iter()
         .zip(&prepared)
@@ -121,17 +149,35 @@ fn a_thousand_random_requests_have_the_headers_of_the_official_sdk() {
 
     let answers = sdk(&requests);
 
-    for (((switch, prepared), answer), request) in switches.iter().zip(&prepared).zip(&answers).zip(&requests) {
-        let ours: serde_json::Map<_, _> = prepared.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        for name in ["authorization", "content-type", "host", "x-tc-action", "x-tc-region", "x-tc-timestamp", "x-tc-version"] {
+    for (((switch, prepared), answer), request) in
+        switches.iter().zip(&prepared).zip(&answers).zip(&requests)
+    {
+        let ours: serde_json::Map<_, _> =
+            prepared.headers.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        for name in [
+            "authorization",
+            "content-type",
+            "host",
+            "x-tc-action",
+            "x-tc-region",
+            "x-tc-timestamp",
+            "x-tc-version",
+        ] {
             assert_eq!(ours.get(name), answer.get(name), "{name} of {request}");
         }
-        assert_eq!(ours.get("x-tc-token").is_some(), answer.get("x-tc-token").is_some(), "{request}");
+        assert_eq!(
+            ours.get("x-tc-token").is_some(),
+            answer.get("x-tc-token").is_some(),
+            "{request}"
+        );
         assert!(ours.get("x-tc-token").is_none_or(|token| token == HIDDEN));
         let body: Value = serde_json::from_str(&prepared.body).expect("JSON");
         let ids: Vec<_> = switch.instances.iter().map(InstanceId::as_str).collect();
         let kind = if switch.operation == Operation::Attach { 1 } else { 2 };
-        assert_eq!(body, json!({"SessionId": switch.session.as_str(), "Type": kind, "SlaveInstanceIds": ids}));
+        assert_eq!(
+            body,
+            json!({"SessionId": switch.session.as_str(), "Type": kind, "SlaveInstanceIds": ids})
+        );
     }
 }
 

@@ -1,4 +1,5 @@
-//! The reference's table of errors (section 3), row by row: what each code means to the client, and what the operator then does and says.
+//! The reference's table of errors (section 3), row by row: what each code means to the client, and
+//! what the operator then does and says.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,8 +31,9 @@ struct Row {
     outcomes: [Outcome; 2],
 }
 
-/// Every code of the table; where it has a family, with a suffix and without. A family ends at a dot. `AuthFailure.InvalidAuthorization` is of the class
-/// Invalid; to the ledger it is what all of `AuthFailure` is.
+/// Every code of the table; where it has a family, with a suffix and without. A family ends at a
+/// dot. `AuthFailure.InvalidAuthorization` is of the class Invalid; to the ledger it is what all of
+/// `AuthFailure` is.
 fn table() -> Vec<Row> {
     let row = |class, verdict, outcomes, codes| Row { class, codes, verdict, outcomes };
     let nothing = [Outcome::NothingDone; 2];
@@ -67,7 +69,12 @@ fn table() -> Vec<Row> {
              AuthFailure.SignatureExpire AuthFailure.MFAFailure AuthFailure.TokenFailure AuthFailure.UnauthorizedOperation \
              AuthFailure.New UnauthorizedOperation UnauthorizedOperation.CamNoAuth AuthFailure.InvalidAuthorization",
         ),
-        row("Credentials, but nobody says that nothing was done", Verdict::Unclear, unclear, "IpInBlacklist IpNotInWhitelist"),
+        row(
+            "Credentials, but nobody says that nothing was done",
+            Verdict::Unclear,
+            unclear,
+            "IpInBlacklist IpNotInWhitelist",
+        ),
         row(
             "Invalid, one id may be to blame",
             Verdict::Invalid,
@@ -81,7 +88,12 @@ fn table() -> Vec<Row> {
             "MissingParameter MissingParameter.New UnknownParameter InvalidAction NoSuchProduct NoSuchVersion \
              UnsupportedRegion UnsupportedProtocol InvalidRequest ActionOffline",
         ),
-        row("TooLarge", Verdict::Unclear, unclear, "RequestSizeLimitExceeded RequestSizeLimitExceeded.New ResponseSizeLimitExceeded"),
+        row(
+            "TooLarge",
+            Verdict::Unclear,
+            unclear,
+            "RequestSizeLimitExceeded RequestSizeLimitExceeded.New ResponseSizeLimitExceeded",
+        ),
         row("SessionGone", Verdict::SessionGone, refused, "ResourceNotFound.SessionNotFound"),
         row(
             "another ResourceNotFound, perhaps of an instance",
@@ -89,7 +101,12 @@ fn table() -> Vec<Row> {
             refused,
             "ResourceNotFound ResourceNotFound.InstanceNotFound ResourceNotFound.SessionNotFound.New",
         ),
-        row("Quota", Verdict::Unclear, unclear, "LimitExceeded LimitExceeded.New ResourceInsufficient ResourceInsufficient.New"),
+        row(
+            "Quota",
+            Verdict::Unclear,
+            unclear,
+            "LimitExceeded LimitExceeded.New ResourceInsufficient ResourceInsufficient.New",
+        ),
         row(
             "Unclear",
             Verdict::Unclear,
@@ -126,11 +143,14 @@ async fn attach(client: &Client, url: &str) -> Answer {
 
 /// The simulator, without a quota that these tests could meet.
 async fn simulator() -> Simulator {
-    Simulator::start(gs_simulator::Options { qps: 1000, ..gs_simulator::Options::default() }).await.expect("a simulator")
+    Simulator::start(gs_simulator::Options { qps: 1000, ..gs_simulator::Options::default() })
+        .await
+        .expect("a simulator")
 }
 
 #[tokio::test]
-async fn each_code_of_the_table_has_its_class_its_outcomes_and_its_request_id_and_is_never_sent_twice() {
+async fn each_code_of_the_table_has_its_class_its_outcomes_and_its_request_id_and_is_never_sent_twice()
+ {
     let simulator = simulator().await;
     let client = client(Duration::from_secs(10));
     let mut request_ids = BTreeSet::new();
@@ -143,9 +163,19 @@ async fn each_code_of_the_table_has_its_class_its_outcomes_and_its_request_id_an
             let answer = attach(&client, &simulator.url()).await;
 
             assert_eq!(answer.verdict, verdict, "{code}, {class}");
-            assert_eq!([1, 2].map(|ids| answer.outcome(&id("a"), ids)), outcomes, "{code}, {class}");
-            assert_eq!((answer.code.as_str(), answer.message.as_str()), (code, "The simulator was told to answer this."));
-            assert!(request_ids.insert(answer.request_id.clone()) && !answer.request_id.is_empty(), "{code}: {answer:?}");
+            assert_eq!(
+                [1, 2].map(|ids| answer.outcome(&id("a"), ids)),
+                outcomes,
+                "{code}, {class}"
+            );
+            assert_eq!(
+                (answer.code.as_str(), answer.message.as_str()),
+                (code, "The simulator was told to answer this.")
+            );
+            assert!(
+                request_ids.insert(answer.request_id.clone()) && !answer.request_id.is_empty(),
+                "{code}: {answer:?}"
+            );
             assert_eq!(simulator.calls().len(), sent + 1, "{code}");
         }
     }
@@ -203,7 +233,12 @@ async fn a_gateways_answer_is_no_answer_unless_it_says_too_many_requests() {
 
         let answer = attach(&client, &url).await;
 
-        assert_eq!((answer.verdict, answer.code.as_str()), (verdict, code), "{status} {body}: {}", answer.message);
+        assert_eq!(
+            (answer.verdict, answer.code.as_str()),
+            (verdict, code),
+            "{status} {body}: {}",
+            answer.message
+        );
     }
 }
 
@@ -216,7 +251,11 @@ async fn a_connection_that_never_stood_did_nothing() {
     let answer = attach(&client(Duration::from_secs(10)), &url).await;
 
     assert_eq!(answer.verdict, Verdict::NothingDone(NothingDone::NotSent));
-    assert!(answer.message.contains(&url) && answer.message.contains("refused"), "{}", answer.message);
+    assert!(
+        answer.message.contains(&url) && answer.message.contains("refused"),
+        "{}",
+        answer.message
+    );
 }
 
 /// What the operator makes of a code.
@@ -231,13 +270,20 @@ struct Seen {
     named: bool,
 }
 
-const RETRIED: Seen = Seen { reason: "ProgressingWithRetry", stalled: false, failure: None, in_doubt: false, named: true };
+const RETRIED: Seen = Seen {
+    reason: "ProgressingWithRetry",
+    stalled: false,
+    failure: None,
+    in_doubt: false,
+    named: true,
+};
 
 fn calls_of(lab: &Lab, session: &str) -> Vec<gs_simulator::Call> {
     lab.calls().into_iter().filter(|call| call.session_id.as_deref() == Some(session)).collect()
 }
 
-/// Gives every call of a new session of one instance this code: it is tried again and again, people are told as `seen` says, and it recovers by itself.
+/// Gives every call of a new session of one instance this code: it is tried again and again, people
+/// are told as `seen` says, and it recovers by itself.
 async fn assert_operator(lab: &Lab, code: &str, seen: &Seen) {
     let name = code.to_lowercase();
     lab.simulator.set_faults(errors(code, u32::MAX));
@@ -252,19 +298,29 @@ async fn assert_operator(lab: &Lab, code: &str, seen: &Seen) {
     let told = |object: &StreamSession| object.status.clone().unwrap_or_default();
     let object = lab
         .until_status(&name, &format!("{code} is told"), |status| {
-            status.pending_call.is_none() && status.last_call.as_ref().is_some_and(|call| call.code == code)
+            status.pending_call.is_none()
+                && status.last_call.as_ref().is_some_and(|call| call.code == code)
         })
         .await;
     let (status, (_, reason, message)) = (told(&object), ready(&object));
-    let condition = |wanted: &str| status.conditions.iter().any(|found| found.type_ == wanted && found.status == "True");
+    let condition = |wanted: &str| {
+        status.conditions.iter().any(|found| found.type_ == wanted && found.status == "True")
+    };
     assert_eq!(reason, seen.reason, "{code}: {message}");
-    assert_eq!((condition("Stalled"), condition("Reconciling")), (seen.stalled, !seen.stalled), "{code}: {status:?}");
+    assert_eq!(
+        (condition("Stalled"), condition("Reconciling")),
+        (seen.stalled, !seen.stalled),
+        "{code}: {status:?}"
+    );
     let request_id = &status.last_call.as_ref().expect("a last call").request_id;
     assert!(!request_id.is_empty() && !message.contains(request_id), "{code}: {message}");
     assert!(!seen.named || message.contains(code), "{code} is not named: {message}");
     let records: Vec<_> = status.unsettled_instances.iter().collect();
     assert_eq!(
-        records.iter().map(|record| record.last_failure.as_ref().expect("a failure").reason).collect::<Vec<_>>(),
+        records
+            .iter()
+            .map(|record| record.last_failure.as_ref().expect("a failure").reason)
+            .collect::<Vec<_>>(),
         Vec::from_iter(seen.failure)
     );
     for record in records {
@@ -273,17 +329,29 @@ async fn assert_operator(lab: &Lab, code: &str, seen: &Seen) {
         assert_eq!(record.attach_may_arrive_until.is_some(), seen.in_doubt, "{code}: {status:?}");
         assert_eq!(record.detach_may_arrive_until, None, "{code}");
     }
-    assert_eq!((status.failed_instances, status.attached_instances), (Some(i32::from(seen.failure.is_some())), Some(0)), "{code}");
+    assert_eq!(
+        (status.failed_instances, status.attached_instances),
+        (Some(i32::from(seen.failure.is_some())), Some(0)),
+        "{code}"
+    );
     // The first pause is the lab's 200 ms, less a quarter at most.
     let calls = calls_of(lab, &name);
-    assert!(calls[1].arrival_ms - calls[0].arrival_ms >= 149.0, "{code}: no pause between {:?}", &calls[..2]);
+    assert!(
+        calls[1].arrival_ms - calls[0].arrival_ms >= 149.0,
+        "{code}: no pause between {:?}",
+        &calls[..2]
+    );
 
     lab.simulator.set_faults(Faults::default());
 
     eventually(&format!("{code} is over"), async || {
         let object = lab.get(&name).await;
         let members = lab.simulator.members(&name);
-        if ready(&object).0 && members == ["a".to_owned()].into() { Ok(()) } else { Err(format!("{:?}, {members:?}", object.status)) }
+        if ready(&object).0 && members == ["a".to_owned()].into() {
+            Ok(())
+        } else {
+            Err(format!("{:?}, {members:?}", object.status))
+        }
     })
     .await;
     let open = told(&lab.get(&name).await).unsettled_instances;
@@ -301,7 +369,8 @@ async fn a_throttled_call_is_tried_again_as_if_it_had_never_been_made() {
 #[tokio::test]
 async fn a_transient_error_is_tried_again_and_may_still_arrive() {
     let lab = Lab::start().await;
-    let seen = Seen { failure: Some(FailureReason::Unanswered), in_doubt: true, named: false, ..RETRIED };
+    let seen =
+        Seen { failure: Some(FailureReason::Unanswered), in_doubt: true, named: false, ..RETRIED };
     for code in ["InternalError", "ServiceUnavailable", "FailedOperation.LockTimeout"] {
         assert_operator(&lab, code, &seen).await;
     }
@@ -323,13 +392,19 @@ async fn an_outage_that_lasts_is_not_told_as_a_refusal_of_the_instance() {
 
     let object = lab
         .until_status("lobby", "it was tried six times", |status| {
-            let attempts =
-                status.unsettled_instances.first().and_then(|record| record.last_failure.as_ref()).map(|failure| failure.attempts);
+            let attempts = status
+                .unsettled_instances
+                .first()
+                .and_then(|record| record.last_failure.as_ref())
+                .map(|failure| failure.attempts);
             status.pending_call.is_none() && attempts >= Some(6)
         })
         .await;
     let (_, reason, message) = ready(&object);
-    assert!(reason != "InstancesRefused" && message.contains("InternalError"), "{reason}: {message}");
+    assert!(
+        reason != "InstancesRefused" && message.contains("InternalError"),
+        "{reason}: {message}"
+    );
 }
 
 #[tokio::test]
@@ -345,7 +420,11 @@ async fn refused_credentials_stall_the_object_and_are_tried_again_within_a_short
 async fn an_invalid_lone_instance_is_refused() {
     let lab = Lab::start().await;
     let seen = Seen { failure: Some(FailureReason::Refused), ..RETRIED };
-    for code in ["InvalidParameterValue.SlaveInstanceIds", "InvalidParameter", "ResourceNotFound.InstanceNotFound"] {
+    for code in [
+        "InvalidParameterValue.SlaveInstanceIds",
+        "InvalidParameter",
+        "ResourceNotFound.InstanceNotFound",
+    ] {
         assert_operator(&lab, code, &seen).await;
     }
 }
@@ -354,7 +433,13 @@ async fn an_invalid_lone_instance_is_refused() {
 async fn an_error_of_the_whole_request_a_quota_and_any_other_error_are_unclear() {
     let lab = Lab::start().await;
     let seen = Seen { failure: Some(FailureReason::Unclear), ..RETRIED };
-    for code in ["MissingParameter", "LimitExceeded.New", "ResourceInsufficient", "OperationDenied.New", "FailedOperation"] {
+    for code in [
+        "MissingParameter",
+        "LimitExceeded.New",
+        "ResourceInsufficient",
+        "OperationDenied.New",
+        "FailedOperation",
+    ] {
         assert_operator(&lab, code, &seen).await;
     }
 }
@@ -362,14 +447,21 @@ async fn an_error_of_the_whole_request_a_quota_and_any_other_error_are_unclear()
 #[tokio::test]
 async fn a_session_that_is_gone_is_told_and_asked_for_again() {
     let lab = Lab::start().await;
-    let seen = Seen { reason: "SessionNotFound", stalled: true, failure: Some(FailureReason::SessionGone), ..RETRIED };
+    let seen = Seen {
+        reason: "SessionNotFound",
+        stalled: true,
+        failure: Some(FailureReason::SessionGone),
+        ..RETRIED
+    };
     assert_operator(&lab, "ResourceNotFound.SessionNotFound", &seen).await;
 }
 
 /// Attaches four instances of a session; answers how many each call named.
 async fn sizes_for_four(lab: &Lab, session: &str) -> Vec<usize> {
     lab.create(session, &["a", "b", "c", "d"], json!({"sessionId": session})).await;
-    let object = lab.until_status(session, "all are attached", |status| status.attached_instance_ids.len() == 4).await;
+    let object = lab
+        .until_status(session, "all are attached", |status| status.attached_instance_ids.len() == 4)
+        .await;
     assert_eq!(object.status.expect("a status").unsettled_instances, []);
     calls_of(lab, session).iter().map(|call| call.instance_ids.len()).collect()
 }
@@ -390,7 +482,8 @@ async fn a_lone_instance_that_is_too_large_says_nothing_about_batches() {
     let lab = Lab::start().await;
     lab.simulator.set_faults(errors("ResponseSizeLimitExceeded", 1));
     lab.create("lone", &["a"], json!({"sessionId": "lone"})).await;
-    lab.until_status("lone", "it is attached", |status| status.attached_instance_ids == ["a"]).await;
+    lab.until_status("lone", "it is attached", |status| status.attached_instance_ids == ["a"])
+        .await;
 
     assert_eq!(sizes_for_four(&lab, "lobby").await, [4]);
 }

@@ -1,5 +1,6 @@
-//! A faked API server under kube's own client: a tower service over an in-memory store. It keeps the real one's promises (revisions,
-//! preconditions, watches) and breaks them where a plan says so, which a real one can't be made to.
+//! A faked API server under kube's own client: a tower service over an in-memory store. It keeps
+//! the real one's promises (revisions, preconditions, watches) and breaks them where a plan says
+//! so, which a real one can't be made to.
 
 pub mod faults;
 pub mod store;
@@ -20,7 +21,8 @@ use faults::{Fault, Plans, Site, Trap};
 use store::{Answer, Key, Refusal, Store};
 use watches::{Wanted, Watches, error_event};
 
-/// How long a watcher stands still: long enough for the operator to have done something else meanwhile.
+/// How long a watcher stands still: long enough for the operator to have done something else
+/// meanwhile.
 const STANDSTILL: Duration = Duration::from_millis(150);
 
 /// The instance of an object that replaces another one of its name.
@@ -83,11 +85,13 @@ impl Query {
         let (parts, body) = request.into_parts();
         let bytes = body.collect_bytes().await?;
         let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? };
-        let mut segments = parts.uri.path().split('/').filter(|segment| !segment.is_empty()).map(str::to_owned);
+        let mut segments =
+            parts.uri.path().split('/').filter(|segment| !segment.is_empty()).map(str::to_owned);
         // `api/v1` or `apis/GROUP/VERSION`
         let group = if segments.next().as_deref() == Some("api") { 1 } else { 2 };
         let mut segments = segments.skip(group).peekable();
-        let namespace = segments.next_if(|segment| segment == "namespaces").and_then(|_| segments.next());
+        let namespace =
+            segments.next_if(|segment| segment == "namespaces").and_then(|_| segments.next());
         let query = parts.uri.query().unwrap_or_default();
         Ok(Self {
             method: parts.method,
@@ -135,7 +139,9 @@ impl Query {
             (_, &Method::GET) => Site::GetObject,
             (_, &Method::PUT) => faults::status_site(store.peek(&self.key()), &self.body),
             _ => match self.body["metadata"]["finalizers"].as_array() {
-                Some(finalizers) if finalizers.iter().any(|name| name == FINALIZER) => Site::FinalizerOn,
+                Some(finalizers) if finalizers.iter().any(|name| name == FINALIZER) => {
+                    Site::FinalizerOn
+                }
                 _ => Site::FinalizerOff,
             },
         }
@@ -201,11 +207,11 @@ impl State {
     fn watch(&mut self, query: &Query) -> Result<Response<Body>, Refusal> {
         let initial = query.parameter("sendInitialEvents") == Some("true");
         if initial && self.page_max.is_some() {
-            let message =
-                "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
+            let message = "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
             return Err(Refusal { code: 422, reason: "Invalid", message: message.into() });
         }
-        let revision = query.parameter("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
+        let revision =
+            query.parameter("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
         if !initial && self.store.is_compacted(revision) {
             if self.watches.gone_by_event {
                 return Ok(respond(200, error_event(410)));
@@ -213,18 +219,30 @@ impl State {
             let message = format!("too old resource version: {revision}");
             return Err(Refusal { code: 410, reason: "Expired", message });
         }
-        let wanted = Wanted { resource: query.resource.clone(), namespace: query.namespace.clone(), initial, revision };
+        let wanted = Wanted {
+            resource: query.resource.clone(),
+            namespace: query.namespace.clone(),
+            initial,
+            revision,
+        };
         Ok(respond(200, self.watches.open(&self.store, wanted)))
     }
 
     fn list(&mut self, query: &Query) -> Answer {
         let number = |name: &str| query.parameter(name).and_then(|text| text.parse().ok());
-        let (revision, skip) = match query.parameter("continue").and_then(|token| token.split_once('/')) {
+        let (revision, skip) = match query
+            .parameter("continue")
+            .and_then(|token| token.split_once('/'))
+        {
             Some((revision, skip)) => (revision.parse().unwrap_or(0), skip.parse().unwrap_or(0)),
             None => (self.store.revision(), 0),
         };
         if self.store.is_compacted(revision) {
-            return Err(Refusal { code: 410, reason: "Expired", message: "The provided continue parameter is too old".into() });
+            return Err(Refusal {
+                code: 410,
+                reason: "Expired",
+                message: "The provided continue parameter is too old".into(),
+            });
         }
         let limit = number("limit").unwrap_or(usize::MAX).min(self.page_max.unwrap_or(usize::MAX));
         let objects = self.store.at(revision, &query.resource, query.namespace.as_deref());
@@ -233,10 +251,13 @@ impl State {
             metadata["continue"] = json!(format!("{revision}/{}", skip + limit));
         }
         let items: Vec<_> = objects.into_values().skip(skip).take(limit).collect();
-        Ok(json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSessionList", "metadata": metadata, "items": items}))
+        Ok(
+            json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSessionList", "metadata": metadata, "items": items}),
+        )
     }
 
-    /// Somebody deletes the object, whatever its finalizers, and creates another one of that name, with another instance.
+    /// Somebody deletes the object, whatever its finalizers, and creates another one of that name,
+    /// with another instance.
     fn recreate(&mut self, key: &Key) {
         let mut spec = self.store.delete_by_force(key).expect("deleted")["spec"].clone();
         spec["slaveInstanceIds"] = json!([HEIR]);
@@ -245,7 +266,11 @@ impl State {
     }
 
     /// What a request does, by its fault; none: nobody ever answers.
-    fn perform(&mut self, query: &Query, fault: Option<Fault>) -> Option<Result<Response<Body>, BoxError>> {
+    fn perform(
+        &mut self,
+        query: &Query,
+        fault: Option<Fault>,
+    ) -> Option<Result<Response<Body>, BoxError>> {
         let broken = || Some(Err(BoxError::from("the connection broke, as the test wants")));
         match fault {
             Some(Fault::Status(code)) => return Some(Ok(error(code))),
@@ -259,7 +284,9 @@ impl State {
             }
             Some(Fault::Edited) => {
                 let id = format!("edited-{}", self.store.revision());
-                self.edit(&query.key(), |spec| spec["slaveInstanceIds"].as_array_mut().expect("a list").push(json!(id)));
+                self.edit(&query.key(), |spec| {
+                    spec["slaveInstanceIds"].as_array_mut().expect("a list").push(json!(id))
+                });
             }
             Some(Fault::Recreated) => self.recreate(&query.key()),
             _ => {}
@@ -285,8 +312,13 @@ impl State {
     /// Only a write that names the very copy may be sent.
     fn check_preconditions(&mut self, query: &Query) {
         let metadata = &query.body["metadata"];
-        if query.is_write_of_session() && !(metadata["uid"].is_string() && metadata["resourceVersion"].is_string()) {
-            self.violate(query.scope(), format!("{} {} has no precondition: {metadata}", query.method, query.target));
+        if query.is_write_of_session()
+            && !(metadata["uid"].is_string() && metadata["resourceVersion"].is_string())
+        {
+            self.violate(
+                query.scope(),
+                format!("{} {} has no precondition: {metadata}", query.method, query.target),
+            );
         }
     }
 
@@ -298,18 +330,21 @@ impl State {
     /// Tells the watchers, and looks whether all is well.
     fn settle(&mut self, namespace: &str) {
         self.watches.deliver(&mut self.store, &mut self.plans, &mut self.log);
-        if let Some(violation) = self.check.as_ref().and_then(|check| check(&self.store, namespace)) {
+        if let Some(violation) = self.check.as_ref().and_then(|check| check(&self.store, namespace))
+        {
             self.violate(namespace, violation);
         }
     }
 
     /// What was held back until the next write to the object takes effect.
     fn catch_up(&mut self, query: &Query) {
-        let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.late).into_iter().partition(|late| late.key() == query.key());
+        let (due, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.late).into_iter().partition(|late| late.key() == query.key());
         self.late = rest;
         for late in due {
             let outcome = self.write(&late).map_or_else(|refusal| refusal.code, |_| 200);
-            self.log.add(query.scope(), format!("  late {} {}: {outcome}", late.method, late.target));
+            self.log
+                .add(query.scope(), format!("  late {} {}: {outcome}", late.method, late.target));
             self.settle(query.scope());
         }
     }
@@ -330,7 +365,10 @@ impl FakeApi {
         kube::Client::new(service, "default")
     }
 
-    async fn serve(self: Arc<Self>, request: Request<kube::client::Body>) -> Result<Response<Body>, BoxError> {
+    async fn serve(
+        self: Arc<Self>,
+        request: Request<kube::client::Body>,
+    ) -> Result<Response<Body>, BoxError> {
         let query = Query::of(request).await?;
         let at = self.started.elapsed().as_millis();
         let answer = self.change(query.scope(), |state| {
@@ -338,7 +376,10 @@ impl FakeApi {
             let fault = state.plans.spring(query.scope(), site);
             *state.requests.entry(query.scope().to_owned()).or_default() += 1;
             let fault_text = fault.map_or_else(String::new, |fault| format!(" {fault:?}"));
-            state.log.add(query.scope(), format!("{at} ms {site:?}{fault_text}: {} {}", query.method, query.target));
+            state.log.add(
+                query.scope(),
+                format!("{at} ms {site:?}{fault_text}: {} {}", query.method, query.target),
+            );
             state.check_preconditions(&query);
             if query.is_write_of_session() {
                 state.catch_up(&query);
@@ -366,7 +407,8 @@ impl FakeApi {
         result
     }
 
-    /// Watchers that were made to stand still go on after a while, as if the network had held their lines.
+    /// Watchers that were made to stand still go on after a while, as if the network had held their
+    /// lines.
     fn release_later(self: &Arc<Self>) {
         for number in std::mem::take(&mut self.lock().watches.to_release) {
             let fake = Arc::clone(self);
@@ -393,7 +435,9 @@ impl FakeApi {
     }
 
     pub fn create(self: &Arc<Self>, key: &Key, object: &Value) -> Value {
-        let created = self.change(&key.namespace, |state| state.store.create(key, object.clone()).expect("created"));
+        let created = self.change(&key.namespace, |state| {
+            state.store.create(key, object.clone()).expect("created")
+        });
         self.release_later();
         created
     }
@@ -409,7 +453,8 @@ impl FakeApi {
         self.release_later();
     }
 
-    /// Waits until `look` accepts the store; it looks after each request to the namespace. The error is what it said last.
+    /// Waits until `look` accepts the store; it looks after each request to the namespace. The
+    /// error is what it said last.
     pub async fn until<T>(
         &self,
         namespace: &str,
@@ -448,7 +493,8 @@ impl FakeApi {
     /// What happened in the namespace, or to the watch of all, as lines.
     pub fn history(&self, namespace: &str) -> String {
         let state = self.lock();
-        let lines = state.log.lines.iter().filter(|(about, _)| about.is_empty() || about == namespace);
+        let lines =
+            state.log.lines.iter().filter(|(about, _)| about.is_empty() || about == namespace);
         lines.map(|(_, line)| line.as_str()).collect::<Vec<_>>().join("\n")
     }
 }

@@ -1,11 +1,14 @@
-//! What goes wrong between the operator and the service: refusals, errors, throttling, lost answers, late arrivals.
+//! What goes wrong between the operator and the service: refusals, errors, throttling, lost
+//! answers, late arrivals.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use gs_simulator::{ErrorFault, Faults, Outcome, Simulator};
 use serde_json::json;
-use streamsession_operator::api::v1alpha1::{FailureReason, InstanceState, StreamSession, UnsettledInstance};
+use streamsession_operator::api::v1alpha1::{
+    FailureReason, InstanceState, StreamSession, UnsettledInstance,
+};
 use streamsession_operator::gs::Endpoint;
 use tokio::net::TcpSocket;
 
@@ -51,7 +54,10 @@ async fn a_refused_instance_is_reported_while_its_neighbours_are_attached() {
     assert!(message.contains("bad"), "{message}");
     let object = lab.get("lobby").await;
     let status = object.status.clone().unwrap();
-    assert_eq!((status.desired_instances, status.attached_instances, status.failed_instances), (Some(3), Some(2), Some(1)));
+    assert_eq!(
+        (status.desired_instances, status.attached_instances, status.failed_instances),
+        (Some(3), Some(2), Some(1))
+    );
     assert_eq!(status.attached_instance_ids, ["a", "c"]);
     assert_eq!(unsettled(&object)[0].instance_id, "bad");
     assert_eq!(unsettled(&object)[0].last_failure.as_ref().unwrap().reason, FailureReason::Refused);
@@ -68,7 +74,13 @@ async fn an_instance_that_is_refused_for_long_stalls_the_session_by_name() {
     let message = lab.until_reason("lobby", "InstancesRefused").await;
     assert!(message.starts_with("The service refuses to attach bad."), "{message}");
     let object = lab.get("lobby").await;
-    let stalled = object.status.clone().unwrap().conditions.into_iter().find(|condition| condition.type_ == "Stalled");
+    let stalled = object
+        .status
+        .clone()
+        .unwrap()
+        .conditions
+        .into_iter()
+        .find(|condition| condition.type_ == "Stalled");
     assert_eq!(stalled.expect("Stalled").status, "True");
     assert!(unsettled(&object)[0].last_failure.as_ref().unwrap().attempts >= 5);
 }
@@ -91,7 +103,10 @@ async fn a_corrected_typing_error_leaves_nothing_behind() {
     let lab = Lab::start().await;
     lab.simulator.set_faults(refusing("typo"));
     lab.create("lobby", &["a", "typo"], json!({})).await;
-    lab.until_status("lobby", "the typing error is reported", |status| status.failed_instances == Some(1)).await;
+    lab.until_status("lobby", "the typing error is reported", |status| {
+        status.failed_instances == Some(1)
+    })
+    .await;
 
     lab.edit_ids("lobby", &["a", "b"]).await;
 
@@ -132,7 +147,11 @@ async fn an_internal_error_is_tried_again_and_kept_in_doubt() {
     lab.create("lobby", &["a", "b"], json!({})).await;
 
     let object = until_true(&lab, "lobby").await;
-    assert!(unsettled(&object).iter().all(|unsettled| unsettled.attach_may_arrive_until.is_some()), "{:?}", object.status);
+    assert!(
+        unsettled(&object).iter().all(|unsettled| unsettled.attach_may_arrive_until.is_some()),
+        "{:?}",
+        object.status
+    );
     lab.until_ready("lobby", &["a", "b"]).await;
     assert_eq!(lab.history(), ["Attach a,b"; 2]);
 }
@@ -159,7 +178,12 @@ async fn a_lost_answer_of_an_attach_is_asked_again_and_its_deadline_vanishes_by_
     let object = until_true(&lab, "lobby").await;
     let open = unsettled(&object);
     assert_eq!(open.len(), 2);
-    assert!(open.iter().all(|open| open.state == InstanceState::Attached && open.attach_may_arrive_until.is_some()), "{open:?}");
+    assert!(
+        open.iter()
+            .all(|open| open.state == InstanceState::Attached
+                && open.attach_may_arrive_until.is_some()),
+        "{open:?}"
+    );
     lab.until_ready("lobby", &["a", "b"]).await;
     assert_eq!(lab.history(), ["Attach a,b"; 2]);
 }
@@ -169,14 +193,26 @@ async fn an_instance_whose_detach_may_still_arrive_is_not_ready_before_the_deadl
     let lab = lab_with(&["a", "b"]).await;
     lab.simulator.set_faults(Faults { drop_answers: 1, ..Faults::default() });
     lab.edit_ids("lobby", &["a"]).await;
-    let in_doubt = |unsettled: &UnsettledInstance| unsettled.instance_id == "b" && unsettled.detach_may_arrive_until.is_some();
-    lab.until_status("lobby", "b is in doubt", |status| status.unsettled_instances.iter().any(in_doubt)).await;
+    let in_doubt = |unsettled: &UnsettledInstance| {
+        unsettled.instance_id == "b" && unsettled.detach_may_arrive_until.is_some()
+    };
+    lab.until_status("lobby", "b is in doubt", |status| {
+        status.unsettled_instances.iter().any(in_doubt)
+    })
+    .await;
 
     lab.edit_ids("lobby", &["a", "b"]).await;
 
     let message = lab.until_reason("lobby", "OutcomeUnknown").await;
-    assert!(message.starts_with("An earlier detach of b may still take effect until "), "{message}");
-    let until = unsettled(&lab.get("lobby").await)[0].detach_may_arrive_until.clone().expect("a deadline").0;
+    assert!(
+        message.starts_with("An earlier detach of b may still take effect until "),
+        "{message}"
+    );
+    let until = unsettled(&lab.get("lobby").await)[0]
+        .detach_may_arrive_until
+        .clone()
+        .expect("a deadline")
+        .0;
     lab.until_ready("lobby", &["a", "b"]).await;
     assert!(lab.simulator.now() >= until);
     assert_eq!(lab.history().last().unwrap(), "Attach b", "whether the detach arrived or not");
@@ -185,28 +221,46 @@ async fn an_instance_whose_detach_may_still_arrive_is_not_ready_before_the_deadl
 #[tokio::test]
 async fn an_attach_that_arrives_after_the_spec_has_turned_is_taken_back() {
     let lab = Lab::start().await;
-    lab.simulator.set_faults(Faults { late_arrivals: 1, late_arrival_ms: 1000, ..Faults::default() });
+    lab.simulator.set_faults(Faults {
+        late_arrivals: 1,
+        late_arrival_ms: 1000,
+        ..Faults::default()
+    });
     lab.create("lobby", &["a", "b"], json!({})).await;
     lab.until_calls(1).await;
 
     lab.edit_ids("lobby", &["b"]).await;
 
     lab.until_ready("lobby", &["b"]).await;
-    let late = lab.simulator.calls().into_iter().find(|call| call.outcome == Outcome::LateApplied).expect("a late arrival");
+    let late = lab
+        .simulator
+        .calls()
+        .into_iter()
+        .find(|call| call.outcome == Outcome::LateApplied)
+        .expect("a late arrival");
     assert_eq!(late.succeeded, ["a", "b"]);
 }
 
 #[tokio::test]
 async fn a_detach_that_arrives_after_the_spec_has_turned_is_made_good() {
     let lab = lab_with(&["a", "b"]).await;
-    lab.simulator.set_faults(Faults { late_arrivals: 1, late_arrival_ms: 1000, ..Faults::default() });
+    lab.simulator.set_faults(Faults {
+        late_arrivals: 1,
+        late_arrival_ms: 1000,
+        ..Faults::default()
+    });
     lab.edit_ids("lobby", &["a"]).await;
     lab.until_calls(2).await;
 
     lab.edit_ids("lobby", &["a", "b"]).await;
 
     lab.until_ready("lobby", &["a", "b"]).await;
-    let late = lab.simulator.calls().into_iter().find(|call| call.outcome == Outcome::LateApplied).expect("a late arrival");
+    let late = lab
+        .simulator
+        .calls()
+        .into_iter()
+        .find(|call| call.outcome == Outcome::LateApplied)
+        .expect("a late arrival");
     assert_eq!(late.succeeded, ["b"]);
 }
 
@@ -232,7 +286,11 @@ async fn a_service_that_is_down_at_the_start_is_named_and_used_once_it_is_up() {
     assert!(lab.calls().is_empty());
 
     let validity = lab.options.signature_validity;
-    let options = gs_simulator::Options { listen, signature_validity: validity, ..gs_simulator::Options::default() };
+    let options = gs_simulator::Options {
+        listen,
+        signature_validity: validity,
+        ..gs_simulator::Options::default()
+    };
     lab.simulator = Simulator::start(options).await.expect("a simulator");
 
     lab.until_ready("lobby", &["a"]).await;

@@ -1,8 +1,8 @@
 //! Fuzzing of what others write: answers, Secrets, endpoints, `Date` headers.
 //!
-//! In `cargo test` each target gets random inputs for a second; `BOLERO_RANDOM_TEST_TIME_MS=60000` makes it a minute, and
-//! `BOLERO_RANDOM_SEED=…`, which a failure prints, repeats one input. Profiles (`gs::credentials`) and the simulator's signatures have
-//! theirs beside them.
+//! In `cargo test` each target gets random inputs for a second; `BOLERO_RANDOM_TEST_TIME_MS=60000`
+//! makes it a minute, and `BOLERO_RANDOM_SEED=…`, which a failure prints, repeats one input.
+//! Profiles (`gs::credentials`) and the simulator's signatures have theirs beside them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
@@ -51,7 +51,8 @@ impl Mutation {
             }
             Self::Repeat { at, length } => {
                 let at = place(at);
-                let again: Vec<u8> = bytes[at..].iter().take(usize::from(*length)).copied().collect();
+                let again: Vec<u8> =
+                    bytes[at..].iter().take(usize::from(*length)).copied().collect();
                 bytes.splice(at..at, again);
             }
         }
@@ -85,26 +86,42 @@ fn read(status: u16, body: &[u8]) -> Read {
     let read = answer::read(status, body, &asked, &["FailedOperation.Gone".to_owned()]);
     let answer = &read.answer;
     assert!(answer.message.chars().count() <= MESSAGE_LENGTH_MAX, "{answer:?}");
-    assert!(answer.code.chars().count() <= WORD_LENGTH_MAX && answer.request_id.chars().count() <= WORD_LENGTH_MAX, "{answer:?}");
+    assert!(
+        answer.code.chars().count() <= WORD_LENGTH_MAX
+            && answer.request_id.chars().count() <= WORD_LENGTH_MAX,
+        "{answer:?}"
+    );
     assert!(!read.readable || status == 200, "only the service answers 200");
     let nobody_knows = answer.verdict == Verdict::Unanswered;
-    assert!(read.readable || nobody_knows || (status == 429 && answer.verdict == Verdict::NothingDone(NothingDone::Throttled)));
+    assert!(
+        read.readable
+            || nobody_knows
+            || (status == 429 && answer.verdict == Verdict::NothingDone(NothingDone::Throttled))
+    );
     if let Verdict::Processed { succeeded, refused } = &answer.verdict {
-        assert!(read.readable && succeeded.is_subset(&asked) && refused.is_subset(&asked), "{answer:?}");
+        assert!(
+            read.readable && succeeded.is_subset(&asked) && refused.is_subset(&asked),
+            "{answer:?}"
+        );
     }
     for id in &asked {
-        let listed =
-            matches!(&answer.verdict, Verdict::Processed { succeeded, refused } if succeeded.contains(id) && !refused.contains(id));
-        assert_eq!(answer.outcome(id, asked.len()) == Outcome::Done, listed, "{id} is done if and only if the service says so alone");
+        let listed = matches!(&answer.verdict, Verdict::Processed { succeeded, refused } if succeeded.contains(id) && !refused.contains(id));
+        assert_eq!(
+            answer.outcome(id, asked.len()) == Outcome::Done,
+            listed,
+            "{id} is done if and only if the service says so alone"
+        );
     }
     read
 }
 
 #[test]
 fn no_bytes_of_an_answer_say_more_than_the_service_can() {
-    check!().with_test_time(TEST_TIME).with_type::<(bool, u16, Vec<u8>)>().for_each(|(ok, status, body)| {
-        read(if *ok { 200 } else { *status }, body);
-    });
+    check!().with_test_time(TEST_TIME).with_type::<(bool, u16, Vec<u8>)>().for_each(
+        |(ok, status, body)| {
+            read(if *ok { 200 } else { *status }, body);
+        },
+    );
 }
 
 /// Some characters, any there are: more make a run slower and find nothing more.
@@ -135,7 +152,9 @@ impl Odd {
             Self::Text(value) => json!(value),
             Self::List(value) => json!(value),
             Self::Object(key, value) => json!({ (key): value }),
-            Self::Nested(depth) => (0..*depth).fold(Value::Null, |inner, _| Value::Array(vec![inner])),
+            Self::Nested(depth) => {
+                (0..*depth).fold(Value::Null, |inner, _| Value::Array(vec![inner]))
+            }
         }
     }
 }
@@ -196,7 +215,13 @@ impl List {
     /// The ids that were asked for, of a list that is one.
     fn says(&self) -> BTreeSet<InstanceId> {
         let json = self.json();
-        let texts: BTreeSet<&str> = json.as_ref().and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let texts: BTreeSet<&str> = json
+            .as_ref()
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         asked().into_iter().filter(|id| texts.contains(id.as_str())).collect()
     }
 }
@@ -223,7 +248,12 @@ impl Failure {
 
 impl Envelope {
     fn body(&self) -> Vec<u8> {
-        let mut response: Map<_, _> = self.extra.iter().enumerate().map(|(number, odd)| (format!("New{number}"), odd.json())).collect();
+        let mut response: Map<_, _> = self
+            .extra
+            .iter()
+            .enumerate()
+            .map(|(number, odd)| (format!("New{number}"), odd.json()))
+            .collect();
         response.extend(self.succeeded.json().map(|list| ("SuccessInstanceIds".to_owned(), list)));
         response.extend(self.refused.json().map(|list| ("FailureInstanceIds".to_owned(), list)));
         response.insert("RequestId".to_owned(), self.request_id.json());
@@ -241,7 +271,10 @@ impl Envelope {
     fn verdict(&self) -> Verdict {
         match self.failure.code() {
             Some(code) => Verdict::of_code(code, &["FailedOperation.Gone".to_owned()]),
-            None => Verdict::Processed { succeeded: self.succeeded.says(), refused: self.refused.says() },
+            None => Verdict::Processed {
+                succeeded: self.succeeded.says(),
+                refused: self.refused.says(),
+            },
         }
     }
 }
@@ -258,11 +291,13 @@ fn an_answer_says_what_its_lists_or_its_error_say_whatever_else_is_odd() {
 
 #[test]
 fn a_damaged_answer_says_nothing_of_ids_that_were_not_asked_for() {
-    check!().with_test_time(TEST_TIME).with_type::<(Envelope, Mutation, Vec<Mutation>)>().for_each(|(envelope, first, rest)| {
-        let body = mutated(&envelope.body(), std::slice::from_ref(first));
-        read(200, &body);
-        read(200, &mutated(&body, rest));
-    });
+    check!().with_test_time(TEST_TIME).with_type::<(Envelope, Mutation, Vec<Mutation>)>().for_each(
+        |(envelope, first, rest)| {
+            let body = mutated(&envelope.body(), std::slice::from_ref(first));
+            read(200, &body);
+            read(200, &mutated(&body, rest));
+        },
+    );
 }
 
 /// A value of a Secret.
@@ -276,7 +311,9 @@ enum Part {
 impl Part {
     fn bytes(&self) -> Vec<u8> {
         match self {
-            Self::Good(bytes, line_feed) => format!("{}{}", graphic(bytes), if *line_feed { "\r\n" } else { "" }).into_bytes(),
+            Self::Good(bytes, line_feed) => {
+                format!("{}{}", graphic(bytes), if *line_feed { "\r\n" } else { "" }).into_bytes()
+            }
             Self::Raw(bytes) => bytes.clone(),
             Self::Long(length) => vec![b'x'; usize::from(*length) % 400],
         }
@@ -300,7 +337,9 @@ fn a_secret_is_taken_if_its_parts_are_usable_and_never_shown() {
     check!().with_test_time(TEST_TIME).with_type::<[Option<Part>; 3]>().for_each(|parts| {
         let values = parts.each_ref().map(|part| part.as_ref().map(Part::bytes));
         let named = ["secretId", "secretKey", "token"].into_iter().zip(&values);
-        let data: BTreeMap<_, _> = named.filter_map(|(name, value)| Some((name.to_owned(), ByteString(value.clone()?)))).collect();
+        let data: BTreeMap<_, _> = named
+            .filter_map(|(name, value)| Some((name.to_owned(), ByteString(value.clone()?))))
+            .collect();
         let mut secret = Secret { data: Some(data), ..Secret::default() };
         secret.metadata.namespace = Some("arcade".to_owned());
         secret.metadata.name = Some("tencent".to_owned());
@@ -308,23 +347,37 @@ fn a_secret_is_taken_if_its_parts_are_usable_and_never_shown() {
         let read = Credentials::from_secret(&secret);
 
         let [id, key, token] = values.each_ref().map(Option::as_deref);
-        let (good_id, good_key) = (id.and_then(usable).filter(|id| id.len() <= 256), key.and_then(usable));
+        let (good_id, good_key) =
+            (id.and_then(usable).filter(|id| id.len() <= 256), key.and_then(usable));
         let no_token = token.is_none_or(|token| token.iter().all(u8::is_ascii_whitespace));
         let good_token = token.and_then(usable);
         match read {
             Ok(read) => {
-                assert_eq!((Some(read.secret_id.as_str()), Some(read.secret_key.expose_secret())), (good_id, good_key));
+                assert_eq!(
+                    (Some(read.secret_id.as_str()), Some(read.secret_key.expose_secret())),
+                    (good_id, good_key)
+                );
                 assert_eq!(read.token.as_ref().map(ExposeSecret::expose_secret), good_token);
                 let printed = format!("{read:?}");
-                for hidden in [good_key, good_token].into_iter().flatten().filter(|hidden| !read.secret_id.contains(*hidden)) {
+                for hidden in [good_key, good_token]
+                    .into_iter()
+                    .flatten()
+                    .filter(|hidden| !read.secret_id.contains(*hidden))
+                {
                     assert!(hidden.len() < 6 || !printed.contains(hidden), "{printed}");
                 }
             }
             Err(error) => {
-                assert!(good_id.is_none() || good_key.is_none() || !(no_token || good_token.is_some()), "{error}");
+                assert!(
+                    good_id.is_none() || good_key.is_none() || !(no_token || good_token.is_some()),
+                    "{error}"
+                );
                 for printed in [error.to_string(), format!("{error:?}")] {
                     assert!(printed.chars().count() <= MESSAGE_LENGTH_MAX);
-                    assert!(!values.iter().flatten().any(|value| shows(&printed, value)), "{printed}");
+                    assert!(
+                        !values.iter().flatten().any(|value| shows(&printed, value)),
+                        "{printed}"
+                    );
                 }
             }
         }
@@ -400,18 +453,39 @@ fn an_endpoint_that_is_taken_is_the_same_when_it_is_read_back_and_can_be_called(
         let strict = Endpoint::parse(&text);
         let trusting = Endpoint::parse_with(&text, true);
         assert!(strict.is_err() || strict == trusting, "{strict:?} {trusting:?}");
-        for (result, insecure) in [(strict, false), (trusting, true), (Endpoint::from_target(&text, false), false)] {
+        for (result, insecure) in
+            [(strict, false), (trusting, true), (Endpoint::from_target(&text, false), false)]
+        {
             match result {
                 Ok(endpoint) => {
                     assert!(insecure || !endpoint.is_plain() || endpoint.is_loopback(), "{text:?}");
-                    assert_eq!(Endpoint::from_target(&endpoint.to_string(), insecure).as_ref(), Ok(&endpoint), "{text:?}");
-                    assert_eq!(Endpoint::parse_with(&endpoint.url(), insecure).as_ref(), Ok(&endpoint), "{text:?}");
-                    assert!(http::HeaderValue::from_str(endpoint.host_header()).is_ok(), "{text:?}");
-                    assert_eq!(endpoint.host_header(), endpoint.host_header().to_lowercase(), "{text:?}");
+                    assert_eq!(
+                        Endpoint::from_target(&endpoint.to_string(), insecure).as_ref(),
+                        Ok(&endpoint),
+                        "{text:?}"
+                    );
+                    assert_eq!(
+                        Endpoint::parse_with(&endpoint.url(), insecure).as_ref(),
+                        Ok(&endpoint),
+                        "{text:?}"
+                    );
+                    assert!(
+                        http::HeaderValue::from_str(endpoint.host_header()).is_ok(),
+                        "{text:?}"
+                    );
+                    assert_eq!(
+                        endpoint.host_header(),
+                        endpoint.host_header().to_lowercase(),
+                        "{text:?}"
+                    );
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    assert!(error.chars().count() <= MESSAGE_LENGTH_MAX && !error.contains(char::is_control), "{error:?}");
+                    assert!(
+                        error.chars().count() <= MESSAGE_LENGTH_MAX
+                            && !error.contains(char::is_control),
+                        "{error:?}"
+                    );
                 }
             }
         }
@@ -431,7 +505,10 @@ struct WithPassword {
 impl WithPassword {
     /// It begins with a word that stands nowhere else.
     fn password(&self, length_max: usize) -> String {
-        format!("hunter2{}", graphic(&self.password).repeat(1 + usize::from(self.repeated))).chars().take(length_max).collect()
+        format!("hunter2{}", graphic(&self.password).repeat(1 + usize::from(self.repeated)))
+            .chars()
+            .take(length_max)
+            .collect()
     }
 
     fn text(&self, schemes: &[&str], password: &str) -> String {
@@ -443,7 +520,11 @@ impl WithPassword {
 }
 
 fn repeats_no_password(text: &str) {
-    for result in [Endpoint::parse(text), Endpoint::parse_with(text, true), Endpoint::from_target(text, false)] {
+    for result in [
+        Endpoint::parse(text),
+        Endpoint::parse_with(text, true),
+        Endpoint::from_target(text, false),
+    ] {
         let shown = result.map_or_else(|error| error.to_string(), |endpoint| endpoint.to_string());
         assert!(!shown.contains("hunter2"), "{shown}");
     }
@@ -459,7 +540,10 @@ fn an_endpoint_that_is_refused_repeats_no_password_of_usual_length() {
 #[test]
 fn an_endpoint_that_is_refused_repeats_no_password_whatever_it_looks_like() {
     check!().with_test_time(TEST_TIME).with_type::<WithPassword>().for_each(|with| {
-        repeats_no_password(&with.text(&["https://", "http://", "ftp://", "https:\\\\", "https:", ""], &with.password(1_000)));
+        repeats_no_password(&with.text(
+            &["https://", "http://", "ftp://", "https:\\\\", "https:", ""],
+            &with.password(1_000),
+        ));
     });
 }
 
@@ -468,17 +552,27 @@ const DATES: u64 = 253_402_300_800;
 
 #[test]
 fn a_date_header_is_read_as_it_was_written_and_no_other_text_panics() {
-    check!().with_test_time(TEST_TIME).with_type::<(u64, Vec<Mutation>, String)>().for_each(|(seconds, mutations, text)| {
-        let seconds = i64::try_from(seconds % DATES).expect("small");
-        let written = |seconds| jiff::Timestamp::from_second(seconds).expect("a time").strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        assert_eq!(parse_date(&written(seconds)), Some(seconds));
+    check!().with_test_time(TEST_TIME).with_type::<(u64, Vec<Mutation>, String)>().for_each(
+        |(seconds, mutations, text)| {
+            let seconds = i64::try_from(seconds % DATES).expect("small");
+            let written = |seconds| {
+                jiff::Timestamp::from_second(seconds)
+                    .expect("a time")
+                    .strftime("%a, %d %b %Y %H:%M:%S GMT")
+                    .to_string()
+            };
+            assert_eq!(parse_date(&written(seconds)), Some(seconds));
 
-        let damaged = mutated(written(seconds).as_bytes(), mutations);
-        for read in [parse_date(text), parse_date(&String::from_utf8_lossy(&damaged))].into_iter().flatten() {
-            assert!(jiff::Timestamp::from_second(read).is_ok());
-            let (mut clock, now) = (ServiceClock::default(), Instant::now());
-            clock.observe(read, now);
-            assert_eq!(clock.now(now + Duration::from_mins(1)), Some(read + 60));
-        }
-    });
+            let damaged = mutated(written(seconds).as_bytes(), mutations);
+            for read in [parse_date(text), parse_date(&String::from_utf8_lossy(&damaged))]
+                .into_iter()
+                .flatten()
+            {
+                assert!(jiff::Timestamp::from_second(read).is_ok());
+                let (mut clock, now) = (ServiceClock::default(), Instant::now());
+                clock.observe(read, now);
+                assert_eq!(clock.now(now + Duration::from_mins(1)), Some(read + 60));
+            }
+        },
+    );
 }

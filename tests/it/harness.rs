@@ -1,4 +1,5 @@
-//! What the tests stand on: one API server for all, and for each test a namespace, a simulator and an operator of its own.
+//! What the tests stand on: one API server for all, and for each test a namespace, a simulator and
+//! an operator of its own.
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -29,10 +30,17 @@ pub fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(|| {
         let binaries = Binaries::find_or_build(&report_to_stderr).expect("a control plane");
-        let cluster =
-            Cluster::start(devcluster::Options { binaries: Some(binaries), ..devcluster::Options::default() }).expect("a cluster");
+        let cluster = Cluster::start(devcluster::Options {
+            binaries: Some(binaries),
+            ..devcluster::Options::default()
+        })
+        .expect("a cluster");
         kubectl_on(&cluster, &["apply", "--server-side", "-f", "-"], &crd_yaml().expect("a CRD"));
-        kubectl_on(&cluster, &["wait", "--for=condition=Established", "crd/streamsessions.gs.tencentcloud.dev"], "");
+        kubectl_on(
+            &cluster,
+            &["wait", "--for=condition=Established", "crd/streamsessions.gs.tencentcloud.dev"],
+            "",
+        );
         cluster
     })
 }
@@ -46,11 +54,20 @@ fn kubectl_on(cluster: &Cluster, arguments: &[&str], stdin: &str) -> String {
 fn run_kubectl(cluster: &Cluster, arguments: &[&str], stdin: &str) -> (bool, String) {
     use std::io::Write;
     use std::process::Stdio;
-    let mut child =
-        cluster.kubectl().args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("kubectl");
+    let mut child = cluster
+        .kubectl()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("kubectl");
     child.stdin.take().expect("a pipe").write_all(stdin.as_bytes()).expect("kubectl reads");
     let output = child.wait_with_output().expect("kubectl ends");
-    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+    )
 }
 
 /// Runs kubectl; answers whether it succeeded and what it printed.
@@ -73,21 +90,36 @@ pub async fn config() -> Config {
     install_crypto();
     let path = cluster().kubeconfig().to_owned();
     let kubeconfig = Kubeconfig::read_from(path).expect("a kubeconfig");
-    tuned(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a configuration"))
+    tuned(
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .expect("a configuration"),
+    )
 }
 
 /// The key that a simulator knows unless told otherwise.
 pub fn example_credentials() -> Credentials {
-    Credentials { secret_id: EXAMPLE_SECRET_ID.into(), secret_key: EXAMPLE_SECRET_KEY.into(), token: None, source: Source::Environment }
+    Credentials {
+        secret_id: EXAMPLE_SECRET_ID.into(),
+        secret_key: EXAMPLE_SECRET_KEY.into(),
+        token: None,
+        source: Source::Environment,
+    }
 }
 
 /// Waits for a condition; panics with `what` and the last look when the deadline has passed.
-pub async fn eventually<T: std::fmt::Debug>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub async fn eventually<T: std::fmt::Debug>(
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let start = Instant::now();
     loop {
         match look().await {
             Ok(value) => return value,
-            Err(seen) => assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}; last seen: {seen}"),
+            Err(seen) => assert!(
+                start.elapsed() < DEADLINE,
+                "not within {DEADLINE:?}: {what}; last seen: {seen}"
+            ),
         }
         tokio::time::sleep(Duration::from_millis(25)).await;
     }
@@ -122,7 +154,11 @@ impl Lab {
     /// A lab whose operator does not run yet.
     pub async fn without_operator() -> Self {
         // Short signatures: doubt ends within the test.
-        Self::with(gs_simulator::Options { signature_validity: Duration::from_secs(4), ..gs_simulator::Options::default() }).await
+        Self::with(gs_simulator::Options {
+            signature_validity: Duration::from_secs(4),
+            ..gs_simulator::Options::default()
+        })
+        .await
     }
 
     /// A lab with a simulator of one's own.
@@ -130,9 +166,14 @@ impl Lab {
         let validity = simulator.signature_validity;
         let simulator = Simulator::start(simulator).await.expect("a simulator");
         let client = Client::try_from(config().await).expect("a client");
-        let namespace =
-            Namespace { metadata: ObjectMeta { generate_name: Some("it-".into()), ..ObjectMeta::default() }, ..Namespace::default() };
-        let namespace = Api::all(client.clone()).create(&PostParams::default(), &namespace).await.expect("a namespace");
+        let namespace = Namespace {
+            metadata: ObjectMeta { generate_name: Some("it-".into()), ..ObjectMeta::default() },
+            ..Namespace::default()
+        };
+        let namespace = Api::all(client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await
+            .expect("a namespace");
         let namespace = namespace.metadata.name.expect("a name");
         let endpoint = Endpoint::parse(&simulator.url()).expect("an endpoint");
         let options = Options {
@@ -150,13 +191,15 @@ impl Lab {
     }
 
     pub async fn start_operator(&mut self) {
-        // A client of its own: the operator's requests are told apart in the audit log by the field manager.
+        // A client of its own: the operator's requests are told apart in the audit log by the field
+        // manager.
         let config = config().await;
         let url = config.cluster_url.to_string();
         self.start_operator_as(config, url).await;
     }
 
-    /// Starts the operator with a configuration of the test's own, such as that of a ServiceAccount.
+    /// Starts the operator with a configuration of the test's own, such as that of a
+    /// ServiceAccount.
     pub async fn start_operator_as(&mut self, config: Config, url: String) {
         assert!(self.running.is_none(), "an operator runs already");
         self.running = Some(self.launch(config, url).await);
@@ -219,19 +262,22 @@ impl Lab {
         let secret = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"secretId": id, "secretKey": key},
         }));
-        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> =
+            Api::namespaced(self.client.clone(), &self.namespace);
         secrets.create(&PostParams::default(), &secret.expect("a Secret")).await.expect("a Secret");
     }
 
     /// Gives an existing Secret other keys.
     pub async fn change_secret(&self, name: &str, id: &str, key: &str) {
-        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> =
+            Api::namespaced(self.client.clone(), &self.namespace);
         let patch = Patch::Merge(json!({"stringData": {"secretId": id, "secretKey": key}}));
         secrets.patch(name, &PatchParams::default(), &patch).await.expect("a Secret");
     }
 
     pub async fn delete_secret(&self, name: &str) {
-        let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let secrets: Api<k8s_openapi::api::core::v1::Secret> =
+            Api::namespaced(self.client.clone(), &self.namespace);
         secrets.delete(name, &DeleteParams::default()).await.expect("deleted");
     }
 
@@ -241,23 +287,29 @@ impl Lab {
         if let (Some(spec), Some(extra)) = (spec.as_object_mut(), extra.as_object()) {
             spec.extend(extra.clone());
         }
-        let object =
-            json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "metadata": {"name": name}, "spec": spec});
+        let object = json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "metadata": {"name": name}, "spec": spec});
         let object = serde_json::from_value(object).expect("a StreamSession");
         self.sessions.create(&PostParams::default(), &object).await.expect("created")
     }
 
     /// Merges `spec` into the object's spec.
     pub async fn edit(&self, name: &str, spec: Value) {
-        self.sessions.patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await.expect("edited");
+        self.sessions
+            .patch(name, &PatchParams::default(), &Patch::Merge(json!({"spec": spec})))
+            .await
+            .expect("edited");
     }
 
     /// Merges `metadata` into the object's metadata.
     pub async fn edit_metadata(&self, name: &str, metadata: Value) {
-        self.sessions.patch(name, &PatchParams::default(), &Patch::Merge(json!({"metadata": metadata}))).await.expect("edited");
+        self.sessions
+            .patch(name, &PatchParams::default(), &Patch::Merge(json!({"metadata": metadata})))
+            .await
+            .expect("edited");
     }
 
-    /// Merges `status` into the object's status, as a person would with `kubectl edit --subresource=status`.
+    /// Merges `status` into the object's status, as a person would with `kubectl edit
+    /// --subresource=status`.
     pub async fn edit_status(&self, name: &str, status: Value) {
         let patch = Patch::Merge(json!({"status": status}));
         self.sessions.patch_status(name, &PatchParams::default(), &patch).await.expect("edited");
@@ -268,11 +320,17 @@ impl Lab {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         eventually(&format!("an event {reason} about {name}"), async || {
             let events = events.list(&ListParams::default()).await.expect("events").items;
-            let about = |event: &&Event| event.regarding.as_ref().is_some_and(|regarding| regarding.name.as_deref() == Some(name));
-            let found = events.iter().filter(about).find(|event| event.reason.as_deref() == Some(reason));
-            found
-                .and_then(|event| event.note.clone())
-                .ok_or_else(|| format!("{:?}", events.iter().map(|event| &event.note).collect::<Vec<_>>()))
+            let about = |event: &&Event| {
+                event
+                    .regarding
+                    .as_ref()
+                    .is_some_and(|regarding| regarding.name.as_deref() == Some(name))
+            };
+            let found =
+                events.iter().filter(about).find(|event| event.reason.as_deref() == Some(reason));
+            found.and_then(|event| event.note.clone()).ok_or_else(|| {
+                format!("{:?}", events.iter().map(|event| &event.note).collect::<Vec<_>>())
+            })
         })
         .await
     }
@@ -294,12 +352,14 @@ impl Lab {
         self.simulator.members(SESSION)
     }
 
-    /// The signed calls that reached the simulator so far; not the unsigned request that asks for the time.
+    /// The signed calls that reached the simulator so far; not the unsigned request that asks for
+    /// the time.
     pub fn calls(&self) -> Vec<gs_simulator::Call> {
         self.simulator.calls().into_iter().filter(|call| call.secret_id.is_some()).collect()
     }
 
-    /// Waits until Ready is True for the newest generation and the simulator holds exactly `ids`, with nothing open in the ledger.
+    /// Waits until Ready is True for the newest generation and the simulator holds exactly `ids`,
+    /// with nothing open in the ledger.
     pub async fn until_ready(&self, name: &str, ids: &[&str]) -> StreamSession {
         self.until_ready_at(name, SESSION, ids).await
     }
@@ -313,7 +373,11 @@ impl Lab {
             let settled = status.unsettled_instances.is_empty() && status.pending_call.is_none();
             let members = self.simulator.members(session);
             let (ready, _, _) = ready(&object);
-            if ready && settled && members == wanted { Ok(object) } else { Err(format!("{}, members {members:?}", brief(&status))) }
+            if ready && settled && members == wanted {
+                Ok(object)
+            } else {
+                Err(format!("{}, members {members:?}", brief(&status)))
+            }
         })
         .await
     }
@@ -321,7 +385,8 @@ impl Lab {
     /// A lab in a namespace of its own, whose operator calls the service of this one.
     pub async fn neighbour(&self) -> Self {
         let mut neighbour = Self::without_operator().await;
-        neighbour.options = Options { namespaces: neighbour.options.namespaces, ..self.options.clone() };
+        neighbour.options =
+            Options { namespaces: neighbour.options.namespaces, ..self.options.clone() };
         neighbour
     }
 
@@ -338,7 +403,12 @@ impl Lab {
     }
 
     /// Waits until `look` accepts the status.
-    pub async fn until_status(&self, name: &str, what: &str, look: impl Fn(&StreamSessionStatus) -> bool) -> StreamSession {
+    pub async fn until_status(
+        &self,
+        name: &str,
+        what: &str,
+        look: impl Fn(&StreamSessionStatus) -> bool,
+    ) -> StreamSession {
         eventually(&format!("{name}: {what}"), async || {
             let object = self.get(name).await;
             let status = object.status.clone().unwrap_or_default();
@@ -365,30 +435,40 @@ impl Lab {
         self.calls().into_iter().map(short).collect()
     }
 
-    /// Waits until the operator has seen all that happened so far: a new object, of a session of its own, is attached by one call and three
-    /// writes, and the watch tells in order.
+    /// Waits until the operator has seen all that happened so far: a new object, of a session of
+    /// its own, is attached by one call and three writes, and the watch tells in order.
     pub async fn until_marked(&self) {
         self.create("marker", &["marked"], json!({"sessionId": "marker"})).await;
-        self.until_status("marker", "is attached", |status| status.attached_instance_ids == ["marked"]).await;
-    }
-
-    /// Waits until the object is gone.
-    pub async fn until_gone(&self, name: &str) {
-        eventually(&format!("{name} is gone"), async || match self.sessions.get_opt(name).await.expect("an answer") {
-            None => Ok(()),
-            Some(object) => Err(object.status.as_ref().map(brief).unwrap_or_default()),
+        self.until_status("marker", "is attached", |status| {
+            status.attached_instance_ids == ["marked"]
         })
         .await;
     }
 
-    /// The operator's writes to StreamSessions of this namespace so far, as the API server's audit log tells; `verb/subresource`.
+    /// Waits until the object is gone.
+    pub async fn until_gone(&self, name: &str) {
+        eventually(&format!("{name} is gone"), async || {
+            match self.sessions.get_opt(name).await.expect("an answer") {
+                None => Ok(()),
+                Some(object) => Err(object.status.as_ref().map(brief).unwrap_or_default()),
+            }
+        })
+        .await;
+    }
+
+    /// The operator's writes to StreamSessions of this namespace so far, as the API server's audit
+    /// log tells; `verb/subresource`.
     pub fn writes(&self) -> Vec<String> {
         self.written().into_iter().map(|(_, write)| write).collect()
     }
 
     /// Those to the object of that name.
     pub fn writes_of(&self, name: &str) -> Vec<String> {
-        self.written().into_iter().filter(|(written, _)| written == name).map(|(_, write)| write).collect()
+        self.written()
+            .into_iter()
+            .filter(|(written, _)| written == name)
+            .map(|(_, write)| write)
+            .collect()
     }
 
     fn written(&self) -> Vec<(String, String)> {
@@ -402,12 +482,19 @@ impl Lab {
                 event["objectRef"]["namespace"] == self.namespace.as_str()
                     && event["objectRef"]["resource"] == "streamsessions"
                     && event["userAgent"] == "streamsession-operator"
-                    && ["create", "update", "patch", "delete"].iter().any(|verb| event["verb"] == *verb)
-                    && event["requestURI"].as_str().is_some_and(|uri| uri.contains("fieldManager=streamsession-operator"))
+                    && ["create", "update", "patch", "delete"]
+                        .iter()
+                        .any(|verb| event["verb"] == *verb)
+                    && event["requestURI"]
+                        .as_str()
+                        .is_some_and(|uri| uri.contains("fieldManager=streamsession-operator"))
             })
             .map(|event| {
                 let object = &event["objectRef"];
-                (text(&object["name"]), format!("{}/{}", text(&event["verb"]), text(&object["subresource"])))
+                (
+                    text(&object["name"]),
+                    format!("{}/{}", text(&event["verb"]), text(&object["subresource"])),
+                )
             })
             .collect()
     }
@@ -432,12 +519,14 @@ impl Lab {
     }
 }
 
-/// The service takes effect at once and answers late: time to do something meanwhile, and less than the call's deadline.
+/// The service takes effect at once and answers late: time to do something meanwhile, and less than
+/// the call's deadline.
 pub fn slow() -> gs_simulator::Faults {
     gs_simulator::Faults { delay_ms: 1500, ..gs_simulator::Faults::default() }
 }
 
-/// The status with a few of its instances: printing thousands in each look would keep the operator waiting.
+/// The status with a few of its instances: printing thousands in each look would keep the operator
+/// waiting.
 fn brief(status: &StreamSessionStatus) -> String {
     let mut status = status.clone();
     let held = (status.attached_instance_ids.len(), status.unsettled_instances.len());

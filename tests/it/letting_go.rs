@@ -1,4 +1,5 @@
-//! What a person can do where the operator can't know better: forget, adopt, orphan; and deletions that meet an obstacle (design 3.3, 3.8, 3.9).
+//! What a person can do where the operator can't know better: forget, adopt, orphan; and deletions
+//! that meet an obstacle (design 3.3, 3.8, 3.9).
 
 use std::collections::BTreeSet;
 
@@ -20,11 +21,24 @@ fn set(ids: &[&str]) -> BTreeSet<String> {
 
 /// The service lets go of no phone that fits.
 fn keeping(pattern: &str) -> Faults {
-    Faults { refusing: vec![Refusing { pattern: pattern.into(), tries: None, operation: Operation::Detach }], ..Faults::default() }
+    Faults {
+        refusing: vec![Refusing {
+            pattern: pattern.into(),
+            tries: None,
+            operation: Operation::Detach,
+        }],
+        ..Faults::default()
+    }
 }
 
 fn errors(codes: &[(&str, u32)]) -> Faults {
-    Faults { errors: codes.iter().map(|(code, times)| ErrorFault { code: (*code).into(), times: *times }).collect(), ..Faults::default() }
+    Faults {
+        errors: codes
+            .iter()
+            .map(|(code, times)| ErrorFault { code: (*code).into(), times: *times })
+            .collect(),
+        ..Faults::default()
+    }
 }
 
 /// A lab whose session `lobby` holds `a` and `b`.
@@ -36,15 +50,25 @@ async fn lab_with_a_and_b() -> Lab {
 }
 
 async fn ask(lab: &Lab, annotation: &str, value: &str) {
-    lab.edit_metadata("lobby", json!({"annotations": {format!("gs.tencentcloud.dev/{annotation}"): value}})).await;
+    lab.edit_metadata(
+        "lobby",
+        json!({"annotations": {format!("gs.tencentcloud.dev/{annotation}"): value}}),
+    )
+    .await;
 }
 
 async fn until_forgotten(lab: &Lab, value: &str) {
-    lab.until_status("lobby", "it was acted on", |status| status.last_handled_forget_instances.as_deref() == Some(value)).await;
+    lab.until_status("lobby", "it was acted on", |status| {
+        status.last_handled_forget_instances.as_deref() == Some(value)
+    })
+    .await;
 }
 
 async fn until_adopted(lab: &Lab, value: &str) {
-    lab.until_status("lobby", "it was acted on", |status| status.last_handled_adopt.as_deref() == Some(value)).await;
+    lab.until_status("lobby", "it was acted on", |status| {
+        status.last_handled_adopt.as_deref() == Some(value)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -53,17 +77,29 @@ async fn an_instance_that_can_not_leave_is_forgotten_because_a_person_says_so_on
     lab.simulator.set_faults(keeping("b"));
     lab.edit_ids("lobby", &["a"]).await;
     let message = lab.until_reason("lobby", "InstancesRefused").await;
-    for said in ["refuses to detach b", SESSION, "gs.tencentcloud.dev/forget-instances", "spec.detachFailurePolicy"] {
+    for said in [
+        "refuses to detach b",
+        SESSION,
+        "gs.tencentcloud.dev/forget-instances",
+        "spec.detachFailurePolicy",
+    ] {
         assert!(message.contains(said), "no {said:?} in {message}");
     }
 
     ask(&lab, "forget-instances", "a, b").await;
 
     until_forgotten(&lab, "a, b").await;
-    lab.until_status("lobby", "lets go of b", |status| status.unsettled_instances.is_empty() && status.attached_instance_ids == ["a"])
-        .await;
+    lab.until_status("lobby", "lets go of b", |status| {
+        status.unsettled_instances.is_empty() && status.attached_instance_ids == ["a"]
+    })
+    .await;
     let note = lab.until_event("lobby", "InstancesForgotten").await;
-    assert!(note.starts_with(&format!("Taken for detached from session {SESSION} though the service never said so: b.")), "{note}");
+    assert!(
+        note.starts_with(&format!(
+            "Taken for detached from session {SESSION} though the service never said so: b."
+        )),
+        "{note}"
+    );
     lab.until_metric(r#"streamsession_instances_let_go_total{outcome="forgotten"} 1"#).await;
     lab.until_reason("lobby", "UpToDate").await;
     assert_eq!(lab.members(), set(&["a", "b"]));
@@ -87,7 +123,8 @@ async fn the_policy_forgets_by_itself_and_the_object_can_be_deleted() {
 
     lab.until_gone("lobby").await;
     assert_eq!(lab.members(), set(&["b"]));
-    let refused = lab.history().iter().filter(|call| call.contains("Detach") && call.contains('b')).count();
+    let refused =
+        lab.history().iter().filter(|call| call.contains("Detach") && call.contains('b')).count();
     assert!(refused >= 5, "{:?}", lab.history());
     lab.until_event("lobby", "InstancesForgotten").await;
     lab.until_metric(r#"streamsession_instances_let_go_total{outcome="forgotten"} 1"#).await;
@@ -104,7 +141,12 @@ async fn a_forgotten_instance_may_still_be_hit_by_a_late_detach_and_the_deletion
     };
     let object = lab.until_status("lobby", "b is in doubt", doubtful).await;
     let records = object.status.unwrap().unsettled_instances;
-    let until = records.iter().filter_map(|record| record.detach_may_arrive_until.as_ref()).map(|until| until.0).max().expect("a deadline");
+    let until = records
+        .iter()
+        .filter_map(|record| record.detach_may_arrive_until.as_ref())
+        .map(|until| until.0)
+        .max()
+        .expect("a deadline");
 
     ask(&lab, "forget-instances", "b").await;
 
@@ -134,7 +176,10 @@ async fn what_a_script_attached_is_adopted_once_and_kept_or_detached_as_the_spec
     let lab = Lab::start().await;
     attach_by_hand(&lab, &["kept", "old"]).await;
     lab.create("lobby", &["kept", "new"], json!({})).await;
-    lab.until_status("lobby", "is attached", |status| status.attached_instance_ids == ["kept", "new"]).await;
+    lab.until_status("lobby", "is attached", |status| {
+        status.attached_instance_ids == ["kept", "new"]
+    })
+    .await;
     assert_eq!(lab.members(), set(&["kept", "new", "old"]), "it can't know of the old one");
 
     ask(&lab, "adopt", "kept,old").await;
@@ -162,7 +207,10 @@ async fn an_object_may_be_created_with_what_it_adopts_and_a_long_list_is_shorten
         "metadata": {"name": "lobby", "annotations": {"gs.tencentcloud.dev/adopt": value}},
         "spec": {"sessionId": SESSION, "slaveInstanceIds": ["instance-07", "new"], "credentialsRef": {"name": "tencent"}},
     });
-    lab.sessions.create(&PostParams::default(), &serde_json::from_value(object).expect("a StreamSession")).await.expect("created");
+    lab.sessions
+        .create(&PostParams::default(), &serde_json::from_value(object).expect("a StreamSession"))
+        .await
+        .expect("created");
 
     let object = lab.until_ready("lobby", &["instance-07", "new"]).await;
 
@@ -210,7 +258,11 @@ async fn after_a_restart_without_its_secret_a_deletion_says_what_is_missing_and_
     lab.delete("lobby").await;
     lab.start_operator().await;
     let message = lab.until_reason("lobby", "CredentialsNotFound").await;
-    assert!(message.contains("/tencent does not exist") && message.contains("set spec.deletionPolicy to Orphan"), "{message}");
+    assert!(
+        message.contains("/tencent does not exist")
+            && message.contains("set spec.deletionPolicy to Orphan"),
+        "{message}"
+    );
 
     lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
 
@@ -218,7 +270,8 @@ async fn after_a_restart_without_its_secret_a_deletion_says_what_is_missing_and_
     assert_eq!((lab.members().len(), lab.calls().len()), (2, 1));
 }
 
-/// Does what the namespace controller does, which needs no controller manager: all objects of the namespace are deleted, then its own finalizer goes.
+/// Does what the namespace controller does, which needs no controller manager: all objects of the
+/// namespace are deleted, then its own finalizer goes.
 #[tokio::test]
 async fn a_namespace_that_is_deleted_takes_its_sessions_with_it_once_all_are_detached() {
     let lab = lab_with_a_and_b().await;
@@ -230,21 +283,34 @@ async fn a_namespace_that_is_deleted_takes_its_sessions_with_it_once_all_are_det
     let secrets: Api<Secret> = Api::namespaced(lab.client.clone(), &lab.namespace);
 
     namespaces.delete(&lab.namespace, &DeleteParams::default()).await.expect("deleted");
-    secrets.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("deleted");
-    lab.sessions.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("deleted");
+    secrets
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await
+        .expect("deleted");
+    lab.sessions
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await
+        .expect("deleted");
 
     lab.until_gone("lobby").await;
     lab.until_gone("other").await;
     assert_eq!((lab.members(), lab.simulator.members("other")), (BTreeSet::new(), BTreeSet::new()));
     let mut namespace = namespaces.get(&lab.namespace).await.expect("a namespace");
-    assert_eq!(namespace.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Terminating"));
+    assert_eq!(
+        namespace.status.as_ref().and_then(|status| status.phase.as_deref()),
+        Some("Terminating")
+    );
     namespace.spec.get_or_insert_default().finalizers = None;
-    let finalized: Namespace =
-        namespaces.replace_subresource("finalize", &lab.namespace, &PostParams::default(), &namespace).await.expect("finalized");
+    let finalized: Namespace = namespaces
+        .replace_subresource("finalize", &lab.namespace, &PostParams::default(), &namespace)
+        .await
+        .expect("finalized");
     drop(finalized);
-    eventually("the namespace is gone", async || match namespaces.get_opt(&lab.namespace).await.expect("an answer") {
-        None => Ok(()),
-        Some(namespace) => Err(format!("{:?}", namespace.status)),
+    eventually("the namespace is gone", async || {
+        match namespaces.get_opt(&lab.namespace).await.expect("an answer") {
+            None => Ok(()),
+            Some(namespace) => Err(format!("{:?}", namespace.status)),
+        }
     })
     .await;
 }
@@ -261,7 +327,10 @@ async fn an_edit_during_a_deletion_attaches_nobody() {
 
     lab.until_gone("lobby").await;
     assert_eq!(lab.history(), ["Attach a,b", "Detach a,b"]);
-    assert_eq!((lab.members(), lab.simulator.members("elsewhere")), (BTreeSet::new(), BTreeSet::new()));
+    assert_eq!(
+        (lab.members(), lab.simulator.members("elsewhere")),
+        (BTreeSet::new(), BTreeSet::new())
+    );
 }
 
 #[tokio::test]
@@ -270,7 +339,11 @@ async fn orphan_ends_a_deletion_that_the_service_blocks() {
     lab.simulator.set_faults(keeping("b"));
     lab.delete("lobby").await;
     let message = lab.until_reason("lobby", "InstancesRefused").await;
-    assert!(message.contains("refuses to detach b") && message.contains("set spec.deletionPolicy to Orphan"), "{message}");
+    assert!(
+        message.contains("refuses to detach b")
+            && message.contains("set spec.deletionPolicy to Orphan"),
+        "{message}"
+    );
 
     lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
 
@@ -290,11 +363,20 @@ async fn a_session_that_ends_while_the_service_blocks_a_deletion_lets_the_object
     lab.until_gone("lobby").await;
 }
 
-/// A lab with two keys that the service takes, and a session that the first one has filled; the operator runs with the second one now.
+/// A lab with two keys that the service takes, and a session that the first one has filled; the
+/// operator runs with the second one now.
 async fn lab_under_another_key() -> Lab {
-    let keys = Keys::from([("AKIDEXAMPLE".into(), Key::long_term("SECRETEXAMPLE")), ("AKIDOTHER".into(), Key::long_term("OTHER"))]);
+    let keys = Keys::from([
+        ("AKIDEXAMPLE".into(), Key::long_term("SECRETEXAMPLE")),
+        ("AKIDOTHER".into(), Key::long_term("OTHER")),
+    ]);
     let validity = std::time::Duration::from_secs(4);
-    let mut lab = Lab::with(gs_simulator::Options { keys, signature_validity: validity, ..gs_simulator::Options::default() }).await;
+    let mut lab = Lab::with(gs_simulator::Options {
+        keys,
+        signature_validity: validity,
+        ..gs_simulator::Options::default()
+    })
+    .await;
     lab.start_operator().await;
     lab.create("lobby", &["a", "b"], json!({})).await;
     lab.until_ready("lobby", &["a", "b"]).await;
@@ -343,22 +425,35 @@ async fn a_deletion_under_another_account_waits_and_goes_on_with_the_first_one()
 #[tokio::test]
 async fn an_invalid_parameter_says_that_an_instance_is_out_to_the_proven_account_alone() {
     let mut lab = lab_under_another_key().await;
-    lab.simulator.set_faults(errors(&[("FailedOperation", 1), ("InvalidParameterValue", u32::MAX)]));
+    lab.simulator
+        .set_faults(errors(&[("FailedOperation", 1), ("InvalidParameterValue", u32::MAX)]));
     lab.edit_ids("lobby", &["a"]).await;
-    let tried = |status: &StreamSessionStatus| status.last_call.as_ref().is_some_and(|call| call.code == "InvalidParameterValue");
-    let object = lab.until_status("lobby", "it was refused", |status| tried(status) && status.pending_call.is_none()).await;
+    let tried = |status: &StreamSessionStatus| {
+        status.last_call.as_ref().is_some_and(|call| call.code == "InvalidParameterValue")
+    };
+    let object = lab
+        .until_status("lobby", "it was refused", |status| {
+            tried(status) && status.pending_call.is_none()
+        })
+        .await;
     assert_eq!(object.status.unwrap().unsettled_instances[0].instance_id, "b", "not believed");
 
     change_key(&mut lab, "AKIDEXAMPLE", "SECRETEXAMPLE").await;
 
-    lab.until_status("lobby", "it is believed", |status| status.unsettled_instances.is_empty()).await;
+    lab.until_status("lobby", "it is believed", |status| status.unsettled_instances.is_empty())
+        .await;
 }
 
-/// A key that never worked, then the right one, and a session that does not exist: there is nothing to protect.
+/// A key that never worked, then the right one, and a session that does not exist: there is nothing
+/// to protect.
 #[tokio::test]
 async fn a_mistyped_session_is_named_after_a_mistyped_key_too() {
     let known = set(&["another"]);
-    let mut lab = Lab::with(gs_simulator::Options { known_sessions: known, ..gs_simulator::Options::default() }).await;
+    let mut lab = Lab::with(gs_simulator::Options {
+        known_sessions: known,
+        ..gs_simulator::Options::default()
+    })
+    .await;
     lab.create_secret("typo", "AKIDTYPO", "TYPO").await;
     lab.start_operator().await;
     lab.create("lobby", &["a"], json!({"credentialsRef": {"name": "typo"}})).await;

@@ -28,7 +28,9 @@ async fn create_with_finalizer(lab: &Lab, name: &str, finalizer: &str) {
 
 fn stalled(object: &StreamSession) -> bool {
     let conditions = object.status.iter().flat_map(|status| &status.conditions);
-    conditions.into_iter().any(|condition| condition.type_ == "Stalled" && condition.status == "True")
+    conditions
+        .into_iter()
+        .any(|condition| condition.type_ == "Stalled" && condition.status == "True")
 }
 
 #[tokio::test]
@@ -91,7 +93,10 @@ async fn a_missing_secret_is_named_and_used_once_it_is_there() {
     let lab = Lab::start().await;
     lab.create("lobby", &["a"], json!({"credentialsRef": {"name": "later"}})).await;
     let message = lab.until_reason("lobby", "CredentialsNotFound").await;
-    assert!(message.starts_with(&format!("Secret {}/later does not exist", lab.namespace)), "{message}");
+    assert!(
+        message.starts_with(&format!("Secret {}/later does not exist", lab.namespace)),
+        "{message}"
+    );
     assert!(stalled(&lab.get("lobby").await) && lab.calls().is_empty());
 
     lab.create_secret("later", "AKIDEXAMPLE", "SECRETEXAMPLE").await;
@@ -165,11 +170,15 @@ async fn an_answer_for_an_object_that_is_gone_does_not_touch_the_next_one_of_its
     lab.until_calls(1).await;
 
     let exactly = Preconditions { uid: old.uid(), ..Preconditions::default() };
-    lab.sessions.delete("lobby", &DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() }).await.expect("deleted");
+    lab.sessions
+        .delete("lobby", &DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() })
+        .await
+        .expect("deleted");
     lab.edit_metadata("lobby", json!({"finalizers": null})).await;
     let new = lab.create("lobby", &["c"], json!({"sessionId": "next"})).await;
 
-    let object = lab.until_status("lobby", "holds c", |status| status.attached_instance_ids == ["c"]).await;
+    let object =
+        lab.until_status("lobby", "holds c", |status| status.attached_instance_ids == ["c"]).await;
     let status = object.status.clone().unwrap();
     assert_ne!(old.uid(), new.uid());
     assert_eq!((object.uid(), status.object_uid), (new.uid(), new.uid()));

@@ -1,7 +1,8 @@
-//! The limiter's promise over 2,000 real calls: the client, the wire, and a simulator that refuses what is above the quota in any second.
+//! The limiter's promise over 2,000 real calls: the client, the wire, and a simulator that refuses
+//! what is above the quota in any second.
 //!
-//! At 200 a second it takes ten seconds. With `LIMITER_QPS=20` before `cargo test --test it limiter -- --nocapture` it shows the figures of
-//! the real quota, in 100 s.
+//! At 200 a second it takes ten seconds. With `LIMITER_QPS=20` before `cargo test --test it limiter
+//! -- --nocapture` it shows the figures of the real quota, in 100 s.
 
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
@@ -38,7 +39,9 @@ impl Key for Turn {
 
 fn quota() -> NonZeroU32 {
     match std::env::var("LIMITER_QPS") {
-        Ok(text) => text.parse().unwrap_or_else(|error| panic!("LIMITER_QPS is a number of calls a second, not {text:?}: {error}")),
+        Ok(text) => text.parse().unwrap_or_else(|error| {
+            panic!("LIMITER_QPS is a number of calls a second, not {text:?}: {error}")
+        }),
         Err(_) => QUOTA_DEFAULT,
     }
 }
@@ -72,7 +75,12 @@ async fn call(client: Client, endpoint: Endpoint, turn: Turn, mut permit: Permit
 }
 
 /// Lets all calls wait at once, and makes each when it is granted; in the order of sending.
-async fn drain(limiter: &Limiter<Turn>, bucket: &Bucket, client: &Client, endpoint: &Endpoint) -> Vec<Made> {
+async fn drain(
+    limiter: &Limiter<Turn>,
+    bucket: &Bucket,
+    client: &Client,
+    endpoint: &Endpoint,
+) -> Vec<Made> {
     for number in 0..CALLS {
         limiter.enqueue(bucket, Turn(number), Priority::Attach);
     }
@@ -90,16 +98,19 @@ fn served(answer: &Answer) -> bool {
     matches!(&answer.verdict, Verdict::Processed { succeeded, refused } if succeeded.len() == 1 && refused.is_empty())
 }
 
-/// The share of the quota that was used, beside what the round trips leave of it: a permit comes back a second after the answer. Grants are
-/// spaced, so that the longest round trip of a second delays all grants of the next (but for the slack of a timer), and not the mean.
+/// The share of the quota that was used, beside what the round trips leave of it: a permit comes
+/// back a second after the answer. Grants are spaced, so that the longest round trip of a second
+/// delays all grants of the next (but for the slack of a timer), and not the mean.
 fn print_figures(quota: NonZeroU32, calls: &[Call], made: &[Made], stats: &Stats) {
     let [first, .., last] = calls else { panic!("no calls: {stats:?}") };
     let took_seconds = (last.arrival_ms - first.arrival_ms) / 1_000.0;
     let per_second = f64::from(CALLS - 1) / took_seconds;
     let mean = made.iter().map(|call| call.round_trip).sum::<Duration>() / CALLS;
     let seconds = made.chunks(usize::try_from(quota.get()).expect("small"));
-    let longest: Vec<_> = seconds.filter_map(|second| second.iter().map(|call| call.round_trip).max()).collect();
-    let mean_longest = longest.iter().sum::<Duration>() / u32::try_from(longest.len()).expect("small");
+    let longest: Vec<_> =
+        seconds.filter_map(|second| second.iter().map(|call| call.round_trip).max()).collect();
+    let mean_longest =
+        longest.iter().sum::<Duration>() / u32::try_from(longest.len()).expect("small");
     let bound = |round_trip: Duration| 100.0 / (1.0 + round_trip.as_secs_f64());
     println!(
         "{CALLS} calls at {quota}/s: {per_second:.3}/s in {took_seconds:.2} s, {:.2} % of the quota; q/(1+RTT) is {:.2} % for the mean \
@@ -118,9 +129,11 @@ fn print_figures(quota: NonZeroU32, calls: &[Call], made: &[Made], stats: &Stats
 async fn two_thousand_calls_are_all_served_and_no_second_sees_more_than_the_quota() {
     install_crypto();
     let quota = quota();
-    let options = Options { qps: quota.get(), rate_window: RateWindow::Sliding, ..Options::default() };
+    let options =
+        Options { qps: quota.get(), rate_window: RateWindow::Sliding, ..Options::default() };
     let simulator = Simulator::start(options).await.expect("a simulator");
-    let client = Client::new(Settings { call_deadline: CALL_DEADLINE, ..Settings::default() }).expect("a client");
+    let client = Client::new(Settings { call_deadline: CALL_DEADLINE, ..Settings::default() })
+        .expect("a client");
     let endpoint = Endpoint::parse(&simulator.url()).expect("an endpoint");
     let bucket = Bucket { account: EXAMPLE_SECRET_ID.into(), endpoint: endpoint.to_string() };
     let limiter = Limiter::new(quota, Instant::now());
@@ -128,13 +141,19 @@ async fn two_thousand_calls_are_all_served_and_no_second_sees_more_than_the_quot
     // Twice as long as it should take, and a minute for a machine that is busy with other tests.
     let patience = WINDOW * CALLS / quota.get() * 2 + Duration::from_mins(1);
     let made = tokio::time::timeout(patience, drain(&limiter, &bucket, &client, &endpoint)).await;
-    let made = made.unwrap_or_else(|_| panic!("not within {patience:?}; {} still wait, {:?}", limiter.waiting(), simulator.stats()));
+    let made = made.unwrap_or_else(|_| {
+        panic!("not within {patience:?}; {} still wait, {:?}", limiter.waiting(), simulator.stats())
+    });
 
     let (calls, stats) = (simulator.calls(), simulator.stats());
     print_figures(quota, &calls, &made, &stats);
-    let unserved: Vec<_> = made.iter().map(|call| &call.answer).filter(|answer| !served(answer)).collect();
+    let unserved: Vec<_> =
+        made.iter().map(|call| &call.answer).filter(|answer| !served(answer)).collect();
     assert!(unserved.is_empty(), "{unserved:?}");
     assert!(calls.iter().all(|call| call.outcome == Outcome::Applied));
     assert_eq!((calls.len(), simulator.members(SESSION).len(), stats.throttled), (2_000, 2_000, 0));
-    assert!(stats.max_arrivals_in_one_second <= usize::try_from(quota.get()).expect("small"), "{stats:?}");
+    assert!(
+        stats.max_arrivals_in_one_second <= usize::try_from(quota.get()).expect("small"),
+        "{stats:?}"
+    );
 }

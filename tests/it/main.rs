@@ -1,7 +1,14 @@
-//! The operator against a real API server (in `shell` a faked one, which can be made to fail) and the simulator. One binary, one API server, a namespace for each test; nothing sleeps for luck.
+//! The operator against a real API server (in `shell` a faked one, which can be made to fail) and
+//! the simulator. One binary, one API server, a namespace for each test; nothing sleeps for luck.
 
 #![allow(missing_docs, unreachable_pub, reason = "a test crate")]
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "so a test fails, in its helpers too")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "so a test fails, in its helpers too"
+)]
 
 mod fake_api;
 mod harness;

@@ -95,7 +95,8 @@ async fn an_empty_list_is_ready_with_one_write_and_no_call() {
 async fn two_hundred_and_fifty_instances_are_three_calls_and_four_status_writes() {
     let lab = Lab::start().await;
     let ids = phones(250);
-    // Answers slower than the distance between two permits: the next permit is at hand when a batch settles.
+    // Answers slower than the distance between two permits: the next permit is at hand when a batch
+    // settles.
     lab.simulator.set_faults(Faults { delay_ms: 200, ..Faults::default() });
 
     lab.create("lobby", &strs(&ids), json!({})).await;
@@ -117,7 +118,8 @@ async fn a_fleet_is_attached_with_one_call_each_and_never_more_than_twenty_in_a_
     }
 
     for name in &names {
-        lab.until_status(name, "is attached", |status| status.attached_instance_ids == ["a", "b"]).await;
+        lab.until_status(name, "is attached", |status| status.attached_instance_ids == ["a", "b"])
+            .await;
     }
     assert_eq!(lab.calls().len(), names.len());
     let stats = lab.simulator.stats();

@@ -1,4 +1,5 @@
-//! An object whose `spec.sessionId` or `spec.region` changes in place: it leaves the old session before it enters the new one (design 3.7).
+//! An object whose `spec.sessionId` or `spec.region` changes in place: it leaves the old session
+//! before it enters the new one (design 3.7).
 
 use std::collections::BTreeSet;
 
@@ -19,15 +20,24 @@ async fn lab_with_a_and_b() -> Lab {
     lab
 }
 
-/// A lab that loses the answer to the first detach of the move to [`NEXT`], and waits for the doubt to end.
+/// A lab that loses the answer to the first detach of the move to [`NEXT`], and waits for the doubt
+/// to end.
 async fn lab_that_waits() -> Lab {
     let lab = lab_with_a_and_b().await;
     lab.simulator.set_faults(Faults { drop_answers: 1, ..Faults::default() });
     lab.edit("lobby", json!({"sessionId": NEXT})).await;
     let message = lab.until_reason("lobby", "OutcomeUnknown").await;
     let (before, after) = message.split_once(" until ").expect("a deadline");
-    assert_eq!(before, format!("All instances are detached from session {SESSION}; an earlier detach may still arrive"));
-    assert!(after.ends_with(&format!(", and the move to session {NEXT} waits for that.")), "{message}");
+    assert_eq!(
+        before,
+        format!(
+            "All instances are detached from session {SESSION}; an earlier detach may still arrive"
+        )
+    );
+    assert!(
+        after.ends_with(&format!(", and the move to session {NEXT} waits for that.")),
+        "{message}"
+    );
     lab
 }
 
@@ -43,7 +53,12 @@ async fn until_message(lab: &Lab, name: &str, beginning: &str) {
 /// As `Attach SESSION a,b`, with the region if one was sent.
 fn short(call: Call) -> String {
     let region = call.region.map(|region| format!(" {region}")).unwrap_or_default();
-    format!("{:?} {}{region} {}", call.operation.expect("well-formed"), call.session_id.expect("well-formed"), call.instance_ids.join(","))
+    format!(
+        "{:?} {}{region} {}",
+        call.operation.expect("well-formed"),
+        call.session_id.expect("well-formed"),
+        call.instance_ids.join(",")
+    )
 }
 
 fn history(lab: &Lab) -> Vec<String> {
@@ -70,7 +85,14 @@ async fn a_session_is_left_before_the_next_one_is_entered() {
     let object = lab.until_ready_at("lobby", NEXT, &["b", "c"]).await;
     assert_eq!(lab.members(), BTreeSet::new());
     assert_eq!(object.status.unwrap().target.unwrap().session_id, NEXT);
-    assert_eq!(history(&lab), [format!("Attach {SESSION} a,b"), format!("Detach {SESSION} a,b"), format!("Attach {NEXT} b,c")]);
+    assert_eq!(
+        history(&lab),
+        [
+            format!("Attach {SESSION} a,b"),
+            format!("Detach {SESSION} a,b"),
+            format!("Attach {NEXT} b,c")
+        ]
+    );
     // First status, finalizer, settle; then a journal and an outcome in each session.
     lab.until_writes(3 + 4).await;
 }
@@ -83,7 +105,14 @@ async fn a_session_that_is_gone_is_left_at_once() {
     lab.edit("lobby", json!({"sessionId": NEXT})).await;
 
     lab.until_ready_at("lobby", NEXT, &["a", "b"]).await;
-    assert_eq!(history(&lab), [format!("Attach {SESSION} a,b"), format!("Detach {SESSION} a,b"), format!("Attach {NEXT} a,b")]);
+    assert_eq!(
+        history(&lab),
+        [
+            format!("Attach {SESSION} a,b"),
+            format!("Detach {SESSION} a,b"),
+            format!("Attach {NEXT} a,b")
+        ]
+    );
 }
 
 #[tokio::test]
@@ -92,7 +121,11 @@ async fn another_region_is_another_session_and_none_is_the_one_that_is_bound() {
     let until = async |generation: i64| {
         eventually("Ready for the newest spec", async || {
             let object = lab.get("lobby").await;
-            if ready(&object).0 && object.metadata.generation == Some(generation) { Ok(()) } else { Err(format!("{:?}", object.status)) }
+            if ready(&object).0 && object.metadata.generation == Some(generation) {
+                Ok(())
+            } else {
+                Err(format!("{:?}", object.status))
+            }
         })
         .await;
     };
@@ -106,12 +139,19 @@ async fn another_region_is_another_session_and_none_is_the_one_that_is_bound() {
     lab.edit_ids("lobby", &["a"]).await;
     until(5).await;
 
-    let expected = ["Attach", "Detach", "Attach ap-guangzhou", "Detach ap-guangzhou", "Attach ap-shanghai"].map(|start| {
-        start.split_once(' ').map_or(format!("{start} {SESSION} a,b"), |(start, region)| format!("{start} {SESSION} {region} a,b"))
-    });
+    let expected =
+        ["Attach", "Detach", "Attach ap-guangzhou", "Detach ap-guangzhou", "Attach ap-shanghai"]
+            .map(|start| {
+                start.split_once(' ').map_or(format!("{start} {SESSION} a,b"), |(start, region)| {
+                    format!("{start} {SESSION} {region} a,b")
+                })
+            });
     assert_eq!(history(&lab)[..5], expected);
     assert_eq!(history(&lab)[5..], [format!("Detach {SESSION} ap-shanghai b")]);
-    assert_eq!(lab.get("lobby").await.status.unwrap().target.unwrap().region.as_deref(), Some("ap-shanghai"));
+    assert_eq!(
+        lab.get("lobby").await.status.unwrap().target.unwrap().region.as_deref(),
+        Some("ap-shanghai")
+    );
 }
 
 #[tokio::test]
@@ -137,9 +177,14 @@ async fn a_doubt_keeps_the_move_waiting_and_ready_says_until_when() {
     lab.until_ready_at("lobby", NEXT, &["a", "b"]).await;
 
     assert_eq!(lab.members(), BTreeSet::new());
-    let entered = lab.calls().into_iter().find(|call| call.session_id.as_deref() == Some(NEXT)).expect("a call");
+    let entered = lab
+        .calls()
+        .into_iter()
+        .find(|call| call.session_id.as_deref() == Some(NEXT))
+        .expect("a call");
     assert!(entered.time >= until, "{entered:?} before {until}");
-    // First status, finalizer, settle; two journals and what came of them; nothing while it waited; what is left, then a journal and its outcome.
+    // First status, finalizer, settle; two journals and what came of them; nothing while it waited;
+    // what is left, then a journal and its outcome.
     lab.until_writes(3 + 4 + 3).await;
 }
 
@@ -174,7 +219,11 @@ async fn an_object_that_is_deleted_while_it_moves_leaves_nothing_in_either_sessi
     lab.delete("lobby").await;
 
     let message = lab.until_reason("lobby", "Deleting").await;
-    assert!(message.starts_with("All instances are detached; an earlier detach may still arrive until "), "{message}");
+    assert!(
+        message
+            .starts_with("All instances are detached; an earlier detach may still arrive until "),
+        "{message}"
+    );
     lab.until_gone("lobby").await;
     assert!(lab.simulator.now() >= until);
     assert_eq!((lab.members(), lab.simulator.members(NEXT)), (BTreeSet::new(), BTreeSet::new()));
@@ -196,8 +245,12 @@ async fn an_object_that_is_orphaned_while_its_move_waits_goes_at_once() {
 async fn a_mistyped_session_is_named_and_its_correction_goes_on_at_once() {
     let known = [SESSION, NEXT].map(String::from).into();
     let validity = std::time::Duration::from_secs(4);
-    let mut lab =
-        Lab::with(gs_simulator::Options { known_sessions: known, signature_validity: validity, ..gs_simulator::Options::default() }).await;
+    let mut lab = Lab::with(gs_simulator::Options {
+        known_sessions: known,
+        signature_validity: validity,
+        ..gs_simulator::Options::default()
+    })
+    .await;
     lab.start_operator().await;
     lab.create("lobby", &["a", "b"], json!({})).await;
     lab.until_ready("lobby", &["a", "b"]).await;
@@ -221,7 +274,13 @@ async fn an_instance_that_can_not_leave_keeps_the_move_waiting_and_the_policy_en
     lab.simulator.set_faults(Faults { refusing: vec![refusing], ..Faults::default() });
     lab.edit("lobby", json!({"sessionId": NEXT})).await;
     let message = lab.until_reason("lobby", "InstancesRefused").await;
-    for said in ["refuses to detach b", SESSION, NEXT, "gs.tencentcloud.dev/forget-instances", "spec.detachFailurePolicy"] {
+    for said in [
+        "refuses to detach b",
+        SESSION,
+        NEXT,
+        "gs.tencentcloud.dev/forget-instances",
+        "spec.detachFailurePolicy",
+    ] {
         assert!(message.contains(said), "no {said:?} in {message}");
     }
     assert_eq!(lab.simulator.members(NEXT), BTreeSet::new());
@@ -244,14 +303,16 @@ async fn other_defaults_of_the_operator_move_nothing() {
     lab.until_writes(3).await;
     lab.stop_operator().await;
     let validity = lab.options.signature_validity;
-    let options = gs_simulator::Options { signature_validity: validity, ..gs_simulator::Options::default() };
+    let options =
+        gs_simulator::Options { signature_validity: validity, ..gs_simulator::Options::default() };
     let elsewhere = Simulator::start(options).await.expect("a simulator");
     lab.options.region = Some("ap-shanghai".into());
     lab.options.gs_endpoint = Endpoint::parse(&elsewhere.url()).expect("an endpoint");
 
     lab.start_operator().await;
     lab.create("marker", &["marked"], json!({"sessionId": "marker"})).await;
-    lab.until_status("marker", "is attached", |status| status.attached_instance_ids == ["marked"]).await;
+    lab.until_status("marker", "is attached", |status| status.attached_instance_ids == ["marked"])
+        .await;
 
     assert_eq!(elsewhere.members("marker").len(), 1, "a new session is bound to the new defaults");
     lab.until_writes(3 + 3).await;
@@ -274,5 +335,12 @@ async fn a_move_that_has_to_wait_for_a_permit_doubts_no_answer() {
     lab.edit("lobby", json!({"sessionId": NEXT})).await;
 
     lab.until_ready_at("lobby", NEXT, &["a", "b"]).await;
-    assert_eq!(history(&lab), [format!("Attach {SESSION} a,b"), format!("Detach {SESSION} a,b"), format!("Attach {NEXT} a,b")]);
+    assert_eq!(
+        history(&lab),
+        [
+            format!("Attach {SESSION} a,b"),
+            format!("Detach {SESSION} a,b"),
+            format!("Attach {NEXT} a,b")
+        ]
+    );
 }

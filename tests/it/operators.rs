@@ -32,7 +32,11 @@ async fn an_operator_whose_fence_is_closed_calls_and_writes_nothing_and_its_call
     let url = format!("http://{}/metrics", lab.admin());
     eventually("rounds that may not act", async || {
         let text = reqwest::get(&url).await.expect("an answer").text().await.expect("a text");
-        let later = text.lines().find_map(|line| line.strip_prefix(r#"streamsession_rounds_total{outcome="later"} "#)?.parse::<u32>().ok());
+        let later = text.lines().find_map(|line| {
+            line.strip_prefix(r#"streamsession_rounds_total{outcome="later"} "#)?
+                .parse::<u32>()
+                .ok()
+        });
         if later >= Some(4) { Ok(()) } else { Err(text) }
     })
     .await;
@@ -57,7 +61,12 @@ async fn two_operators_on_the_same_objects_leak_nothing_and_come_to_rest() {
     for name in &names {
         lab.create(name, &["a", "b"], json!({"sessionId": name})).await;
     }
-    lab.simulator.set_faults(Faults { drop_answers: 2, late_arrivals: 2, late_arrival_ms: 700, ..Faults::default() });
+    lab.simulator.set_faults(Faults {
+        drop_answers: 2,
+        late_arrivals: 2,
+        late_arrival_ms: 700,
+        ..Faults::default()
+    });
     for name in &names {
         lab.edit_ids(name, &["b", "c"]).await;
     }
@@ -101,7 +110,9 @@ fn longs(prefix: &str) -> Vec<String> {
 /// A megabyte takes its time on a busy machine.
 async fn lab_with_long_signatures() -> Lab {
     let signature_validity = Duration::from_mins(1);
-    let mut lab = Lab::with(gs_simulator::Options { signature_validity, ..gs_simulator::Options::default() }).await;
+    let mut lab =
+        Lab::with(gs_simulator::Options { signature_validity, ..gs_simulator::Options::default() })
+            .await;
     lab.options.kube_timeout = Duration::from_secs(30);
     lab
 }
@@ -109,7 +120,8 @@ async fn lab_with_long_signatures() -> Lab {
 /// Waits for so many calls. Looking at them, or at the object, would cost the operator's time.
 async fn until_arrivals(lab: &Lab, count: u64) {
     eventually(&format!("{count} arrivals"), async || {
-        let arrivals = lab.simulator.stats().by_key.get(EXAMPLE_SECRET_ID).map_or(0, |key| key.arrivals);
+        let arrivals =
+            lab.simulator.stats().by_key.get(EXAMPLE_SECRET_ID).map_or(0, |key| key.arrivals);
         if arrivals >= count { Ok(()) } else { Err(format!("{arrivals}")) }
     })
     .await;
@@ -133,9 +145,12 @@ async fn create_with(lab: &Lab, ids: &[String], mut status: Value) {
 async fn a_full_ledger_attaches_nobody_new_says_so_and_goes_on_once_there_is_room() {
     let mut lab = lab_with_long_signatures().await;
     lab.options.batch_size = 1000.try_into().expect("not 0");
-    let ids = |prefix: &str, count: usize| (0..count).map(|number| format!("{prefix}-{number}")).collect::<Vec<_>>();
+    let ids = |prefix: &str, count: usize| {
+        (0..count).map(|number| format!("{prefix}-{number}")).collect::<Vec<_>>()
+    };
     let stuck = |id: &String| {
-        let refusals = json!({"operation": "Detach", "count": 5, "sinceTime": "2026-01-08T02:40:00Z"});
+        let refusals =
+            json!({"operation": "Detach", "count": 5, "sinceTime": "2026-01-08T02:40:00Z"});
         json!({"instanceId": id, "state": "Attached", "refusals": refusals})
     };
     let target = json!({"sessionId": SESSION, "endpoint": lab.simulator.url(), "credential": "AKIDEXAMPLE", "credentialProven": true});
@@ -144,19 +159,37 @@ async fn a_full_ledger_attaches_nobody_new_says_so_and_goes_on_once_there_is_roo
     let keeping = Refusing { pattern: "*".into(), tries: None, operation: Operation::Detach };
     lab.simulator.set_faults(Faults { refusing: vec![keeping], ..Faults::default() });
     let records: Vec<Value> = held.iter().map(stuck).collect();
-    create_with(&lab, &ids("new", 1000), json!({"attachedInstances": 2000, "target": target, "unsettledInstances": records})).await;
+    create_with(
+        &lab,
+        &ids("new", 1000),
+        json!({"attachedInstances": 2000, "target": target, "unsettledInstances": records}),
+    )
+    .await;
 
     lab.start_operator().await;
 
     until_arrivals(&lab, 2).await;
     let message = lab.until_reason("lobby", "TooManyInstances").await;
-    assert!(message.contains("2000") && message.contains("gs.tencentcloud.dev/forget-instances"), "{message}");
-    assert!(lab.members().len() == 2000 && !lab.members().contains("new-0"), "{:?}", lab.history().len());
+    assert!(
+        message.contains("2000") && message.contains("gs.tencentcloud.dev/forget-instances"),
+        "{message}"
+    );
+    assert!(
+        lab.members().len() == 2000 && !lab.members().contains("new-0"),
+        "{:?}",
+        lab.history().len()
+    );
     lab.simulator.set_faults(Faults::default());
     // At once, instead of after the pause of the refusals.
     lab.edit_ids("lobby", &["new-0", "new-1"]).await;
-    eventually("the two alone", async || if lab.members().len() == 2 { Ok(()) } else { Err(format!("{} members", lab.members().len())) })
-        .await;
+    eventually("the two alone", async || {
+        if lab.members().len() == 2 {
+            Ok(())
+        } else {
+            Err(format!("{} members", lab.members().len()))
+        }
+    })
+    .await;
     lab.until_ready("lobby", &["new-0", "new-1"]).await;
 }
 
@@ -180,13 +213,26 @@ async fn the_largest_status_that_there_can_be_is_written() {
     });
     create_with(&lab, &longs("two"), status).await;
     // Nothing succeeds, and every call costs each of its records one more failure.
-    lab.simulator
-        .set_faults(Faults { chances: serde_json::from_value(json!({"errors": {code: 1.0}})).expect("chances"), ..Faults::default() });
+    lab.simulator.set_faults(Faults {
+        chances: serde_json::from_value(json!({"errors": {code: 1.0}})).expect("chances"),
+        ..Faults::default()
+    });
 
     lab.start_operator().await;
 
     until_arrivals(&lab, 3).await;
-    lab.until_status("lobby", "answers are written", |status| status.last_call.is_some() && status.unsettled_instances.len() == 2000).await;
-    let metrics = reqwest::get(format!("http://{}/metrics", lab.admin())).await.expect("an answer").text().await.expect("a text");
-    assert!(!metrics.contains(r#"streamsession_object_writes_total{outcome="failed"}"#), "{metrics}");
+    lab.until_status("lobby", "answers are written", |status| {
+        status.last_call.is_some() && status.unsettled_instances.len() == 2000
+    })
+    .await;
+    let metrics = reqwest::get(format!("http://{}/metrics", lab.admin()))
+        .await
+        .expect("an answer")
+        .text()
+        .await
+        .expect("a text");
+    assert!(
+        !metrics.contains(r#"streamsession_object_writes_total{outcome="failed"}"#),
+        "{metrics}"
+    );
 }

@@ -38,7 +38,8 @@ pub fn start_process(lab: &Lab) -> Child {
     operator(lab).spawn().expect("the operator")
 }
 
-/// Where the operators of a lab write what they have to say; removed with it, unless the test fails.
+/// Where the operators of a lab write what they have to say; removed with it, unless the test
+/// fails.
 pub struct Logs(PathBuf);
 
 impl Logs {
@@ -81,7 +82,9 @@ pub async fn kill(process: &mut Child) {
 /// Waits for the process to end, as `what` makes it do.
 pub async fn end(process: &mut Child, what: &str) -> ExitStatus {
     let ended = timeout(DEADLINE, process.wait()).await;
-    ended.unwrap_or_else(|_| panic!("{what}: the operator did not end within {DEADLINE:?}")).expect("a status")
+    ended
+        .unwrap_or_else(|_| panic!("{what}: the operator did not end within {DEADLINE:?}"))
+        .expect("a status")
 }
 
 pub fn was_killed(status: ExitStatus) -> bool {

@@ -1,4 +1,5 @@
-//! A status that is lost, copied, restored or changed by someone else: what can be known is kept, and said (design 3.9).
+//! A status that is lost, copied, restored or changed by someone else: what can be known is kept,
+//! and said (design 3.9).
 
 use gs_simulator::Faults;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -60,7 +61,10 @@ async fn a_clone_beside_its_original_waits_and_goes_and_the_original_loses_nothi
     let message = lab.until_reason("clone", "SessionConflict").await;
     assert!(message.contains(&format!("{}/lobby", lab.namespace)), "{message}");
     let note = lab.until_event("clone", "LedgerRebuilt").await;
-    assert!(note.starts_with("The object has the operator's finalizer but no record in its status"), "{note}");
+    assert!(
+        note.starts_with("The object has the operator's finalizer but no record in its status"),
+        "{note}"
+    );
     lab.delete("clone").await;
     lab.until_gone("clone").await;
     lab.until_ready("lobby", &["a", "b"]).await;
@@ -116,8 +120,12 @@ async fn a_clone_takes_over_when_its_original_goes() {
 #[tokio::test]
 async fn a_restored_object_converges_whatever_the_backup_kept() {
     let mut lab = Lab::start().await;
-    let names: Vec<_> = [false, true].into_iter().flat_map(|finalizer| [false, true].map(|status| (finalizer, status))).collect();
-    let name = |(finalizer, status): &(bool, bool)| format!("finalizer-{finalizer}-status-{status}");
+    let names: Vec<_> = [false, true]
+        .into_iter()
+        .flat_map(|finalizer| [false, true].map(|status| (finalizer, status)))
+        .collect();
+    let name =
+        |(finalizer, status): &(bool, bool)| format!("finalizer-{finalizer}-status-{status}");
     let mut backups = Vec::new();
     for kept in &names {
         lab.create(&name(kept), &["a", "b"], json!({"sessionId": name(kept)})).await;
@@ -140,7 +148,8 @@ async fn a_restored_object_converges_whatever_the_backup_kept() {
     lab.start_operator().await;
 
     for kept in &names {
-        let (name, ids) = (name(kept), if kept.1 { ["a", "c"].as_slice() } else { &["a", "b", "c"] });
+        let (name, ids) =
+            (name(kept), if kept.1 { ["a", "c"].as_slice() } else { &["a", "b", "c"] });
         lab.until_ready_at(&name, &name, ids).await;
         if kept.0 || kept.1 {
             let note = lab.until_event(&name, "LedgerRebuilt").await;
@@ -158,7 +167,10 @@ async fn a_lost_ledger_is_said_as_long_as_something_in_it_is_not_confirmed() {
     lab.edit_status("lobby", json!({"objectUID": null, "target": null, "attachedInstanceIds": null, "attachedInstances": null})).await;
 
     let message = lab.until_reason("lobby", "LedgerLost").await;
-    assert!(message.starts_with("In the record without evidence, ") && message.contains(": a, b. "), "{message}");
+    assert!(
+        message.starts_with("In the record without evidence, ") && message.contains(": a, b. "),
+        "{message}"
+    );
     lab.simulator.set_faults(Faults::default());
     lab.until_ready("lobby", &["a", "b"]).await;
     assert!(lab.history().iter().all(|call| call == "Attach a,b"), "{:?}", lab.history());
@@ -176,7 +188,10 @@ fn edits() -> Vec<(&'static str, Value)> {
         ("no-target", json!({"target": null})),
         ("no-uid", json!({"objectUID": null})),
         ("other-uid", json!({"objectUID": "5d2c0f6a-0000-4000-8000-000000000001"})),
-        ("garbage", json!({"attachedInstanceIds": ["a", "b", "not an id"], "attachedInstances": 3})),
+        (
+            "garbage",
+            json!({"attachedInstanceIds": ["a", "b", "not an id"], "attachedInstances": 3}),
+        ),
         ("no-conditions", json!({"conditions": null})),
         (
             "false-conditions",
@@ -184,8 +199,14 @@ fn edits() -> Vec<(&'static str, Value)> {
         ),
         ("unknown-fields", json!({"futureField": {"a": 1}, "target": {"futureField": 2}})),
         ("stranger", json!({"unsettledInstances": [record("stranger")]})),
-        ("other-counts", json!({"desiredInstances": 0, "failedInstances": 12, "observedGeneration": 900})),
-        ("too-many", json!({"attachedInstanceIds": many, "unsettledInstances": more, "attachedInstances": 2000})),
+        (
+            "other-counts",
+            json!({"desiredInstances": 0, "failedInstances": 12, "observedGeneration": 900}),
+        ),
+        (
+            "too-many",
+            json!({"attachedInstanceIds": many, "unsettledInstances": more, "attachedInstances": 2000}),
+        ),
     ]
 }
 
@@ -207,7 +228,10 @@ async fn an_object_whose_status_was_edited_converges_and_leaks_nothing() {
     }
 
     for (name, _) in &edits {
-        lab.until_status(name, "is written anew", |status| status.object_uid.is_some() && status.desired_instances == Some(2)).await;
+        lab.until_status(name, "is written anew", |status| {
+            status.object_uid.is_some() && status.desired_instances == Some(2)
+        })
+        .await;
         lab.until_ready_at(name, name, &["a", "b"]).await;
     }
 }
@@ -245,7 +269,8 @@ fn what_a_later_version_wrote_beside_our_fields_is_kept() {
     let defaults = Defaults { region: None, endpoint: "gs.tencentcloudapi.com".into() };
 
     let said = view(&object, &defaults).expect("readable").status;
-    let written = status(&said, "u", object.status.as_ref().expect("a status"), jiff::Timestamp::UNIX_EPOCH);
+    let written =
+        status(&said, "u", object.status.as_ref().expect("a status"), jiff::Timestamp::UNIX_EPOCH);
 
     assert_eq!(serde_json::to_value(written).expect("JSON"), stored);
 }

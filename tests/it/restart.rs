@@ -1,4 +1,5 @@
-//! The operator's own end, gentle or not, and its next start: nothing is forgotten, and nothing is done twice. Some with the real process.
+//! The operator's own end, gentle or not, and its next start: nothing is forgotten, and nothing is
+//! done twice. Some with the real process.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,13 +32,23 @@ async fn a_call_whose_operator_was_killed_leaks_nothing_when_the_spec_turns() {
 async fn a_call_that_arrives_after_its_operator_was_killed_leaks_nothing() {
     // Long enough for a call that arrives after the next operator's first one.
     let validity = Duration::from_secs(8);
-    let mut lab = Lab::with(gs_simulator::Options { signature_validity: validity, ..gs_simulator::Options::default() }).await;
-    lab.simulator.set_faults(Faults { late_arrivals: 1, late_arrival_ms: 4000, ..Faults::default() });
-    // No second attach before the kill: its journal would be left alone for longer than the late one needs.
+    let mut lab = Lab::with(gs_simulator::Options {
+        signature_validity: validity,
+        ..gs_simulator::Options::default()
+    })
+    .await;
+    lab.simulator.set_faults(Faults {
+        late_arrivals: 1,
+        late_arrival_ms: 4000,
+        ..Faults::default()
+    });
+    // No second attach before the kill: its journal would be left alone for longer than the late
+    // one needs.
     lab.options.retry_base = Duration::from_secs(30);
     lab.start_operator().await;
     lab.create("lobby", &["a"], json!({})).await;
-    lab.until_status("lobby", "a is in doubt", |status| !status.unsettled_instances.is_empty()).await;
+    lab.until_status("lobby", "a is in doubt", |status| !status.unsettled_instances.is_empty())
+        .await;
     lab.kill_operator().await;
 
     lab.edit_ids("lobby", &[]).await;
@@ -45,8 +56,13 @@ async fn a_call_that_arrives_after_its_operator_was_killed_leaks_nothing() {
 
     lab.until_ready("lobby", &[]).await;
     let calls = lab.calls();
-    let late = calls.iter().position(|call| call.outcome == Outcome::LateApplied).expect("a late arrival");
-    assert!(calls[..late].iter().any(|call| call.operation == Some(Operation::Detach)), "{:?}", lab.history());
+    let late =
+        calls.iter().position(|call| call.outcome == Outcome::LateApplied).expect("a late arrival");
+    assert!(
+        calls[..late].iter().any(|call| call.operation == Some(Operation::Detach)),
+        "{:?}",
+        lab.history()
+    );
 }
 
 #[tokio::test]
@@ -111,7 +127,8 @@ async fn a_converged_fleet_is_restarted_without_a_call_or_a_write() {
         lab.create(name, &["a", "b", "c", "d", "e"], json!({"sessionId": name})).await;
     }
     for name in &names {
-        lab.until_status(name, "is attached", |status| status.attached_instance_ids.len() == 5).await;
+        lab.until_status(name, "is attached", |status| status.attached_instance_ids.len() == 5)
+            .await;
     }
     lab.until_writes(30 * 3).await;
     lab.stop_operator().await;
@@ -129,7 +146,8 @@ async fn the_admin_server_tells_that_it_is_ready_and_what_was_done() {
     lab.create("lobby", &["a"], json!({})).await;
     lab.until_ready("lobby", &["a"]).await;
     let get = async |path: &str| {
-        let response = reqwest::get(format!("http://{}{path}", lab.admin())).await.expect("an answer");
+        let response =
+            reqwest::get(format!("http://{}{path}", lab.admin())).await.expect("an answer");
         (response.status().as_u16(), response.text().await.expect("a text"))
     };
 

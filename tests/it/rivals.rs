@@ -1,4 +1,5 @@
-//! Several objects that name one session: one drives it, the others say so and wait, and none of them does harm (design 3.8).
+//! Several objects that name one session: one drives it, the others say so and wait, and none of
+//! them does harm (design 3.8).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,13 +17,15 @@ fn set(ids: &[&str]) -> BTreeSet<String> {
 async fn until_behind(lab: &Lab, name: &str, owner: &str) -> String {
     eventually(&format!("{name} is behind {owner}"), async || {
         let (_, reason, message) = ready(&lab.get(name).await);
-        let said = reason == "SessionConflict" && message.contains(&format!("by the StreamSession {owner}: "));
+        let said = reason == "SessionConflict"
+            && message.contains(&format!("by the StreamSession {owner}: "));
         if said { Ok(message) } else { Err(format!("{reason}: {message}")) }
     })
     .await
 }
 
-/// Waits until an object that is created now is younger: the times are whole seconds, and of one age the uid decides.
+/// Waits until an object that is created now is younger: the times are whole seconds, and of one
+/// age the uid decides.
 async fn until_older(lab: &Lab, name: &str) {
     let created = lab.get(name).await.metadata.creation_timestamp.expect("a time").0;
     eventually(&format!("{name} is older than a second"), async || {
@@ -44,7 +47,9 @@ async fn until_driving(lab: &Lab, name: &str) {
 /// A lab in which nothing is late on a busy machine, and no doubt ends.
 async fn patient_lab() -> Lab {
     let signature_validity = Duration::from_mins(5);
-    let mut lab = Lab::with(gs_simulator::Options { signature_validity, ..gs_simulator::Options::default() }).await;
+    let mut lab =
+        Lab::with(gs_simulator::Options { signature_validity, ..gs_simulator::Options::default() })
+            .await;
     lab.options.gs_timeout = Duration::from_secs(30);
     lab.start_operator().await;
     lab
@@ -53,14 +58,19 @@ async fn patient_lab() -> Lab {
 /// What was called in the session of these tests, in short.
 fn history(lab: &Lab) -> Vec<String> {
     let calls = lab.calls().into_iter().filter(|call| call.session_id.as_deref() == Some(SESSION));
-    calls.map(|call| format!("{:?} {}", call.operation.expect("well-formed"), call.instance_ids.join(","))).collect()
+    calls
+        .map(|call| {
+            format!("{:?} {}", call.operation.expect("well-formed"), call.instance_ids.join(","))
+        })
+        .collect()
 }
 
 fn detaches(calls: &[String]) -> Vec<&String> {
     calls.iter().filter(|call| call.starts_with("Detach")).collect()
 }
 
-/// A lab whose session is driven by `first`, with `shared` and `a`; `second` would like `shared` and `b` in it.
+/// A lab whose session is driven by `first`, with `shared` and `a`; `second` would like `shared`
+/// and `b` in it.
 async fn lab_with_two() -> Lab {
     two_in(patient_lab().await).await
 }
@@ -74,7 +84,8 @@ async fn two_in(lab: Lab) -> Lab {
     lab
 }
 
-/// Two objects that were driven by an operator each, as with two selectors that overlap; and then by one that sees both. `second` waits.
+/// Two objects that were driven by an operator each, as with two selectors that overlap; and then
+/// by one that sees both. `second` waits.
 async fn labs_that_were_two() -> (Lab, Lab) {
     two_labs_of(patient_lab().await).await
 }
@@ -86,7 +97,11 @@ async fn two_labs_of(mut lab: Lab) -> (Lab, Lab) {
     lab.until_ready("first", &["shared", "a"]).await;
     until_older(&lab, "first").await;
     other.create("second", &["shared", "b"], json!({})).await;
-    other.until_status("second", "is attached", |status| status.attached_instance_ids == ["b", "shared"]).await;
+    other
+        .until_status("second", "is attached", |status| {
+            status.attached_instance_ids == ["b", "shared"]
+        })
+        .await;
     other.stop_operator().await;
     lab.stop_operator().await;
     lab.options.namespaces.push(other.namespace.clone());
@@ -101,7 +116,13 @@ async fn the_later_of_two_says_who_drives_the_session_and_calls_nobody() {
 
     let message = until_behind(&lab, "second", &format!("{}/first", lab.namespace)).await;
 
-    assert!(message.starts_with(&format!("Session {SESSION} is driven by the StreamSession {}/first", lab.namespace)), "{message}");
+    assert!(
+        message.starts_with(&format!(
+            "Session {SESSION} is driven by the StreamSession {}/first",
+            lab.namespace
+        )),
+        "{message}"
+    );
     let note = lab.until_event("second", "SessionConflict").await;
     assert_eq!(note, message);
     let table = kubectl(&["-n", &lab.namespace, "get", "gss"], "");
@@ -131,7 +152,11 @@ async fn of_two_that_were_there_before_the_operator_one_drives_and_the_other_nev
     let rank = |object: &streamsession_operator::api::v1alpha1::StreamSession| {
         (object.metadata.creation_timestamp.clone().map(|time| time.0), object.metadata.uid.clone())
     };
-    let (winner, first, loser, second) = if rank(&one) < rank(&two) { (&lab, "one", &other, "two") } else { (&other, "two", &lab, "one") };
+    let (winner, first, loser, second) = if rank(&one) < rank(&two) {
+        (&lab, "one", &other, "two")
+    } else {
+        (&other, "two", &lab, "one")
+    };
     until_driving(winner, first).await;
     until_behind(loser, second, &format!("{}/{first}", winner.namespace)).await;
     assert_eq!(lab.calls().len(), 1);
@@ -155,7 +180,8 @@ async fn of_many_that_are_created_at_one_instant_in_two_namespaces_one_drives() 
         other.create("four", &["shared", "d"], json!({})),
     );
 
-    let objects = [(&lab, "one", "a"), (&other, "two", "b"), (&lab, "three", "c"), (&other, "four", "d")];
+    let objects =
+        [(&lab, "one", "a"), (&other, "two", "b"), (&lab, "three", "c"), (&other, "four", "d")];
     let standing = async || {
         let mut standing = Vec::new();
         for (lab, name, id) in objects {
@@ -168,10 +194,12 @@ async fn of_many_that_are_created_at_one_instant_in_two_namespaces_one_drives() 
         let standing = standing().await;
         let waiting = standing.iter().filter(|(_, reason, ..)| reason == "SessionConflict").count();
         let driver = standing.iter().find(|(ready, ..)| *ready);
-        driver
-            .filter(|_| waiting == 3)
-            .map(|driver| (driver.3, driver.4))
-            .ok_or_else(|| format!("{:?}", standing.iter().map(|(ready, reason, ..)| (ready, reason)).collect::<Vec<_>>()))
+        driver.filter(|_| waiting == 3).map(|driver| (driver.3, driver.4)).ok_or_else(|| {
+            format!(
+                "{:?}",
+                standing.iter().map(|(ready, reason, ..)| (ready, reason)).collect::<Vec<_>>()
+            )
+        })
     })
     .await;
     // The others go, whatever they had tried before they saw it.
@@ -246,7 +274,12 @@ async fn one_whose_key_is_refused_gives_way_and_takes_over_with_the_right_key() 
     lab.delete("second").await;
 
     lab.until_ready("first", &["a"]).await;
-    assert!(lab.calls().iter().filter(|call| call.secret_id.as_deref() != Some(EXAMPLE_SECRET_ID)).all(|call| call.succeeded.is_empty()));
+    assert!(
+        lab.calls()
+            .iter()
+            .filter(|call| call.secret_id.as_deref() != Some(EXAMPLE_SECRET_ID))
+            .all(|call| call.succeeded.is_empty())
+    );
 }
 
 #[tokio::test]
@@ -282,8 +315,14 @@ async fn the_other_may_be_edited_while_it_waits() {
 
     other.edit_ids("second", &["c"]).await;
 
-    let held = |status: &streamsession_operator::api::v1alpha1::StreamSessionStatus| !status.unsettled_instances.is_empty();
-    other.until_status("second", "lets go", |status| status.observed_generation == Some(2) && !held(status)).await;
+    let held = |status: &streamsession_operator::api::v1alpha1::StreamSessionStatus| {
+        !status.unsettled_instances.is_empty()
+    };
+    other
+        .until_status("second", "lets go", |status| {
+            status.observed_generation == Some(2) && !held(status)
+        })
+        .await;
     assert_eq!(detaches(&lab.history()[calls..]), ["Detach b"], "shared is the owner's");
     assert!(!lab.history().iter().any(|call| call.ends_with(" c")), "c waits");
     lab.delete("first").await;
@@ -304,7 +343,11 @@ async fn what_the_owner_only_wants_is_let_go_of_once_it_has_it() {
     lab.simulator.set_faults(Faults::default());
 
     lab.until_ready("first", &["shared", "a", "b"]).await;
-    other.until_status("second", "lets b go", |status| !status.unsettled_instances.iter().any(|record| record.instance_id == "b")).await;
+    other
+        .until_status("second", "lets b go", |status| {
+            !status.unsettled_instances.iter().any(|record| record.instance_id == "b")
+        })
+        .await;
     let note = other.until_event("second", "InstancesHandedOver").await;
     assert!(note.ends_with(": b."), "{note}");
 }
@@ -314,9 +357,16 @@ async fn a_restart_while_they_wait_flips_nothing_and_writes_nothing() {
     let (mut lab, other) = labs_that_were_two().await;
     lab.create("third", &["c"], json!({})).await;
     until_behind(&lab, "third", &format!("{}/first", lab.namespace)).await;
-    let seen =
-        |lab: &Lab| [lab.writes_of("first").len(), other.writes_of("second").len(), lab.writes_of("third").len(), history(lab).len()];
-    // A write is told when its request has ended, which may be a moment after its client has the answer.
+    let seen = |lab: &Lab| {
+        [
+            lab.writes_of("first").len(),
+            other.writes_of("second").len(),
+            lab.writes_of("third").len(),
+            history(lab).len(),
+        ]
+    };
+    // A write is told when its request has ended, which may be a moment after its client has the
+    // answer.
     lab.until_marked().await;
     lab.until_written("marker", 3).await;
     let before = seen(&lab);
@@ -326,7 +376,10 @@ async fn a_restart_while_they_wait_flips_nothing_and_writes_nothing() {
         lab.start_operator().await;
         let marker = format!("marker-{number}");
         lab.create(&marker, &["marked"], json!({"sessionId": marker})).await;
-        lab.until_status(&marker, "is attached", |status| status.attached_instance_ids == ["marked"]).await;
+        lab.until_status(&marker, "is attached", |status| {
+            status.attached_instance_ids == ["marked"]
+        })
+        .await;
         lab.until_written(&marker, 3).await;
     }
 
@@ -362,8 +415,10 @@ async fn an_object_that_moves_onto_a_driven_session_empties_its_old_one_and_wait
     lab.edit("second", json!({"sessionId": SESSION})).await;
 
     until_behind(&lab, "second", &format!("{}/first", lab.namespace)).await;
-    lab.until_status("second", "holds nothing", |status| status.attached_instance_ids.is_empty() && status.unsettled_instances.is_empty())
-        .await;
+    lab.until_status("second", "holds nothing", |status| {
+        status.attached_instance_ids.is_empty() && status.unsettled_instances.is_empty()
+    })
+    .await;
     assert_eq!(lab.simulator.members("elsewhere"), BTreeSet::new());
     lab.until_ready("first", &["shared", "a"]).await;
     lab.delete("second").await;
@@ -371,11 +426,16 @@ async fn an_object_that_moves_onto_a_driven_session_empties_its_old_one_and_wait
     assert_eq!(lab.members(), set(&["shared", "a"]));
 }
 
-/// The owner goes, and its detach arrives late: whoever comes next must not say Ready before it has.
+/// The owner goes, and its detach arrives late: whoever comes next must not say Ready before it
+/// has.
 #[tokio::test]
 async fn a_late_detach_of_the_owner_that_went_makes_nobody_falsely_ready() {
     let lab = two_in(Lab::start().await).await;
-    lab.simulator.set_faults(Faults { late_arrivals: 1, late_arrival_ms: 2000, ..Faults::default() });
+    lab.simulator.set_faults(Faults {
+        late_arrivals: 1,
+        late_arrival_ms: 2000,
+        ..Faults::default()
+    });
 
     lab.delete("first").await;
 
@@ -388,12 +448,20 @@ async fn a_late_detach_of_the_owner_that_went_makes_nobody_falsely_ready() {
 async fn a_late_detach_of_one_that_waits_makes_the_owner_not_falsely_ready() {
     let (lab, other) = two_labs_of(Lab::start().await).await;
     let calls = lab.calls().len();
-    lab.simulator.set_faults(Faults { late_arrivals: 1, late_arrival_ms: 2000, ..Faults::default() });
+    lab.simulator.set_faults(Faults {
+        late_arrivals: 1,
+        late_arrival_ms: 2000,
+        ..Faults::default()
+    });
     other.edit_ids("second", &["shared"]).await;
     lab.until_calls(calls + 1).await;
 
     lab.edit_ids("first", &["shared", "a", "b"]).await;
 
-    other.until_status("second", "lets b go", |status| !status.unsettled_instances.iter().any(|record| record.instance_id == "b")).await;
+    other
+        .until_status("second", "lets b go", |status| {
+            !status.unsettled_instances.iter().any(|record| record.instance_id == "b")
+        })
+        .await;
     lab.until_ready("first", &["shared", "a", "b"]).await;
 }

@@ -7,7 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use streamsession_operator::api::v1alpha1::{
-    Failure, FailureReason, InstanceState, Operation, PendingCall, Refusals, StreamSessionStatus, UnsettledInstance,
+    Failure, FailureReason, InstanceState, Operation, PendingCall, Refusals, StreamSessionStatus,
+    UnsettledInstance,
 };
 use streamsession_protocol::ids::InstanceId;
 use streamsession_protocol::ledger::Ledger;
@@ -16,7 +17,8 @@ use crate::harness::{Lab, SESSION, kubectl, try_kubectl};
 
 /// A namespace without an operator.
 fn namespace() -> String {
-    let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "schema-"}});
+    let object =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"generateName": "schema-"}});
     kubectl(&["create", "-f", "-", "-o", "jsonpath={.metadata.name}"], &object.to_string())
 }
 
@@ -82,7 +84,8 @@ fn an_empty_id_is_refused() {
 
 #[test]
 fn a_session_id_that_is_not_quoted_is_refused() {
-    let text = refusal(&json!({"sessionId": 1_326_515_201_117_065_216_u64, "slaveInstanceIds": []}));
+    let text =
+        refusal(&json!({"sessionId": 1_326_515_201_117_065_216_u64, "slaveInstanceIds": []}));
     assert_says(&text, &["spec.sessionId", "must be of type string", "integer"]);
 }
 
@@ -94,7 +97,8 @@ fn an_empty_session_id_is_refused() {
 
 #[test]
 fn a_region_with_a_capital_is_refused() {
-    let text = refusal(&json!({"sessionId": SESSION, "region": "ap-Guangzhou", "slaveInstanceIds": []}));
+    let text =
+        refusal(&json!({"sessionId": SESSION, "region": "ap-Guangzhou", "slaveInstanceIds": []}));
     assert_says(&text, &["spec.region", r#""ap-Guangzhou""#]);
 }
 
@@ -106,26 +110,36 @@ fn a_spec_without_instance_ids_is_refused() {
 
 #[test]
 fn an_unknown_deletion_policy_is_refused() {
-    let text = refusal(&json!({"sessionId": SESSION, "slaveInstanceIds": [], "deletionPolicy": "Keep"}));
-    assert_says(&text, &["spec.deletionPolicy: Unsupported value", r#""Keep""#, r#""Delete", "Orphan""#]);
+    let text =
+        refusal(&json!({"sessionId": SESSION, "slaveInstanceIds": [], "deletionPolicy": "Keep"}));
+    assert_says(
+        &text,
+        &["spec.deletionPolicy: Unsupported value", r#""Keep""#, r#""Delete", "Orphan""#],
+    );
 }
 
 #[test]
 fn an_unknown_field_is_refused_by_strict_validation() {
     // kubectl's own default is strict.
-    let text = refusal(&json!({"sessionId": SESSION, "slaveInstanceIDs": [], "slaveInstanceIds": []}));
+    let text =
+        refusal(&json!({"sessionId": SESSION, "slaveInstanceIDs": [], "slaveInstanceIds": []}));
     assert_says(&text, &["unknown field", "spec.slaveInstanceIDs"]);
 }
 
 #[test]
 fn a_name_that_no_secret_can_have_is_refused() {
-    let text = refusal(&json!({"sessionId": SESSION, "slaveInstanceIds": [], "credentialsRef": {"name": "../tencent"}}));
+    let text = refusal(
+        &json!({"sessionId": SESSION, "slaveInstanceIds": [], "credentialsRef": {"name": "../tencent"}}),
+    );
     assert_says(&text, &["spec.credentialsRef.name", r#""../tencent""#]);
 }
 
 #[test]
 fn a_thousand_ids_of_128_characters_are_taken() {
-    let (ok, text) = apply(&namespace(), &object(&json!({"sessionId": SESSION, "slaveInstanceIds": long_ids(1000, 128)})));
+    let (ok, text) = apply(
+        &namespace(),
+        &object(&json!({"sessionId": SESSION, "slaveInstanceIds": long_ids(1000, 128)})),
+    );
     assert!(ok, "{text}");
 }
 
@@ -136,7 +150,11 @@ fn an_empty_list_is_taken_and_the_new_object_does_not_look_finished() {
     let (ok, text) = apply(&namespace, &object(&with_ids(&[])));
 
     assert!(ok, "{text}");
-    let stored: Value = serde_json::from_str(&kubectl(&["get", "-n", &namespace, "gss", "lobby", "-o", "json"], "")).expect("JSON");
+    let stored: Value = serde_json::from_str(&kubectl(
+        &["get", "-n", &namespace, "gss", "lobby", "-o", "json"],
+        "",
+    ))
+    .expect("JSON");
     assert_eq!(stored["status"], json!({"observedGeneration": -1}));
     assert_eq!(stored["spec"]["deletionPolicy"], "Delete");
 }
@@ -144,7 +162,9 @@ fn an_empty_list_is_taken_and_the_new_object_does_not_look_finished() {
 #[test]
 fn sessions_are_found_by_session_and_by_region() {
     let namespace = namespace();
-    for (name, session, region) in [("a", "1", "ap-guangzhou"), ("b", "2", "ap-guangzhou"), ("c", "3", "ap-shanghai")] {
+    for (name, session, region) in
+        [("a", "1", "ap-guangzhou"), ("b", "2", "ap-guangzhou"), ("c", "3", "ap-shanghai")]
+    {
         let manifest = json!({
             "apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "metadata": {"name": name},
             "spec": {"sessionId": session, "region": region, "slaveInstanceIds": []},
@@ -153,7 +173,19 @@ fn sessions_are_found_by_session_and_by_region() {
         assert!(ok, "{text}");
     }
     let names = |selector: &str| {
-        kubectl(&["get", "-n", &namespace, "gss", "--field-selector", selector, "-o", "jsonpath={.items[*].metadata.name}"], "")
+        kubectl(
+            &[
+                "get",
+                "-n",
+                &namespace,
+                "gss",
+                "--field-selector",
+                selector,
+                "-o",
+                "jsonpath={.items[*].metadata.name}",
+            ],
+            "",
+        )
     };
 
     assert_eq!(names("spec.sessionId=2"), "b");
@@ -169,12 +201,20 @@ fn sessions_are_listed_under_short_name_and_category_with_the_columns_of_the_des
     let header = |arguments: &[&str]| {
         let text = kubectl(&[&["get", "-n", &namespace], arguments].concat(), "");
         println!("{text}");
-        text.lines().next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        text.lines()
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
 
     let columns = ["NAME", "SESSION", "DESIRED", "ATTACHED", "FAILED", "READY", "STATUS", "AGE"];
     assert_eq!(header(&["gss"]), columns);
-    assert_eq!(header(&["tencentcloud", "-o", "wide"]), [&columns[..], &["REGION", "MESSAGE"]].concat());
+    assert_eq!(
+        header(&["tencentcloud", "-o", "wide"]),
+        [&columns[..], &["REGION", "MESSAGE"]].concat()
+    );
 }
 
 #[test]
@@ -182,15 +222,24 @@ fn kubectl_explain_tells_what_each_field_means() {
     let text = kubectl(&["explain", "streamsession.spec"], "");
 
     println!("{text}");
-    for field in ["sessionId", "region", "slaveInstanceIds", "credentialsRef", "deletionPolicy", "detachFailurePolicy"] {
+    for field in [
+        "sessionId",
+        "region",
+        "slaveInstanceIds",
+        "credentialsRef",
+        "deletionPolicy",
+        "detachFailurePolicy",
+    ] {
         // The name with its type, then a description that begins with the name.
-        let (_, after) = text.split_once(&format!("\n  {field}\t")).unwrap_or_else(|| panic!("no {field}"));
+        let (_, after) =
+            text.split_once(&format!("\n  {field}\t")).unwrap_or_else(|| panic!("no {field}"));
         assert!(after.contains(&format!("\n    {field} ")), "{field}: {after}");
     }
     assert!(!text.contains("<no description>"));
 }
 
-/// Attached, then all swapped, and every call for each of them failed: the most that a ledger may hold.
+/// Attached, then all swapped, and every call for each of them failed: the most that a ledger may
+/// hold.
 fn full_status(ids: &[String], code_length: usize) -> StreamSessionStatus {
     let time = || Time(Timestamp::from_second(1_767_837_600).expect("a time"));
     let unsettled = |id: &String| UnsettledInstance {
@@ -227,12 +276,16 @@ fn full_status(ids: &[String], code_length: usize) -> StreamSessionStatus {
 async fn the_largest_ledger_is_taken_by_api_server_and_etcd() {
     let lab = Lab::without_operator().await;
     let ids = long_ids(Ledger::RECORDS_MAX, InstanceId::LENGTH_MAX);
-    let (ok, text) = apply(&lab.namespace, &object(&json!({"sessionId": SESSION, "slaveInstanceIds": ids[..1000]})));
+    let (ok, text) = apply(
+        &lab.namespace,
+        &object(&json!({"sessionId": SESSION, "slaveInstanceIds": ids[..1000]})),
+    );
     assert!(ok, "{text}");
     let mut object = lab.get("lobby").await;
     object.status = Some(full_status(&ids, Ledger::CODE_LENGTH_MAX));
 
-    let written = lab.sessions.replace_status("lobby", &PostParams::default(), &object).await.expect("taken");
+    let written =
+        lab.sessions.replace_status("lobby", &PostParams::default(), &object).await.expect("taken");
 
     assert_eq!(written.status, object.status);
 }

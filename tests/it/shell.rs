@@ -1,8 +1,11 @@
-//! The controller against an API server that fails: every kind of request, with every fault, on the way through a whole life of an object.
+//! The controller against an API server that fails: every kind of request, with every fault, on the
+//! way through a whole life of an object.
 //!
-//! A life is: create, edit, edit without a call, delete. Nothing may leak at any time, nothing may be written without preconditions, nothing may
-//! be asked for without end, and all must come to its end. What fails for one object alone is tried on many at once, side by side on one
-//! operator, each in a namespace and with a session of its own; a watch that fails has an operator of its own.
+//! A life is: create, edit, edit without a call, delete. Nothing may leak at any time, nothing may
+//! be written without preconditions, nothing may be asked for without end, and all must come to its
+//! end. What fails for one object alone is tried on many at once, side by side on one operator,
+//! each in a namespace and with a session of its own; a watch that fails has an operator of its
+//! own.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,18 +26,21 @@ use crate::fake_api::store::{Key, Store};
 use crate::fake_api::{FakeApi, HEIR};
 use crate::harness::{DEADLINE, install_crypto};
 
-/// For each request to the API server: what nobody answers costs that much, and what a busy machine answers later is asked for again.
+/// For each request to the API server: what nobody answers costs that much, and what a busy machine
+/// answers later is asked for again.
 const KUBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lives at a time: they mostly wait.
 const AT_A_TIME: usize = 32;
-/// Requests of a life without faults: 23, and some more if a permit or a watch event comes later. A loop that does not wait makes hundreds.
+/// Requests of a life without faults: 23, and some more if a permit or a watch event comes later. A
+/// loop that does not wait makes hundreds.
 const REQUESTS: usize = 32;
 /// What a fault may cost besides, or a machine so busy that a request is not answered in time.
 const REQUESTS_PER_FAULT: usize = 8;
 /// An operator takes a while to build; more at once would hold up those that run.
 static BUILDERS: Semaphore = Semaphore::const_new(2);
 
-/// Signatures, and deadlines of calls, that outlive every test: no call is in doubt but by a mistake.
+/// Signatures, and deadlines of calls, that outlive every test: no call is in doubt but by a
+/// mistake.
 const LONG: Duration = Duration::from_mins(5);
 
 /// The quota is no subject here.
@@ -78,7 +84,11 @@ struct Shell {
 impl Shell {
     async fn start(paged: bool, validity: Duration) -> Self {
         install_crypto();
-        let options = gs_simulator::Options { signature_validity: validity, qps: 2 * CALLS_PER_SECOND, ..gs_simulator::Options::default() };
+        let options = gs_simulator::Options {
+            signature_validity: validity,
+            qps: 2 * CALLS_PER_SECOND,
+            ..gs_simulator::Options::default()
+        };
         let simulator = Arc::new(Simulator::start(options).await.expect("a simulator"));
         let api = FakeApi::new();
         if paged {
@@ -103,7 +113,9 @@ impl Shell {
         };
         let client = api.client();
         let builder = BUILDERS.acquire().await.expect("open");
-        let operator = spawn_blocking(|| Operator::new(options, client, "https://fake".to_owned())).await.expect("no panic");
+        let operator = spawn_blocking(|| Operator::new(options, client, "https://fake".to_owned()))
+            .await
+            .expect("no panic");
         drop(builder);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let stopping = CancellationToken::new();
@@ -119,7 +131,8 @@ impl Shell {
     /// A Secret, and the object that uses it.
     fn create(&self, namespace: &str, instances: &[&str]) {
         let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
-        let data = json!({"secretId": bytes(EXAMPLE_SECRET_ID), "secretKey": bytes(EXAMPLE_SECRET_KEY)});
+        let data =
+            json!({"secretId": bytes(EXAMPLE_SECRET_ID), "secretKey": bytes(EXAMPLE_SECRET_KEY)});
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "data": data});
         self.api.create(&Key::new("secrets", namespace, "tencent"), &secret);
         self.api.create(&lobby(namespace), &session(namespace, instances));
@@ -132,14 +145,24 @@ impl Shell {
     }
 
     async fn until_gone(&self, namespace: &str) -> Result<(), String> {
-        let look = |store: &Store, _: &Plans| store.peek(&lobby(namespace)).map_or(Ok(()), |object| Err(object.to_string()));
-        self.api.until(namespace, DEADLINE, look).await.map_err(|error| format!("the deletion: {error}"))
+        let look = |store: &Store, _: &Plans| {
+            store.peek(&lobby(namespace)).map_or(Ok(()), |object| Err(object.to_string()))
+        };
+        self.api
+            .until(namespace, DEADLINE, look)
+            .await
+            .map_err(|error| format!("the deletion: {error}"))
     }
 
     /// An event is written when it is written.
     async fn until_met(&self, namespace: &str) -> Result<(), String> {
-        let look = |_: &Store, plans: &Plans| if plans.are_met(namespace) { Ok(()) } else { Err(String::new()) };
-        self.api.until(namespace, DEADLINE, look).await.map_err(|error| format!("a fault was not met: {error}"))
+        let look = |_: &Store, plans: &Plans| {
+            if plans.are_met(namespace) { Ok(()) } else { Err(String::new()) }
+        };
+        self.api
+            .until(namespace, DEADLINE, look)
+            .await
+            .map_err(|error| format!("a fault was not met: {error}"))
     }
 
     async fn live(&self, namespace: &str, case: &Case) -> Result<(), String> {
@@ -171,7 +194,9 @@ impl Shell {
                 self.until_settled(namespace, "the creation").await?;
             }
             match site {
-                Site::Condition => self.api.patch(&key, &json!({"spec": {"deletionPolicy": "Delete"}})),
+                Site::Condition => {
+                    self.api.patch(&key, &json!({"spec": {"deletionPolicy": "Delete"}}))
+                }
                 Site::FinalizerOff => self.api.delete(&key),
                 _ => {}
             }
@@ -180,8 +205,13 @@ impl Shell {
         self.until_settled(namespace, "the second creation").await?;
         self.api.delete(&key);
         self.until_gone(namespace).await?;
-        let calls = self.simulator.calls().into_iter().filter(|call| call.session_id.as_deref() == Some(namespace));
-        let named: Vec<_> = calls.flat_map(|call| call.instance_ids).skip_while(|id| id == LOST).collect();
+        let calls = self
+            .simulator
+            .calls()
+            .into_iter()
+            .filter(|call| call.session_id.as_deref() == Some(namespace));
+        let named: Vec<_> =
+            calls.flat_map(|call| call.instance_ids).skip_while(|id| id == LOST).collect();
         if named.iter().any(|id| id == LOST) {
             return Err(format!("called for the first object after the second one's: {named:?}"));
         }
@@ -190,7 +220,8 @@ impl Shell {
 
     /// What must hold at the end of a life.
     fn judge(&self, namespace: &str, requests_max: usize) -> Result<(), String> {
-        let left: Vec<_> = self.simulator.members(namespace).into_iter().filter(|id| !is_lost(id)).collect();
+        let left: Vec<_> =
+            self.simulator.members(namespace).into_iter().filter(|id| !is_lost(id)).collect();
         let violations = self.api.violations(namespace);
         let requests = self.api.requests(namespace) + self.api.requests("");
         if !left.is_empty() {
@@ -222,7 +253,10 @@ fn texts(value: &Value) -> BTreeSet<String> {
 /// Every id that the status tells of as one that the service may hold.
 fn recorded(status: &Value) -> BTreeSet<String> {
     let unsettled = status["unsettledInstances"].as_array().into_iter().flatten();
-    let mut ids: BTreeSet<_> = unsettled.filter_map(|unsettled| unsettled["instanceId"].as_str()).map(str::to_owned).collect();
+    let mut ids: BTreeSet<_> = unsettled
+        .filter_map(|unsettled| unsettled["instanceId"].as_str())
+        .map(str::to_owned)
+        .collect();
     ids.extend(texts(&status["attachedInstanceIds"]));
     ids.extend(texts(&status["pendingCall"]["instanceIds"]));
     ids
@@ -239,7 +273,8 @@ fn foreign(store: &Store, namespace: &str) -> Option<String> {
         let (owner, uid) = (&object["status"]["objectUID"], &object["metadata"]["uid"]);
         let is_heir = texts(&object["spec"]["slaveInstanceIds"]).contains(HEIR);
         let mixed = is_heir && object["status"].to_string().contains(LOST);
-        ((!owner.is_null() && owner != uid) || mixed).then(|| format!("a status of another object: {object}"))
+        ((!owner.is_null() && owner != uid) || mixed)
+            .then(|| format!("a status of another object: {object}"))
     })
 }
 
@@ -247,8 +282,12 @@ fn foreign(store: &Store, namespace: &str) -> Option<String> {
 fn leak(store: &Store, namespace: &str, simulator: &Simulator) -> Option<String> {
     // The store is held: what was journalled before a call still stands there.
     let members = simulator.members(namespace);
-    let known: BTreeSet<_> = store.within("streamsessions", namespace).flat_map(|object| recorded(&object["status"])).collect();
-    let leaked: Vec<_> = members.into_iter().filter(|id| !known.contains(id) && !is_lost(id)).collect();
+    let known: BTreeSet<_> = store
+        .within("streamsessions", namespace)
+        .flat_map(|object| recorded(&object["status"]))
+        .collect();
+    let leaked: Vec<_> =
+        members.into_iter().filter(|id| !known.contains(id) && !is_lost(id)).collect();
     (!leaked.is_empty()).then(|| format!("{leaked:?} leak; recorded are {known:?}"))
 }
 
@@ -256,19 +295,30 @@ fn settled(store: &Store, namespace: &str, simulator: &Simulator) -> Result<(), 
     let object = store.peek(&lobby(namespace)).ok_or("there is no object")?;
     let (status, generation) = (&object["status"], &object["metadata"]["generation"]);
     let wanted = texts(&object["spec"]["slaveInstanceIds"]);
-    let ready =
-        status["conditions"].as_array().into_iter().flatten().any(|condition| {
-            condition["type"] == "Ready" && condition["status"] == "True" && condition["observedGeneration"] == *generation
-        });
-    let members: BTreeSet<_> = simulator.members(namespace).into_iter().filter(|id| wanted.contains(id) || !is_lost(id)).collect();
+    let ready = status["conditions"].as_array().into_iter().flatten().any(|condition| {
+        condition["type"] == "Ready"
+            && condition["status"] == "True"
+            && condition["observedGeneration"] == *generation
+    });
+    let members: BTreeSet<_> = simulator
+        .members(namespace)
+        .into_iter()
+        .filter(|id| wanted.contains(id) || !is_lost(id))
+        .collect();
     let nothing_open = status["pendingCall"].is_null() && status["unsettledInstances"].is_null();
     let as_wanted = texts(&status["attachedInstanceIds"]) == wanted && members == wanted;
     let observed = status["observedGeneration"] == *generation;
-    if ready && observed && nothing_open && as_wanted { Ok(()) } else { Err(format!("{object}, members {members:?}")) }
+    if ready && observed && nothing_open && as_wanted {
+        Ok(())
+    } else {
+        Err(format!("{object}, members {members:?}"))
+    }
 }
 
 /// Lives them all, some at a time, and tells of every one that failed.
-async fn all(lives: impl Iterator<Item = impl Future<Output = Result<(), String>> + Send + 'static>) {
+async fn all(
+    lives: impl Iterator<Item = impl Future<Output = Result<(), String>> + Send + 'static>,
+) {
     let places = Arc::new(Semaphore::new(AT_A_TIME));
     let mut running = JoinSet::new();
     for life in lives {
@@ -281,7 +331,12 @@ async fn all(lives: impl Iterator<Item = impl Future<Output = Result<(), String>
     let count = running.len();
     let ended = running.join_all().await;
     let failures: Vec<_> = ended.into_iter().filter_map(Result::err).collect();
-    assert!(failures.is_empty(), "{} of {count} lives failed:\n{}", failures.len(), failures.join("\n\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {count} lives failed:\n{}",
+        failures.len(),
+        failures.join("\n\n")
+    );
 }
 
 /// On one operator, each in a namespace of its own.
@@ -332,7 +387,8 @@ const ANY: [Fault; 13] = [
     Fault::Page,
 ];
 
-const WRITES: [Site; 5] = [Site::Journal, Site::Settle, Site::Condition, Site::FinalizerOn, Site::FinalizerOff];
+const WRITES: [Site; 5] =
+    [Site::Journal, Site::Settle, Site::Condition, Site::FinalizerOn, Site::FinalizerOff];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_life_without_faults_is_cheap() {
@@ -359,12 +415,17 @@ async fn any_request_may_fail_in_any_way() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_may_arrive_when_it_was_given_up() {
     // A journal that arrives late is taken for another operator's: waited for, and then in doubt.
-    live_together(WRITES.into_iter().map(|site| Case::of(site, 0, 1, Fault::Late)).collect(), LONG).await;
+    live_together(WRITES.into_iter().map(|site| Case::of(site, 0, 1, Fault::Late)).collect(), LONG)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_an_object_is_written_to_the_next_one_of_its_name() {
-    live_together(WRITES.into_iter().map(|site| Case::of(site, 0, 1, Fault::Recreated)).collect(), LONG).await;
+    live_together(
+        WRITES.into_iter().map(|site| Case::of(site, 0, 1, Fault::Recreated)).collect(),
+        LONG,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -373,7 +434,10 @@ async fn a_watch_may_not_start_and_not_go_on() {
     for fault in ANY {
         let resumed = |times| {
             let ended = Trap { site: Site::Delivery, skip: 1, times: 1, fault: Fault::Ended };
-            Case { traps: vec![ended, Trap { site: Site::WatchResume, skip: 0, times, fault }], paged: false }
+            Case {
+                traps: vec![ended, Trap { site: Site::WatchResume, skip: 0, times, fault }],
+                paged: false,
+            }
         };
         cases.extend([Case::of(Site::WatchStart, 0, 1, fault), resumed(1)]);
         for site in [Site::List, Site::WatchResume] {
@@ -407,7 +471,10 @@ async fn a_watch_may_break_and_repeat_itself_at_any_event() {
         Fault::CompactedAndStale(1),
         Fault::CompactedAndStale(3),
     ];
-    // The journal's echo, the settle's, an edit, the deletion: of the creation's three writes, the edit's four, and so on.
-    let cases = faults.into_iter().flat_map(|fault| [0, 2, 3, 6, 9].map(|skip| Case::of(Site::Delivery, skip, 1, fault)));
+    // The journal's echo, the settle's, an edit, the deletion: of the creation's three writes, the
+    // edit's four, and so on.
+    let cases = faults
+        .into_iter()
+        .flat_map(|fault| [0, 2, 3, 6, 9].map(|skip| Case::of(Site::Delivery, skip, 1, fault)));
     live_apart(cases.collect()).await;
 }

@@ -1,14 +1,19 @@
-//! `switch`, as somebody tries it who has not used it before: help, mistakes, outcomes, the confirmation, and what `--dry-run` shows and hides.
+//! `switch`, as somebody tries it who has not used it before: help, mistakes, outcomes, the
+//! confirmation, and what `--dry-run` shows and hides.
 
 use std::process::{Command, Stdio};
 
-use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Key, Operation, Outcome, Simulator};
+use gs_simulator::{
+    EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Key, Operation, Outcome, Simulator,
+};
 use serde_json::{Value, json};
 
 use crate::harness::SESSION;
 
-const PHONES: [&str; 2] =
-    ["RK8S37P1402445261_69f8d3e2-8867-462c-a8cf-7c1d1a527782", "RK8S37P1402445261_95de5774-0f9f-4cc2-aa67-58d41378d209"];
+const PHONES: [&str; 2] = [
+    "RK8S37P1402445261_69f8d3e2-8867-462c-a8cf-7c1d1a527782",
+    "RK8S37P1402445261_95de5774-0f9f-4cc2-aa67-58d41378d209",
+];
 const TOKEN: &str = "Pn6bM2cL4dJ0fG8kR5tW";
 /// What stands above the curl command.
 const CURL: &str = "# The same with curl\n";
@@ -38,13 +43,21 @@ impl Ended {
 /// Runs it with no terminal and nothing in the environment but these variables.
 fn run(variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamsession-operator"));
-    command.env_clear().envs(variables.iter().copied()).stdin(Stdio::null()).arg("switch").args(arguments);
+    command
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .arg("switch")
+        .args(arguments);
     let output = command.output().expect("it ends");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-const KEYS: [(&str, &str); 2] = [("TENCENTCLOUD_SECRET_ID", EXAMPLE_SECRET_ID), ("TENCENTCLOUD_SECRET_KEY", EXAMPLE_SECRET_KEY)];
+const KEYS: [(&str, &str); 2] = [
+    ("TENCENTCLOUD_SECRET_ID", EXAMPLE_SECRET_ID),
+    ("TENCENTCLOUD_SECRET_KEY", EXAMPLE_SECRET_KEY),
+];
 
 /// Runs it with the example key, about the example session, at the simulator.
 fn at(simulator: &Simulator, arguments: &[&str]) -> Ended {
@@ -69,10 +82,27 @@ fn help_names_each_flag_the_variables_of_the_keys_and_what_the_operator_does_not
     let help = run(&[], &["--help"]);
 
     assert_eq!((help.code, help.stderr.as_str()), (Some(0), ""));
-    let flags =
-        ["--session-id", "--attach", "--detach", "--region", "--gs-endpoint", "--gs-timeout", "--output", "--dry-run", "--timestamp"];
+    let flags = [
+        "--session-id",
+        "--attach",
+        "--detach",
+        "--region",
+        "--gs-endpoint",
+        "--gs-timeout",
+        "--output",
+        "--dry-run",
+        "--timestamp",
+    ];
     let keys = ["TENCENTCLOUD_SECRET_ID", "TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_SESSION_TOKEN"];
-    let rest = ["--yes", "GS_ENDPOINT", "REGION", "table", "json", "https://gs.tencentcloudapi.com", "does not learn of it"];
+    let rest = [
+        "--yes",
+        "GS_ENDPOINT",
+        "REGION",
+        "table",
+        "json",
+        "https://gs.tencentcloudapi.com",
+        "does not learn of it",
+    ];
     for word in flags.iter().chain(&keys).chain(&rest) {
         assert!(help.stdout.contains(word), "no {word} in {}", help.stdout);
     }
@@ -89,9 +119,15 @@ fn wrong_flags_are_named_with_what_would_be_right() {
         (vec!["--session-id", SESSION, "--attach"], &["a value is required for '--attach"]),
         (with(&["--detach", "b"]), &["'--attach <ID>...' cannot be used with '--detach <ID>...'"]),
         (with(&["--wrong"]), &["unexpected argument '--wrong'"]),
-        (with(&["-o", "yaml"]), &["invalid value 'yaml' for '--output", "possible values: table, json"]),
+        (
+            with(&["-o", "yaml"]),
+            &["invalid value 'yaml' for '--output", "possible values: table, json"],
+        ),
         (with(&["--timestamp", "now"]), &["invalid value 'now' for '--timestamp <UNIX_SECONDS>'"]),
-        (with(&["--gs-endpoint", "http://example.com"]), &["'http://example.com'", "plain http:// is for loopback only", "use https://"]),
+        (
+            with(&["--gs-endpoint", "http://example.com"]),
+            &["'http://example.com'", "plain http:// is for loopback only", "use https://"],
+        ),
         (
             vec!["--session-id", SESSION, "--attach", "a b"],
             &["'a b' for '--attach <ID>...'", "printable ASCII characters only, and no space"],
@@ -107,7 +143,10 @@ fn wrong_flags_are_named_with_what_would_be_right() {
 fn without_credentials_it_says_which_variables_to_set() {
     let arguments = ["--session-id", SESSION, "--attach", "a"];
 
-    run(&[], &arguments).assert_complains(1, &["no credentials: set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY"]);
+    run(&[], &arguments).assert_complains(
+        1,
+        &["no credentials: set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY"],
+    );
     run(&KEYS[..1], &arguments).assert_complains(1, &["TENCENTCLOUD_SECRET_KEY", "is missing"]);
     run(&KEYS[1..], &arguments).assert_complains(1, &["TENCENTCLOUD_SECRET_ID", "is missing"]);
     let spaced = run(&[KEYS[0], ("TENCENTCLOUD_SECRET_KEY", "hunter 2")], &arguments);
@@ -127,14 +166,21 @@ async fn a_wrong_key_is_told_with_the_services_code_and_request_id() {
 
     assert_eq!(table.code, Some(1), "{table:?}");
     let calls = calls(&simulator);
-    for part in ["a          NothingDone", "AuthFailure.SignatureFailure: ", &format!("RequestId: {}", calls[0].request_id)] {
+    for part in [
+        "a          NothingDone",
+        "AuthFailure.SignatureFailure: ",
+        &format!("RequestId: {}", calls[0].request_id),
+    ] {
         assert!(table.stdout.contains(part), "no `{part}` in {}", table.stdout);
     }
     assert!(table.stderr.contains("2 of 2"), "{table:?}");
     assert!(!format!("{table:?}{json:?}").contains("WRONG"));
     assert_eq!(json.code, Some(1));
     let answer = json.json();
-    assert_eq!((&answer["code"], &answer["requestId"]), (&json!("AuthFailure.SignatureFailure"), &json!(calls[1].request_id)));
+    assert_eq!(
+        (&answer["code"], &answer["requestId"]),
+        (&json!("AuthFailure.SignatureFailure"), &json!(calls[1].request_id))
+    );
     assert_eq!(answer["instances"][0], json!({"instanceId": "a", "outcome": "NothingDone"}));
     assert_eq!(members(&simulator), <[&str; 0]>::default());
 }
@@ -160,13 +206,22 @@ async fn a_success_is_a_table_for_people_and_json_for_programs_and_exit_code_zer
 
     let calls = calls(&simulator);
     assert_eq!((table.code, table.stderr.as_str()), (Some(0), ""), "{table:?}");
-    let expected = format!("INSTANCE   OUTCOME\na          Succeeded\nphone-b    Succeeded\n\nRequestId: {}\n", calls[0].request_id);
+    let expected = format!(
+        "INSTANCE   OUTCOME\na          Succeeded\nphone-b    Succeeded\n\nRequestId: {}\n",
+        calls[0].request_id
+    );
     assert_eq!(table.stdout, expected);
     assert_eq!((json.code, json.stderr.as_str()), (Some(0), ""), "{json:?}");
     let instances = json!([{"instanceId": "c", "outcome": "Succeeded"}]);
-    assert_eq!(json.json(), json!({"requestId": calls[1].request_id, "code": "", "message": "", "instances": instances}));
+    assert_eq!(
+        json.json(),
+        json!({"requestId": calls[1].request_id, "code": "", "message": "", "instances": instances})
+    );
     assert_eq!(members(&simulator), ["a", "c", "phone-b"]);
-    assert_eq!((calls[0].region.as_deref(), calls[1].region.as_deref(), calls.len()), (Some("ap-guangzhou"), None, 2));
+    assert_eq!(
+        (calls[0].region.as_deref(), calls[1].region.as_deref(), calls.len()),
+        (Some("ap-guangzhou"), None, 2)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -220,7 +275,17 @@ fn temporary() -> [(&'static str, &'static str); 3] {
 async fn a_dry_run_sends_nothing_and_shows_what_is_signed_but_neither_key_nor_token() {
     let simulator = simulator().await;
     let url = simulator.url();
-    let arguments = ["--session-id", SESSION, "--gs-endpoint", &url, "--region", "ap-guangzhou", "--detach", "a", "--dry-run"];
+    let arguments = [
+        "--session-id",
+        SESSION,
+        "--gs-endpoint",
+        &url,
+        "--region",
+        "ap-guangzhou",
+        "--detach",
+        "a",
+        "--dry-run",
+    ];
 
     let text = run(&temporary(), &arguments);
     let json = run(&temporary(), &[&arguments[..], &["-o", "json"]].concat());
@@ -228,15 +293,20 @@ async fn a_dry_run_sends_nothing_and_shows_what_is_signed_but_neither_key_nor_to
     assert_eq!((text.code, text.stderr.as_str()), (Some(0), ""), "{text:?}");
     let host = simulator.address();
     let parts = [
-        format!("# Canonical request\nPOST\n/\n\ncontent-type:application/json\nhost:{host}\n\ncontent-type;host\n"),
+        format!(
+            "# Canonical request\nPOST\n/\n\ncontent-type:application/json\nhost:{host}\n\ncontent-type;host\n"
+        ),
         "# String to sign\nTC3-HMAC-SHA256\n".to_owned(),
         "/gs/tc3_request\n".to_owned(),
-        format!("# Request\nPOST {url}/\nauthorization: TC3-HMAC-SHA256 Credential={EXAMPLE_SECRET_ID}/"),
+        format!(
+            "# Request\nPOST {url}/\nauthorization: TC3-HMAC-SHA256 Credential={EXAMPLE_SECRET_ID}/"
+        ),
         "SignedHeaders=content-type;host, Signature=".to_owned(),
         "\nx-tc-region: ap-guangzhou\n".to_owned(),
         "\nx-tc-token: (hidden)\n".to_owned(),
         format!("{CURL}curl '{url}/' \\\n"),
-        r#"--data-raw '{"SessionId":"1326515201117065216","Type":2,"SlaveInstanceIds":["a"]}'"#.to_owned(),
+        r#"--data-raw '{"SessionId":"1326515201117065216","Type":2,"SlaveInstanceIds":["a"]}'"#
+            .to_owned(),
     ];
     for part in &parts {
         assert!(text.stdout.contains(part), "no `{part}` in {}", text.stdout);
@@ -250,27 +320,66 @@ async fn a_dry_run_sends_nothing_and_shows_what_is_signed_but_neither_key_nor_to
 
 #[test]
 fn a_dry_run_of_the_published_vector_has_its_signature() {
-    let arguments = ["--session-id", SESSION, "--detach", PHONES[0], PHONES[1], "--timestamp", "1736312400", "--dry-run", "-o", "json"];
+    let arguments = [
+        "--session-id",
+        SESSION,
+        "--detach",
+        PHONES[0],
+        PHONES[1],
+        "--timestamp",
+        "1736312400",
+        "--dry-run",
+        "-o",
+        "json",
+    ];
 
     let ended = run(&KEYS, &arguments);
 
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    let body = format!(r#"{{"SessionId":"{SESSION}","Type":2,"SlaveInstanceIds":["{}","{}"]}}"#, PHONES[0], PHONES[1]);
+    let body = format!(
+        r#"{{"SessionId":"{SESSION}","Type":2,"SlaveInstanceIds":["{}","{}"]}}"#,
+        PHONES[0], PHONES[1]
+    );
     let authorization = "TC3-HMAC-SHA256 Credential=AKIDEXAMPLE/2025-01-08/gs/tc3_request, SignedHeaders=content-type;host, \
                          Signature=21f55035d98f0a733f8d4e9bd1f5b822f5f2bec968c5c70774bc370d93e8c36f";
     let mut printed = ended.json();
     let headers = printed["headers"].take();
-    assert_eq!(printed, json!({"method": "POST", "url": "https://gs.tencentcloudapi.com/", "headers": null, "body": body}));
+    assert_eq!(
+        printed,
+        json!({"method": "POST", "url": "https://gs.tencentcloudapi.com/", "headers": null, "body": body})
+    );
     let names: Vec<_> = headers.as_object().expect("headers").keys().map(String::as_str).collect();
-    let expected = ["authorization", "content-type", "host", "x-tc-action", "x-tc-language", "x-tc-requestclient", "x-tc-timestamp"];
+    let expected = [
+        "authorization",
+        "content-type",
+        "host",
+        "x-tc-action",
+        "x-tc-language",
+        "x-tc-requestclient",
+        "x-tc-timestamp",
+    ];
     assert_eq!(names, [&expected[..], &["x-tc-version"]].concat(), "long-term keys have no token");
-    assert_eq!((&headers["authorization"], &headers["host"]), (&json!(authorization), &json!("gs.tencentcloudapi.com")));
-    assert_eq!((&headers["x-tc-timestamp"], &headers["content-type"]), (&json!("1736312400"), &json!("application/json")));
+    assert_eq!(
+        (&headers["authorization"], &headers["host"]),
+        (&json!(authorization), &json!("gs.tencentcloudapi.com"))
+    );
+    assert_eq!(
+        (&headers["x-tc-timestamp"], &headers["content-type"]),
+        (&json!("1736312400"), &json!("application/json"))
+    );
 }
 
 #[test]
 fn a_time_that_no_calendar_holds_is_an_error() {
-    let arguments = ["--session-id", SESSION, "--attach", "a", "--timestamp", "9223372036854775807", "--dry-run"];
+    let arguments = [
+        "--session-id",
+        SESSION,
+        "--attach",
+        "a",
+        "--timestamp",
+        "9223372036854775807",
+        "--dry-run",
+    ];
 
     run(&KEYS, &arguments).assert_complains(1, &["9223372036854775807", "outside of the calendar"]);
 }
@@ -285,7 +394,11 @@ async fn the_curl_command_of_a_dry_run_is_accepted_by_the_service() {
         ("AKIDEXAMPLE".to_owned(), Key::long_term(EXAMPLE_SECRET_KEY)),
         ("AKIDTEMPORARY".to_owned(), Key::temporary(EXAMPLE_SECRET_KEY, TOKEN)),
     ];
-    let simulator = Simulator::start(gs_simulator::Options { keys: keys.into(), ..gs_simulator::Options::default() }).await;
+    let simulator = Simulator::start(gs_simulator::Options {
+        keys: keys.into(),
+        ..gs_simulator::Options::default()
+    })
+    .await;
     let simulator = simulator.expect("a simulator");
     let url = simulator.url();
     let mut temporary = temporary();
@@ -293,14 +406,22 @@ async fn the_curl_command_of_a_dry_run_is_accepted_by_the_service() {
 
     // An id is a word of a shell, whatever is in it.
     for (variables, phone) in [(&KEYS[..], "it's"), (&temporary, r#"a"\$(b)`c`"#)] {
-        let dry = run(variables, &["--session-id", SESSION, "--gs-endpoint", &url, "--attach", phone, "--dry-run"]);
+        let dry = run(
+            variables,
+            &["--session-id", SESSION, "--gs-endpoint", &url, "--attach", phone, "--dry-run"],
+        );
         let (_, curl) = dry.stdout.split_once(CURL).unwrap_or_else(|| panic!("{dry:?}"));
 
         let mut shell = Command::new("sh");
-        shell.args(["-c", curl]).env("NO_PROXY", "127.0.0.1").env("TENCENTCLOUD_SESSION_TOKEN", TOKEN).stdin(Stdio::null());
+        shell
+            .args(["-c", curl])
+            .env("NO_PROXY", "127.0.0.1")
+            .env("TENCENTCLOUD_SESSION_TOKEN", TOKEN)
+            .stdin(Stdio::null());
         let output = shell.output().expect("a shell");
 
-        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let answer: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {output:?}"));
         assert_eq!(answer["Response"]["SuccessInstanceIds"], json!([phone]), "{answer}");
         assert_eq!(calls(&simulator).last().expect("a call").outcome, Outcome::Applied);
     }

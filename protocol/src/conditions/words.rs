@@ -7,18 +7,28 @@ use crate::ids::{InstanceId, SessionId};
 use crate::ledger::Ledger;
 use crate::record::{Failure, FailureReason, Record, Want};
 
-/// From which session to which one the object moves; the region is named where nothing else tells them apart.
+/// From which session to which one the object moves; the region is named where nothing else tells
+/// them apart.
 pub(super) fn way(desired: &Desired, ledger: &Ledger) -> Option<(String, String)> {
-    let target = ledger.target.as_ref().filter(|target| desired.moves_from(target) && !desired.deleting)?;
+    let target =
+        ledger.target.as_ref().filter(|target| desired.moves_from(target) && !desired.deleting)?;
     let named = |session: &SessionId, region: &Option<String>| {
         let region = region.as_deref().unwrap_or("no region");
-        if target.session == desired.session { format!("{session} in {region}") } else { session.to_string() }
+        if target.session == desired.session {
+            format!("{session} in {region}")
+        } else {
+            session.to_string()
+        }
     };
     Some((named(&target.session, &target.region), named(&desired.session, &desired.region)))
 }
 
 /// Another object names the session, and one of the two has to wait.
-pub(super) fn conflict(scene: &Scene<'_>, session: &SessionId, open: &Open<'_>) -> Option<Conditions> {
+pub(super) fn conflict(
+    scene: &Scene<'_>,
+    session: &SessionId,
+    open: &Open<'_>,
+) -> Option<Conditions> {
     match scene.standing {
         Standing::Behind(owner) => {
             let part = if scene.desired.deleting {
@@ -26,7 +36,10 @@ pub(super) fn conflict(scene: &Scene<'_>, session: &SessionId, open: &Open<'_>) 
             } else {
                 "this one attaches nothing, and takes over by itself when that one is deleted or names another session. Name all instances in one of them."
             };
-            let message = format!("Session {session} is driven by the StreamSession {owner}: {part}{}", leavings(scene, owner));
+            let message = format!(
+                "Session {session} is driven by the StreamSession {owner}: {part}{}",
+                leavings(scene, owner)
+            );
             Some(stalled(Reason::SessionConflict, message))
         }
         Standing::First(other) if scene.guesses => Some(stalled(
@@ -43,13 +56,21 @@ pub(super) fn conflict(scene: &Scene<'_>, session: &SessionId, open: &Open<'_>) 
 /// What an object that does not drive the session still has there and does not want.
 fn leavings(scene: &Scene<'_>, owner: &str) -> String {
     let wish = scene.desired.at(scene.ledger.target.as_ref());
-    let left = scene.ledger.records.iter().filter(|(id, record)| record.holds() && wish.want(id) == Want::Out);
+    let left = scene
+        .ledger
+        .records
+        .iter()
+        .filter(|(id, record)| record.holds() && wish.want(id) == Want::Out);
     let left: Vec<&Record> = left.map(|(_, record)| record).collect();
     if left.is_empty() {
         return String::new();
     }
-    let until =
-        left.iter().flat_map(|record| [record.attach_until, record.detach_until]).flatten().filter(|until| *until > scene.now).max();
+    let until = left
+        .iter()
+        .flat_map(|record| [record.attach_until, record.detach_until])
+        .flatten()
+        .filter(|until| *until > scene.now)
+        .max();
     let what = match until {
         Some(until) => format!("no earlier call for them can arrive any more ({until})"),
         None => format!("{owner} has them or does not want them"),
@@ -74,19 +95,26 @@ pub(super) fn ledger_lost(open: &Open<'_>) -> Option<Conditions> {
 pub(super) fn failing(ids: &[(&InstanceId, &Failure)], first: &Failure) -> String {
     let code = first.code.as_str();
     let is_alike = |failure: &Failure| failure.reason == first.reason && failure.code == first.code;
-    let alike: Vec<_> = ids.iter().filter(|(_, failure)| is_alike(failure)).map(|(id, _)| *id).collect();
+    let alike: Vec<_> =
+        ids.iter().filter(|(_, failure)| is_alike(failure)).map(|(id, _)| *id).collect();
     let names = names(&alike);
     let others = ids.len() - alike.len();
     let what = match first.reason {
         FailureReason::Refused if code.is_empty() => format!("The service refused {names}"),
-        FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone if !code.is_empty() => {
+        FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone
+            if !code.is_empty() =>
+        {
             format!("The service answered {code} to the last call for {names}")
         }
         FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone => {
             format!("The service did not say what became of {names}")
         }
-        FailureReason::Unanswered if code.is_empty() => format!("The last call for {names} was not answered"),
-        FailureReason::Unanswered => format!("The last call for {names} ended with {code}, and nobody knows whether it was done"),
+        FailureReason::Unanswered if code.is_empty() => {
+            format!("The last call for {names} was not answered")
+        }
+        FailureReason::Unanswered => format!(
+            "The last call for {names} ended with {code}, and nobody knows whether it was done"
+        ),
     };
     let more = if others > 0 { format!(", and {others} failed otherwise") } else { String::new() };
     format!("{what}{more}; the operator tries again.")
@@ -100,7 +128,11 @@ impl Open<'_> {
 
 pub(super) fn work(open: &Open<'_>) -> String {
     let stuck: Vec<_> = open.stuck_outside.iter().chain(&open.stuck_inside).copied().collect();
-    let refused = if stuck.is_empty() { String::new() } else { format!(" The service refuses {}.", names(&stuck)) };
+    let refused = if stuck.is_empty() {
+        String::new()
+    } else {
+        format!(" The service refuses {}.", names(&stuck))
+    };
     work_at_hand(open) + &refused
 }
 
@@ -137,7 +169,9 @@ pub(super) fn refused(session: &SessionId, open: &Open<'_>) -> String {
 }
 
 pub(super) fn full(session: &SessionId, open: &Open<'_>) -> String {
-    let full =
-        format!("The ledger is full ({} instances): more are attached or adopted once others could be detached.", Ledger::RECORDS_MAX);
+    let full = format!(
+        "The ledger is full ({} instances): more are attached or adopted once others could be detached.",
+        Ledger::RECORDS_MAX
+    );
     if open.stuck_inside.is_empty() { full } else { format!("{full} {}", kept(session, open)) }
 }

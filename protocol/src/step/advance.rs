@@ -1,4 +1,5 @@
-//! What follows once no call of the object is open: what a person asked for, who drives the session, then the next journal or a rest.
+//! What follows once no call of the object is open: what a person asked for, who drives the
+//! session, then the next journal or a rest.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -35,7 +36,15 @@ pub(super) struct Account {
 impl Account {
     pub(super) fn of(view: &View, ledger: Ledger) -> Self {
         let handled = view.status.handled.clone();
-        Self { ledger, must_write: false, handled, notices: Vec::new(), grounds: Grounds::default(), untold: false, full: false }
+        Self {
+            ledger,
+            must_write: false,
+            handled,
+            notices: Vec::new(),
+            grounds: Grounds::default(),
+            untold: false,
+            full: false,
+        }
     }
 
     /// Lets go of instances on the grounds that `notice` names.
@@ -78,7 +87,11 @@ impl Round<'_> {
                 Err(effect) => return effect,
             },
         };
-        if desired.deleting && account.ledger.holds_nothing() && !account.must_write && !account.untold {
+        if desired.deleting
+            && account.ledger.holds_nothing()
+            && !account.must_write
+            && !account.untold
+        {
             return match invariants::may_go(view, &account.ledger) {
                 Ok(()) => Effect::RemoveFinalizer,
                 Err(violation) => self.halt(view, violation),
@@ -90,7 +103,10 @@ impl Round<'_> {
         plan.full |= account.full;
         if let Some(split) = &self.memory.split
             && due.fresh
-            && plan.batch.as_ref().is_none_or(|batch| batch.operation == Operation::Attach || split.detaches())
+            && plan
+                .batch
+                .as_ref()
+                .is_none_or(|batch| batch.operation == Operation::Attach || split.detaches())
         {
             plan.batch = split.next(&account.ledger, desired, now, allowed).or(plan.batch);
         }
@@ -107,7 +123,9 @@ impl Round<'_> {
             }
             match self.permit {
                 Permit::Unknown => return Effect::Permit,
-                Permit::Denied if !account.must_write => return Effect::End(End::AwaitPermit(batch.urgency)),
+                Permit::Denied if !account.must_write => {
+                    return Effect::End(End::AwaitPermit(batch.urgency));
+                }
                 Permit::Denied => {}
                 Permit::Held => return self.journal(view, account, batch, now, moment),
             }
@@ -127,14 +145,29 @@ impl Round<'_> {
         self.write(view, said, account.notices, &account.grounds, now)
     }
 
-    /// What the spec says of leaving and what the annotations say; an effect if that has to come first.
-    fn do_as_asked(&mut self, view: &View, account: &mut Account, moment: &Moment) -> Option<Effect> {
+    /// What the spec says of leaving and what the annotations say; an effect if that has to come
+    /// first.
+    fn do_as_asked(
+        &mut self,
+        view: &View,
+        account: &mut Account,
+        moment: &Moment,
+    ) -> Option<Effect> {
         let desired = &view.desired;
         let validity = self.settings.rules.validity;
-        let moves = |ledger: &Ledger| ledger.target.as_ref().is_some_and(|target| desired.moves_from(target));
+        let moves = |ledger: &Ledger| {
+            ledger.target.as_ref().is_some_and(|target| desired.moves_from(target))
+        };
         if moves(&account.ledger) && desired.deletion_policy == DeletionPolicy::Orphan {
             let left = std::mem::take(&mut account.ledger);
-            account.let_go(left.records.into_iter().filter(|(_, record)| record.holds()).map(|(id, _)| id).collect(), Notice::Orphaned);
+            account.let_go(
+                left.records
+                    .into_iter()
+                    .filter(|(_, record)| record.holds())
+                    .map(|(id, _)| id)
+                    .collect(),
+                Notice::Orphaned,
+            );
         }
         if let Some(adopt) = open(view.asked.adopt.as_ref(), account.handled.adopt.as_ref())
             && !moves(&account.ledger)
@@ -160,16 +193,28 @@ impl Round<'_> {
         None
     }
 
-    /// Another object drives the session: answers what may be detached all the same, or the effect that has to come first.
-    fn give_way(&mut self, view: &View, account: &mut Account, owner: &Arc<str>, moment: &Moment) -> Result<BTreeSet<InstanceId>, Effect> {
+    /// Another object drives the session: answers what may be detached all the same, or the effect
+    /// that has to come first.
+    fn give_way(
+        &mut self,
+        view: &View,
+        account: &mut Account,
+        owner: &Arc<str>,
+        moment: &Moment,
+    ) -> Result<BTreeSet<InstanceId>, Effect> {
         self.memory.split = None;
         if view.status.observed_generation != view.generation {
-            // An edit may have brought other credentials: what was said of the old ones keeps it from its turn no longer.
+            // An edit may have brought other credentials: what was said of the old ones keeps it
+            // from its turn no longer.
             account.ledger.last_call = None;
         }
         let told = view.status.conditions.as_ref().map(|conditions| conditions.reason);
-        if told == Some(Reason::CredentialsNotFound) && self.credential.is_none() && self.memory.retry.due(moment.elapsed).fresh {
-            // One without credentials never drives a session: whether it still has none is worth a look.
+        if told == Some(Reason::CredentialsNotFound)
+            && self.credential.is_none()
+            && self.memory.retry.due(moment.elapsed).fresh
+        {
+            // One without credentials never drives a session: whether it still has none is worth a
+            // look.
             return Err(Effect::Credentials);
         }
         let wish = view.desired.at(account.ledger.target.as_ref());
@@ -182,7 +227,8 @@ impl Round<'_> {
             _ => None,
         };
         let now = moment.service.unwrap_or(ServiceTime(i64::MIN));
-        let Concession { handed_over, doubtful, detach } = account.ledger.concede(shown.as_ref(), wish, now);
+        let Concession { handed_over, doubtful, detach } =
+            account.ledger.concede(shown.as_ref(), wish, now);
         account.let_go(handed_over, Notice::HandedOver);
         account.let_go(doubtful, Notice::Doubtful);
         account.ledger = std::mem::take(&mut account.ledger).tidied(&view.desired, now);
@@ -193,7 +239,14 @@ impl Round<'_> {
         self.memory.retry.due(moment.elapsed).fresh
     }
 
-    fn journal(&mut self, view: &View, mut account: Account, batch: Batch, now: ServiceTime, moment: &Moment) -> Effect {
+    fn journal(
+        &mut self,
+        view: &View,
+        mut account: Account,
+        batch: Batch,
+        now: ServiceTime,
+        moment: &Moment,
+    ) -> Effect {
         let Some(credential) = self.credential.clone() else { return Effect::Credentials };
         let target = account.ledger.target_for(&view.desired, &credential);
         account.ledger.target = Some(target.clone());
@@ -205,15 +258,33 @@ impl Round<'_> {
         };
         account.ledger.journal = Some(journal.clone());
         let standing = moment.standing.clone();
-        // Of those whose write was not answered the last one is enough: an earlier one meets a conflict.
-        let unanswered = self.memory.own.extract_if(.., |own| own.stage == Stage::Journalled).last();
+        // Of those whose write was not answered the last one is enough: an earlier one meets a
+        // conflict.
+        let unanswered =
+            self.memory.own.extract_if(.., |own| own.stage == Stage::Journalled).last();
         self.memory.own.extend(unanswered);
-        self.memory.own.push(Own { journal, target, credential, deleting: view.desired.deleting, standing, stage: Stage::Journalled });
-        let said = self.status(view, account.ledger, account.handled, &Plan::default(), now, moment);
+        self.memory.own.push(Own {
+            journal,
+            target,
+            credential,
+            deleting: view.desired.deleting,
+            standing,
+            stage: Stage::Journalled,
+        });
+        let said =
+            self.status(view, account.ledger, account.handled, &Plan::default(), now, moment);
         self.write(view, said, account.notices, &account.grounds, now)
     }
 
-    fn status(&self, view: &View, ledger: Ledger, handled: Handled, plan: &Plan, now: ServiceTime, moment: &Moment) -> Status {
+    fn status(
+        &self,
+        view: &View,
+        ledger: Ledger,
+        handled: Handled,
+        plan: &Plan,
+        now: ServiceTime,
+        moment: &Moment,
+    ) -> Status {
         let scene = Scene {
             desired: &view.desired,
             ledger: &ledger,
@@ -234,7 +305,14 @@ impl Round<'_> {
         }
     }
 
-    fn write(&mut self, view: &View, status: Status, notices: Vec<Notice>, grounds: &Grounds, now: ServiceTime) -> Effect {
+    fn write(
+        &mut self,
+        view: &View,
+        status: Status,
+        notices: Vec<Notice>,
+        grounds: &Grounds,
+        now: ServiceTime,
+    ) -> Effect {
         self.accounts = true;
         match invariants::may_write(view, &status, grounds, now) {
             Ok(()) => Effect::WriteStatus(Box::new(status), notices),
@@ -242,17 +320,21 @@ impl Round<'_> {
         }
     }
 
-    /// A promise would be broken: that is an error in this program, and guessing would make it worse.
+    /// A promise would be broken: that is an error in this program, and guessing would make it
+    /// worse.
     pub(super) fn halt(&mut self, view: &View, violation: String) -> Effect {
         self.memory.halted = Some(violation.clone());
         Self::say(view, invariant_violated(&violation), vec![Notice::Violated(violation)], WAKE_MAX)
     }
 
     fn wake(&mut self, plan: &Plan, ledger: &Ledger, view: &View, moment: &Moment) -> End {
-        let deadline = plan.wake.zip(moment.service).map(|(until, now)| Duration::from_secs(until.since(now).try_into().unwrap_or(0)));
+        let deadline = plan
+            .wake
+            .zip(moment.service)
+            .map(|(until, now)| Duration::from_secs(until.since(now).try_into().unwrap_or(0)));
         // What needs a clock, and there is none: when the service may be asked again.
-        let clock =
-            ((plan.wake.is_some() || plan.untold) && moment.service.is_none()).then(|| self.memory.retry.whole_opens_in(moment.elapsed));
+        let clock = ((plan.wake.is_some() || plan.untold) && moment.service.is_none())
+            .then(|| self.memory.retry.whole_opens_in(moment.elapsed));
         let backoff = self.memory.retry.opens_in(plan.held_back, moment.elapsed);
         let owner = self.look_again(ledger, view, moment);
         let wake = deadline.into_iter().chain(clock).chain(backoff).chain(owner).min();

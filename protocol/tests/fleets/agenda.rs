@@ -1,4 +1,5 @@
-//! Which objects an operator knows of, and which are due: the rules of the operator's own agenda (src/controller/agenda.rs), with the claims beside it.
+//! Which objects an operator knows of, and which are due: the rules of the operator's own agenda
+//! (src/controller/agenda.rs), with the claims beside it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -71,7 +72,8 @@ impl Agenda {
             self.tell();
             return Void::Nothing;
         };
-        let news = entry.digest.version != digest.version && !entry.own_versions.contains(&digest.version);
+        let news =
+            entry.digest.version != digest.version && !entry.own_versions.contains(&digest.version);
         entry.digest = Arc::clone(digest);
         let idle = entry.doing == Doing::Idle;
         let void = if news && !(digest.converged && idle) {
@@ -145,10 +147,19 @@ impl Agenda {
     }
 
     /// Answers whether the round's own word on when the object is due again counts.
-    pub fn finished(&mut self, name: Name, round: u64, memory: Option<Box<Memory>>, versions: Vec<u64>) -> bool {
-        let Some(entry) = self.entries.get_mut(&name).filter(|entry| entry.round == round) else { return false };
+    pub fn finished(
+        &mut self,
+        name: Name,
+        round: u64,
+        memory: Option<Box<Memory>>,
+        versions: Vec<u64>,
+    ) -> bool {
+        let Some(entry) = self.entries.get_mut(&name).filter(|entry| entry.round == round) else {
+            return false;
+        };
         entry.memory = memory;
-        let news = entry.changed && !versions.contains(&entry.digest.version) && !entry.digest.converged;
+        let news =
+            entry.changed && !versions.contains(&entry.digest.version) && !entry.digest.converged;
         let again = news || entry.stands_otherwise;
         entry.own_versions = versions;
         entry.doing = Doing::Idle;

@@ -1,4 +1,5 @@
-//! An API server in memory: objects with uid, resourceVersion, generation and finalizer, and the log that watches read.
+//! An API server in memory: objects with uid, resourceVersion, generation and finalizer, and the
+//! log that watches read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -104,8 +105,13 @@ impl Object {
     pub fn view(&self) -> View {
         let found = match &self.status.owner {
             Some(owner) if *owner == self.uid => Found::Ours(self.status.ledger.clone()),
-            Some(owner) => Found::Lost { why: format!("The status is that of {owner}"), remains: self.status.ledger.clone() },
-            None if self.finalizer => Found::Lost { why: "Our finalizer, no record".into(), remains: Ledger::default() },
+            Some(owner) => Found::Lost {
+                why: format!("The status is that of {owner}"),
+                remains: self.status.ledger.clone(),
+            },
+            None if self.finalizer => {
+                Found::Lost { why: "Our finalizer, no record".into(), remains: Ledger::default() }
+            }
             None => Found::New,
         };
         View {
@@ -157,9 +163,13 @@ impl Object {
     }
 
     fn converged(&self) -> bool {
-        let asked = |request: &Option<streamsession_protocol::step::Request>| request.as_ref().map(|request| request.value.clone());
-        let handled = asked(&self.asked.forget).is_none_or(|value| self.status.handled.forget.as_ref() == Some(&value))
-            && asked(&self.asked.adopt).is_none_or(|value| self.status.handled.adopt.as_ref() == Some(&value));
+        let asked = |request: &Option<streamsession_protocol::step::Request>| {
+            request.as_ref().map(|request| request.value.clone())
+        };
+        let handled = asked(&self.asked.forget)
+            .is_none_or(|value| self.status.handled.forget.as_ref() == Some(&value))
+            && asked(&self.asked.adopt)
+                .is_none_or(|value| self.status.handled.adopt.as_ref() == Some(&value));
         let settled = |ledger: &Ledger| {
             ledger.journal.is_none()
                 && ledger.records.values().all(|record| *record == Record::attached())
@@ -169,26 +179,46 @@ impl Object {
         !self.deleting && handled && self.is_ready() && self.ledger().is_some_and(settled)
     }
 
-    /// What the object claims (design 3.8): its spec's session and, until its ledger is empty, the one that the ledger is about.
+    /// What the object claims (design 3.8): its spec's session and, until its ledger is empty, the
+    /// one that the ledger is about.
     fn claim(&self) -> Claim {
         let ledger = &self.status.ledger;
-        let target = ledger.target.as_ref().filter(|_| !ledger.records.is_empty() || ledger.journal.is_some());
-        let place = |session: &SessionId| Place { endpoint: ENDPOINT.into(), session: session.clone() };
-        let holds = self
-            .ledger()
-            .is_some_and(|ledger| ledger.journal.is_some() || ledger.records.values().any(|record| record.holds() && !record.assumed));
+        let target = ledger
+            .target
+            .as_ref()
+            .filter(|_| !ledger.records.is_empty() || ledger.journal.is_some());
+        let place =
+            |session: &SessionId| Place { endpoint: ENDPOINT.into(), session: session.clone() };
+        let holds = self.ledger().is_some_and(|ledger| {
+            ledger.journal.is_some()
+                || ledger.records.values().any(|record| record.holds() && !record.assumed)
+        });
         let stirs = self.ledger().is_some_and(|ledger| {
-            let in_doubt = |record: &Record| !record.assumed && (record.attach_until.is_some() || record.detach_until.is_some());
+            let in_doubt = |record: &Record| {
+                !record.assumed && (record.attach_until.is_some() || record.detach_until.is_some())
+            };
             ledger.journal.is_some() || ledger.records.values().any(in_doubt)
         });
         let here = target.is_some_and(|target| target.session == self.spec.session);
-        let mut stakes =
-            vec![Stake { place: place(&self.spec.session), holds: here && holds, stirs: here && stirs, leaving: self.deleting }];
+        let mut stakes = vec![Stake {
+            place: place(&self.spec.session),
+            holds: here && holds,
+            stirs: here && stirs,
+            leaving: self.deleting,
+        }];
         if let Some(target) = target.filter(|_| !here) {
             stakes.push(Stake { place: place(&target.session), holds, stirs, leaving: true });
         }
-        let credentials = matches!(self.reason(), Some(Reason::CredentialsNotFound | Reason::CredentialsRejected));
-        Claim { uid: self.uid.as_str().into(), created: self.created, hindered: credentials && self.mode() == Some(Mode::Stalled), stakes }
+        let credentials = matches!(
+            self.reason(),
+            Some(Reason::CredentialsNotFound | Reason::CredentialsRejected)
+        );
+        Claim {
+            uid: self.uid.as_str().into(),
+            created: self.created,
+            hindered: credentials && self.mode() == Some(Mode::Stalled),
+            stakes,
+        }
     }
 
     pub fn digest(&self) -> Digest {
@@ -244,7 +274,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// Puts an object there, new or changed: it gets a new resourceVersion, and watches will see it.
+    /// Puts an object there, new or changed: it gets a new resourceVersion, and watches will see
+    /// it.
     pub fn put(&mut self, name: Name, mut object: Object) {
         self.version += 1;
         object.version = self.version;
@@ -258,17 +289,40 @@ impl Api {
     }
 
     /// A new object. Uids do not sort by age.
-    pub fn create(&mut self, name: Name, created: i64, finalizer: bool, spec: Spec, status: Stored) {
+    pub fn create(
+        &mut self,
+        name: Name,
+        created: i64,
+        finalizer: bool,
+        spec: Spec,
+        status: Stored,
+    ) {
         self.uids += 1;
         let uid = format!("{:x}-{}", self.uids.wrapping_mul(7) % 16, self.uids);
         let asked = Asked::default();
-        self.put(name, Object { uid, version: 0, generation: 1, created, finalizer, deleting: false, spec, asked, status });
+        self.put(
+            name,
+            Object {
+                uid,
+                version: 0,
+                generation: 1,
+                created,
+                finalizer,
+                deleting: false,
+                spec,
+                asked,
+                status,
+            },
+        );
     }
 
-    /// A write of an operator, on the copy with that uid and version. One that changes nothing is no new version.
+    /// A write of an operator, on the copy with that uid and version. One that changes nothing is
+    /// no new version.
     pub fn write(&mut self, name: Name, uid: &str, version: u64, change: Change) -> Written {
         let Some(object) = self.objects.get(&name) else { return Written::Gone };
-        if (object.uid != uid || object.version != version) && self.broken != Some(Broken::PreconditionIgnored) {
+        if (object.uid != uid || object.version != version)
+            && self.broken != Some(Broken::PreconditionIgnored)
+        {
             return Written::Conflict;
         }
         let mut changed = object.clone();

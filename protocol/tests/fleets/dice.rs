@@ -1,6 +1,8 @@
-//! Chance from a seed. Each part of the world has its own dice, so that what is left out of a plan does not change the luck of everything else.
+//! Chance from a seed. Each part of the world has its own dice, so that what is left out of a plan
+//! does not change the luck of everything else.
 
-/// A small generator (SplitMix64): what it answers depends on the seed and on nothing else, on every machine and with every version of every crate.
+/// A small generator (SplitMix64): what it answers depends on the seed and on nothing else, on
+/// every machine and with every version of every crate.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
@@ -13,7 +15,9 @@ fn mix(mut z: u64) -> u64 {
 impl Dice {
     /// The dice of one part of the world of `seed`.
     pub fn new(seed: u64, part: &str) -> Self {
-        Self(part.bytes().fold(mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15)), |state, byte| mix(state ^ u64::from(byte)).wrapping_add(1)))
+        Self(part.bytes().fold(mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15)), |state, byte| {
+            mix(state ^ u64::from(byte)).wrapping_add(1)
+        }))
     }
 
     pub fn next(&mut self) -> u64 {

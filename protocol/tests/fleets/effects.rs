@@ -22,7 +22,8 @@ pub enum Payload {
         notices: Vec<Notice>,
     },
     AskTime,
-    /// The number of the request, what the service does besides, and the second at which the request was let in.
+    /// The number of the request, what the service does besides, and the second at which the
+    /// request was let in.
     Call {
         number: u64,
         trick: Option<Trick>,
@@ -72,7 +73,8 @@ impl World {
     pub fn send(&mut self, ticket: Ticket, name: Name, effect: Effect, moment: &Moment) {
         let count = self.effects.entry(name).or_default();
         *count += 1;
-        let fault = if self.is_calm { None } else { self.plan.faults.get(&(name, *count)).copied() };
+        let fault =
+            if self.is_calm { None } else { self.plan.faults.get(&(name, *count)).copied() };
         if fault.is_some() {
             self.story.tell(self.now_ms, || format!("      {fault:?}"));
         }
@@ -89,7 +91,9 @@ impl World {
         if let Some(Fault::FreezeBefore(wait) | Fault::FreezeAfter(wait)) = fault {
             self.operators[ticket.operator].frozen_until_ms = self.now_ms + wait;
         }
-        let Some(running) = self.operators[ticket.operator].running.get(&ticket.round) else { return };
+        let Some(running) = self.operators[ticket.operator].running.get(&ticket.round) else {
+            return;
+        };
         let copy = running.copy.as_ref().map(|(version, view)| (*version, view.uid.clone()));
         let write = |change, notices| {
             let (version, uid) = copy.clone().unwrap();
@@ -112,7 +116,11 @@ impl World {
                 self.sends(ticket, &request, moment);
                 let number = self.ticket();
                 // The service lets a request in and may take its time for the work.
-                slow = if self.delay(name) > 60 && matches!(fault, Some(Fault::Late(_))) { 900 } else { 0 };
+                slow = if self.delay(name) > 60 && matches!(fault, Some(Fault::Late(_))) {
+                    900
+                } else {
+                    0
+                };
                 let let_in = way.arrives.map_or(0, second);
                 if way.arrives.is_some() || !matches!(fault, Some(Fault::NotSent)) {
                     self.requests.insert(number, request);
@@ -137,7 +145,8 @@ impl World {
 
     fn way(&mut self, name: Name, fault: Option<Fault>, deadline: u64) -> Way {
         let (mut out, back) = (self.delay(name), self.delay(name));
-        let leaves = self.now_ms + if let Some(Fault::FreezeBefore(wait)) = fault { wait } else { 0 };
+        let leaves =
+            self.now_ms + if let Some(Fault::FreezeBefore(wait)) = fault { wait } else { 0 };
         let mut way = Way { leaves, arrives: Some(leaves + out), back: Some(back), instead: None };
         match fault {
             Some(Fault::Late(wait)) => {
@@ -191,7 +200,9 @@ impl World {
     pub fn arrive(&mut self, flight: Flight) {
         let what = match flight.payload {
             Payload::Read(name) => What::Copy(self.api.objects.get(&name).cloned().map(Box::new)),
-            Payload::ReadOwner(name) => What::Owner(self.api.objects.get(&name).cloned().map(Box::new)),
+            Payload::ReadOwner(name) => {
+                What::Owner(self.api.objects.get(&name).cloned().map(Box::new))
+            }
             Payload::AskTime => What::Time(self.second()),
             Payload::Write { name, uid, version, change, notices } => {
                 let before = self.api.objects.get(&name).cloned();
@@ -204,7 +215,9 @@ impl World {
                         What::Written(Some(copy))
                     }
                     Written::Conflict => {
-                        self.story.tell(self.now_ms, || format!("{name}: a write on version {version} meets a conflict"));
+                        self.story.tell(self.now_ms, || {
+                            format!("{name}: a write on version {version} meets a conflict")
+                        });
                         What::Other(Response::Conflict)
                     }
                     Written::Gone => What::Written(None),
@@ -241,7 +254,10 @@ impl World {
                 let view = Box::new(object.view());
                 if is_write {
                     running.versions.push(object.version);
-                    let has_said = running.copy.as_ref().is_some_and(|(_, before)| before.status != view.status);
+                    let has_said = running
+                        .copy
+                        .as_ref()
+                        .is_some_and(|(_, before)| before.status != view.status);
                     if has_said && running.displaced {
                         operator.agenda.claims.reinstate(&running.name);
                     }
@@ -286,10 +302,16 @@ impl World {
 /// What a round gets instead of an answer.
 fn instead(effect: &Effect, failed: Failed) -> What {
     match (effect, failed) {
-        (Effect::Call(_), Failed::NoAnswer) => What::Answer(Answer::unanswered("NoAnswer", ""), None),
-        (Effect::Call(_), Failed::NotSent) => What::Answer(Answer::not_sent("ConnectFailed", ""), None),
+        (Effect::Call(_), Failed::NoAnswer) => {
+            What::Answer(Answer::unanswered("NoAnswer", ""), None)
+        }
+        (Effect::Call(_), Failed::NotSent) => {
+            What::Answer(Answer::not_sent("ConnectFailed", ""), None)
+        }
         (Effect::Call(_), Failed::Internal) => What::Answer(of_code("InternalError"), None),
-        (Effect::AskTime, _) => What::Other(Response::Time(Err("the service can't be reached".into()))),
+        (Effect::AskTime, _) => {
+            What::Other(Response::Time(Err("the service can't be reached".into())))
+        }
         (Effect::ReadOwner(_), _) => What::Owner(None),
         _ => What::Other(Response::Failed),
     }

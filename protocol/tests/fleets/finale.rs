@@ -1,4 +1,5 @@
-//! The end of a world: nothing goes wrong any more, people repair what only people can, and everything comes to rest where it should.
+//! The end of a world: nothing goes wrong any more, people repair what only people can, and
+//! everything comes to rest where it should.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,7 +43,10 @@ impl World {
                 self.fail("no convergence", format!("{name}: {why}"));
             }
         }
-        self.fail("no convergence", format!("people had to help too often: {:?}", self.unsettled()));
+        self.fail(
+            "no convergence",
+            format!("people had to help too often: {:?}", self.unsettled()),
+        );
     }
 
     /// Secrets are right again, phones exist, specs name sessions that exist.
@@ -86,7 +90,8 @@ impl World {
     }
 
     fn why_unsettled(&self, claims: &Claims<Name>, name: Name, object: &Object) -> Option<String> {
-        let wants = object.spec.instances.iter().map(InstanceId::as_str).collect::<Vec<_>>().join(" ");
+        let wants =
+            object.spec.instances.iter().map(InstanceId::as_str).collect::<Vec<_>>().join(" ");
         let said = format!(
             "{:?} {:?}, wants [{wants}] of {}, has {}",
             object.mode(),
@@ -107,12 +112,19 @@ impl World {
         let wish = wish.desired.at(ledger.target.as_ref());
         let place = Place { endpoint: ENDPOINT.into(), session: object.spec.session.clone() };
         if claims.owner(&place) != Some(&name) {
-            let leavings = ledger.records.iter().find(|(id, record)| wish.want(id) == Want::Out && record.holds());
+            let leavings = ledger
+                .records
+                .iter()
+                .find(|(id, record)| wish.want(id) == Want::Out && record.holds());
             return match leavings {
                 Some((id, _)) => Some(format!("stands behind and still holds {id}: {said}")),
-                // One whose credentials were refused says so until an edit, or its turn, brings another call.
+                // One whose credentials were refused says so until an edit, or its turn, brings
+                // another call.
                 None if object.mode() == Some(Mode::Stalled)
-                    && matches!(object.reason(), Some(Reason::SessionConflict | Reason::CredentialsRejected)) =>
+                    && matches!(
+                        object.reason(),
+                        Some(Reason::SessionConflict | Reason::CredentialsRejected)
+                    ) =>
                 {
                     None
                 }
@@ -122,16 +134,23 @@ impl World {
         if !object.is_ready() {
             return Some(format!("owns {} and is not Ready: {said}", object.spec.session));
         }
-        let clean = |(id, record): (&InstanceId, &Record)| object.spec.instances.contains(id) && *record == Record::attached();
-        if !ledger.records.iter().all(clean) || ledger.records.len() != object.spec.instances.len() {
+        let clean = |(id, record): (&InstanceId, &Record)| {
+            object.spec.instances.contains(id) && *record == Record::attached()
+        };
+        if !ledger.records.iter().all(clean) || ledger.records.len() != object.spec.instances.len()
+        {
             return Some(format!("is Ready with a ledger of {}", crate::story::ledger(ledger)));
         }
         let members = &self.service.sessions[&object.spec.session].members;
-        let missing = object.spec.instances.iter().find(|id| !members.contains(*id) && !self.oracle.is_harmed(&object.spec.session, id));
+        let missing =
+            object.spec.instances.iter().find(|id| {
+                !members.contains(*id) && !self.oracle.is_harmed(&object.spec.session, id)
+            });
         missing.map(|id| format!("is Ready, and {id} is not in {}", object.spec.session))
     }
 
-    /// Members that nobody wants: of the owner, or of one that stands behind and would have them if it could.
+    /// Members that nobody wants: of the owner, or of one that stands behind and would have them if
+    /// it could.
     fn strangers(&self, claims: &Claims<Name>) -> Vec<(Name, String)> {
         let mut strangers = Vec::new();
         for (session, state) in &self.service.sessions {
@@ -140,10 +159,13 @@ impl World {
                 let wanted = self.api.objects.values().any(|object| {
                     object.spec.session == *session
                         && object.spec.instances.contains(id)
-                        && object.ledger().is_some_and(|ledger| tracked(ledger).any(|other| other == id))
+                        && object
+                            .ledger()
+                            .is_some_and(|ledger| tracked(ledger).any(|other| other == id))
                 });
                 if !wanted && !self.oracle.is_excused(session, id) {
-                    let name = claims.owner(&place).copied().unwrap_or(Name { namespace: 0, number: 0 });
+                    let name =
+                        claims.owner(&place).copied().unwrap_or(Name { namespace: 0, number: 0 });
                     strangers.push((name, format!("{id} is in {session}, and nobody wants it")));
                 }
             }
@@ -165,7 +187,10 @@ impl World {
                 .filter(|(id, record)| wish.want(id) == Want::Out && record.may_be_in())
                 .map(|(id, _)| id.clone())
                 .collect();
-            let for_people = matches!(object.reason(), Some(Reason::InstancesRefused | Reason::TargetMismatch | Reason::SessionConflict));
+            let for_people = matches!(
+                object.reason(),
+                Some(Reason::InstancesRefused | Reason::TargetMismatch | Reason::SessionConflict)
+            );
             let times = helped.entry(*name).or_default();
             if !for_people || unwanted.is_empty() || *times == HELPS_MAX {
                 continue;
@@ -183,7 +208,14 @@ impl World {
         let before = (self.writes, self.calls);
         self.run(self.now_ms + QUIET_MS, EVENTS_MAX);
         if before != (self.writes, self.calls) {
-            self.fail("unrest", format!("{} writes and {} calls after all was settled", self.writes - before.0, self.calls - before.1));
+            self.fail(
+                "unrest",
+                format!(
+                    "{} writes and {} calls after all was settled",
+                    self.writes - before.0,
+                    self.calls - before.1
+                ),
+            );
         }
     }
 }

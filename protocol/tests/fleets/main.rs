@@ -1,5 +1,6 @@
-//! Fleets: many objects, several sessions, one or two operators, people and faults, under one scheduler that a seed drives. No promise is broken at
-//! any moment, and at the end everything is at rest where it should be.
+//! Fleets: many objects, several sessions, one or two operators, people and faults, under one
+//! scheduler that a seed drives. No promise is broken at any moment, and at the end everything is
+//! at rest where it should be.
 //!
 //! ```text
 //!  plan: what happens, from a seed ─▶ world: one queue of events in virtual time ─▶ oracle: what must be true after each
@@ -8,11 +9,17 @@
 //!                                       └ api, service, people
 //! ```
 //!
-//! `make simulate SEED=7` plays one seed and prints all that happens (`SHORT=1`: a failing one without what it does not need), `make simulate
-//! SEEDS=100000` plays more than CI does.
+//! `make simulate SEED=7` plays one seed and prints all that happens (`SHORT=1`: a failing one
+//! without what it does not need), `make simulate SEEDS=100000` plays more than CI does.
 
 #![allow(missing_docs, unreachable_pub, reason = "a test crate")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::too_many_lines, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking"
+)]
 
 mod agenda;
 mod api;

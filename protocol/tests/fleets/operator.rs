@@ -1,4 +1,5 @@
-//! One operator: a process with its watch, its agenda and claims, its permits, its clock; all of it dies with it.
+//! One operator: a process with its watch, its agenda and claims, its permits, its clock; all of it
+//! dies with it.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -26,7 +27,8 @@ const CLOCK_KEPT_MS: u64 = 3_600_000;
 /// The settings of all operators, by batch size.
 pub fn settings(batch_size_max: usize) -> &'static Settings {
     static SETTINGS: LazyLock<BTreeMap<usize, Settings>> = LazyLock::new(|| {
-        let validity = Validity { signature_seconds: SIGNATURE_SECONDS, margin_seconds: MARGIN_SECONDS };
+        let validity =
+            Validity { signature_seconds: SIGNATURE_SECONDS, margin_seconds: MARGIN_SECONDS };
         let of = |batch_size_max| Settings {
             rules: Rules { validity, batch_size_max, ..Rules::default() },
             journal_age_max_seconds: 3,
@@ -141,7 +143,10 @@ impl Operator {
 
     /// What the Secret of a namespace held, if that is still believed.
     pub fn kept_secret(&self, namespace: u8, now_ms: u64) -> Option<String> {
-        self.secrets.get(&namespace).filter(|(_, until)| *until > now_ms).map(|(secret, _)| secret.clone())
+        self.secrets
+            .get(&namespace)
+            .filter(|(_, until)| *until > now_ms)
+            .map(|(secret, _)| secret.clone())
     }
 
     pub fn keep_secret(&mut self, namespace: u8, key: &str, now_ms: u64) {
@@ -181,7 +186,10 @@ impl Operator {
     /// The next object whose turn it is.
     pub fn grant(&mut self, now_ms: u64) -> Option<(Name, String, Permit)> {
         let now = instant(now_ms);
-        let (key, (name, permit)) = self.permits.iter_mut().find_map(|(key, permits)| Some((key.clone(), permits.grant(now)?)))?;
+        let (key, (name, permit)) = self
+            .permits
+            .iter_mut()
+            .find_map(|(key, permits)| Some((key.clone(), permits.grant(now)?)))?;
         self.waiting.remove(&name);
         Some((name, key, permit))
     }

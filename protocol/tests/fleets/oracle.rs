@@ -1,7 +1,9 @@
-//! What must be true after every event, told from outside: by what the API server stores and what the service holds.
+//! What must be true after every event, told from outside: by what the API server stores and what
+//! the service holds.
 //!
-//! An instance that the service may hold because of us is *tracked* by the stored ledger of some live object (I1). It may be *excused* from that if
-//! it was let go of legitimately: by Orphan, by a person's word, with a ledger that was lost.
+//! An instance that the service may hold because of us is *tracked* by the stored ledger of some
+//! live object (I1). It may be *excused* from that if it was let go of legitimately: by Orphan, by
+//! a person's word, with a ledger that was lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +32,8 @@ type Held = (SessionId, InstanceId);
 pub struct Oracle {
     /// In a session, or on the way there, and nobody need answer for it.
     excused: BTreeSet<Held>,
-    /// Ids of ledgers that were lost, or of phones that a script attached: that nobody knows of them may be right.
+    /// Ids of ledgers that were lost, or of phones that a script attached: that nobody knows of
+    /// them may be right.
     doubtful: BTreeSet<Held>,
     /// What each object, by uid, has ever tried to attach or was told of.
     attempted: BTreeMap<String, BTreeSet<Held>>,
@@ -49,7 +52,10 @@ pub struct Oracle {
 fn held(object: &Object) -> BTreeSet<Held> {
     let ledger = object.ledger();
     let session = ledger.and_then(session_of);
-    let pairs = ledger.zip(session).into_iter().flat_map(|(ledger, session)| tracked(ledger).map(|id| (session.clone(), id.clone())));
+    let pairs = ledger
+        .zip(session)
+        .into_iter()
+        .flat_map(|(ledger, session)| tracked(ledger).map(|id| (session.clone(), id.clone())));
     pairs.collect()
 }
 
@@ -97,8 +103,14 @@ impl World {
     }
 
     fn excuse(&mut self, uid: &str, session: &SessionId, ids: &BTreeSet<InstanceId>) {
-        for request in self.requests.values_mut().filter(|request| request.uid == uid && request.session == *session) {
-            request.excused.extend(request.instances.iter().filter(|id| ids.contains(*id)).cloned());
+        for request in self
+            .requests
+            .values_mut()
+            .filter(|request| request.uid == uid && request.session == *session)
+        {
+            request
+                .excused
+                .extend(request.instances.iter().filter(|id| ids.contains(*id)).cloned());
         }
         self.oracle.excused.extend(ids.iter().map(|id| (session.clone(), id.clone())));
     }
@@ -121,7 +133,10 @@ impl World {
             self.rebuilt(&after, &has);
         }
         for notice in notices {
-            let (Notice::Forgotten(ids) | Notice::Orphaned(ids) | Notice::Doubtful(ids)) = notice else { continue };
+            let (Notice::Forgotten(ids) | Notice::Orphaned(ids) | Notice::Doubtful(ids)) = notice
+            else {
+                continue;
+            };
             // What is orphaned may be wanted again at once, in another region of the same session.
             let let_go = if matches!(notice, Notice::Orphaned(_)) { &had } else { &fell };
             for (session, id) in let_go.iter().filter(|(_, id)| ids.contains(id)) {
@@ -131,11 +146,16 @@ impl World {
                 }
             }
         }
-        if let (Some(ledger), Some(session)) = (after.ledger(), after.ledger().and_then(session_of)) {
+        if let (Some(ledger), Some(session)) = (after.ledger(), after.ledger().and_then(session_of))
+        {
             let attempted = self.oracle.attempted.entry(after.uid.clone()).or_default();
-            let assumed = ledger.records.iter().filter(|(_, record)| record.assumed).map(|(id, _)| id);
-            let attached =
-                ledger.journal.iter().filter(|journal| journal.operation == Operation::Attach).flat_map(|journal| &journal.instances);
+            let assumed =
+                ledger.records.iter().filter(|(_, record)| record.assumed).map(|(id, _)| id);
+            let attached = ledger
+                .journal
+                .iter()
+                .filter(|journal| journal.operation == Operation::Attach)
+                .flat_map(|journal| &journal.instances);
             attempted.extend(assumed.chain(attached).map(|id| (session.clone(), id.clone())));
         }
     }
@@ -152,9 +172,14 @@ impl World {
             }
             return;
         }
-        let late = self.requests.values().find(|request| request.uid == object.uid && !is_excused(request) && self.service.finds(request));
+        let late = self.requests.values().find(|request| {
+            request.uid == object.uid && !is_excused(request) && self.service.finds(request)
+        });
         if let Some(request) = late.cloned() {
-            self.fail("dishonest deletion", format!("{request:?} is on its way, and its object is gone"));
+            self.fail(
+                "dishonest deletion",
+                format!("{request:?} is on its way, and its object is gone"),
+            );
         }
     }
 
@@ -176,17 +201,26 @@ impl World {
         let standing = operator.agenda.claims.standing(&request.name, &place);
         let view = &running.copy.as_ref().unwrap().1;
         let wish = match &view.status.found {
-            streamsession_protocol::step::Found::Ours(ledger) => view.desired.at(ledger.target.as_ref()),
+            streamsession_protocol::step::Found::Ours(ledger) => {
+                view.desired.at(ledger.target.as_ref())
+            }
             _ => view.desired.at(None),
         };
         let mut complaint = None;
         for id in &request.instances {
-            let is_known =
-                self.oracle.attempted.get(&request.uid).is_some_and(|known| known.contains(&(request.session.clone(), id.clone())));
+            let is_known = self
+                .oracle
+                .attempted
+                .get(&request.uid)
+                .is_some_and(|known| known.contains(&(request.session.clone(), id.clone())));
             if request.operation == Operation::Attach && wish.want(id) == Want::Out {
-                complaint = Some(("I6", format!("{id} is attached, and the copy does not want it")));
+                complaint =
+                    Some(("I6", format!("{id} is attached, and the copy does not want it")));
             } else if request.operation == Operation::Detach && !is_known {
-                complaint = Some(("I4", format!("{id} is detached, and {} never tried to attach it", request.name)));
+                complaint = Some((
+                    "I4",
+                    format!("{id} is detached, and {} never tried to attach it", request.name),
+                ));
             }
         }
         if request.operation == Operation::Attach && matches!(standing, Standing::Behind(_)) {
@@ -204,11 +238,15 @@ impl World {
     pub fn excuse_of(&self, ticket: Ticket, request: &Request) -> BTreeSet<InstanceId> {
         let running = &self.operators[ticket.operator].running[&ticket.round];
         let version = running.copy.as_ref().map_or(0, |(version, _)| *version);
-        let current = self.api.objects.get(&request.name).filter(|object| object.uid == request.uid);
+        let current =
+            self.api.objects.get(&request.name).filter(|object| object.uid == request.uid);
         let has = current.map(held).unwrap_or_default();
         let is_lost = self.oracle.wiped.get(&request.uid).is_some_and(|wiped| *wiped > version);
         let is_orphaned = self.oracle.orphaned.contains(&request.uid);
-        let ids = request.instances.iter().filter(|id| !has.contains(&(request.session.clone(), (*id).clone())));
+        let ids = request
+            .instances
+            .iter()
+            .filter(|id| !has.contains(&(request.session.clone(), (*id).clone())));
         if is_lost || is_orphaned {
             ids.cloned().collect()
         } else if request.operation == Operation::Detach && self.sights_differ(request) {
@@ -218,12 +256,14 @@ impl World {
         }
     }
 
-    /// Two operators, one of which does not see yet what the other sees, may let two objects of one session disturb each other (ADR 7): a detach of one
-    /// that is behind by then may take the owner's phone out. Leader election is what keeps that from happening.
+    /// Two operators, one of which does not see yet what the other sees, may let two objects of one
+    /// session disturb each other (ADR 7): a detach of one that is behind by then may take the
+    /// owner's phone out. Leader election is what keeps that from happening.
     fn sights_differ(&self, request: &Request) -> bool {
         let place = Place { endpoint: ENDPOINT.into(), session: request.session.clone() };
         let sights = self.operators.iter().filter(|operator| operator.is_up);
-        let standings: Vec<_> = sights.map(|operator| operator.agenda.claims.standing(&request.name, &place)).collect();
+        let standings: Vec<_> =
+            sights.map(|operator| operator.agenda.claims.standing(&request.name, &place)).collect();
         let truth = self.claims().standing(&request.name, &place);
         self.operators.len() > 1 && standings.iter().any(|standing| *standing != truth)
     }
@@ -252,26 +292,24 @@ impl World {
     }
 
     fn is_tracked(&self, (session, id): &Held) -> bool {
-        self.api
-            .objects
-            .values()
-            .filter_map(Object::ledger)
-            .any(|ledger| session_of(ledger) == Some(session) && tracked(ledger).any(|other| other == id))
+        self.api.objects.values().filter_map(Object::ledger).any(|ledger| {
+            session_of(ledger) == Some(session) && tracked(ledger).any(|other| other == id)
+        })
     }
 
     fn is_in_limbo(&self, held: &Held) -> bool {
-        self.api
-            .objects
-            .values()
-            .filter(|object| object.is_lost())
-            .any(|object| self.oracle.limbo.get(&object.uid).is_some_and(|limbo| limbo.contains(held)))
+        self.api.objects.values().filter(|object| object.is_lost()).any(|object| {
+            self.oracle.limbo.get(&object.uid).is_some_and(|limbo| limbo.contains(held))
+        })
     }
 
     /// What can't take effect any more is no threat.
     fn expire(&mut self) {
         let now = self.second();
         let is_broken = self.service.broken;
-        self.requests.retain(|_, request| is_broken || now < request.start_time + SIGNATURE_SECONDS + MARGIN_SECONDS);
+        self.requests.retain(|_, request| {
+            is_broken || now < request.start_time + SIGNATURE_SECONDS + MARGIN_SECONDS
+        });
     }
 
     /// The promises that hold at any time.
@@ -284,17 +322,23 @@ impl World {
 
     /// I1.
     fn leak(&self) -> Option<(&'static str, String)> {
-        let members = self.service.sessions.iter().flat_map(|(session, state)| state.members.iter().map(move |id| (session, id, "is in")));
-        let coming =
-            self.requests.values().filter(|request| request.operation == Operation::Attach && self.service.finds(request)).flat_map(
-                |request| {
-                    let ids = request.instances.iter().filter(|id| !request.excused.contains(*id));
-                    ids.map(move |id| (&request.session, id, "may come into"))
-                },
-            );
+        let members = self.service.sessions.iter().flat_map(|(session, state)| {
+            state.members.iter().map(move |id| (session, id, "is in"))
+        });
+        let coming = self
+            .requests
+            .values()
+            .filter(|request| request.operation == Operation::Attach && self.service.finds(request))
+            .flat_map(|request| {
+                let ids = request.instances.iter().filter(|id| !request.excused.contains(*id));
+                ids.map(move |id| (&request.session, id, "may come into"))
+            });
         for (session, id, how) in members.chain(coming) {
             let held = (session.clone(), id.clone());
-            if !self.is_tracked(&held) && !self.oracle.excused.contains(&held) && !self.is_in_limbo(&held) {
+            if !self.is_tracked(&held)
+                && !self.oracle.excused.contains(&held)
+                && !self.is_in_limbo(&held)
+            {
                 return Some(("I1", format!("{id} {how} {session}, and nobody remembers it")));
             }
         }
@@ -310,7 +354,8 @@ impl World {
         claims
     }
 
-    /// Whether the object drives the session by what all of them show: what another one says is stale, and it will say so once it knows.
+    /// Whether the object drives the session by what all of them show: what another one says is
+    /// stale, and it will say so once it knows.
     fn owns(&self, name: Name, session: &SessionId) -> bool {
         let place = Place { endpoint: ENDPOINT.into(), session: session.clone() };
         self.claims().owner(&place) == Some(&name)
@@ -329,21 +374,53 @@ impl World {
                 continue;
             }
             if object.ledger().and_then(session_of) != Some(session) {
-                return Some(("false Ready", format!("{name} is Ready, and its ledger is about another session than {session}")));
+                return Some((
+                    "false Ready",
+                    format!(
+                        "{name} is Ready, and its ledger is about another session than {session}"
+                    ),
+                ));
             }
             if !self.owns(*name, session) {
                 continue;
             }
             let members = &self.service.sessions[session].members;
-            if let Some(id) = object.spec.instances.iter().find(|id| !members.contains(*id) && !self.oracle.is_harmed(session, id)) {
-                return Some(("false Ready", format!("{name} is Ready, and {id} is not in {session}")));
+            if let Some(id) = object
+                .spec
+                .instances
+                .iter()
+                .find(|id| !members.contains(*id) && !self.oracle.is_harmed(session, id))
+            {
+                return Some((
+                    "false Ready",
+                    format!("{name} is Ready, and {id} is not in {session}"),
+                ));
             }
-            let detaches = |request: &&Request| request.operation == Operation::Detach && request.session == *session;
-            for request in self.requests.values().filter(detaches).filter(|request| self.service.finds(request)) {
-                let threatened = request.instances.iter().find(|id| object.spec.instances.contains(*id) && !request.excused.contains(*id));
+            let detaches = |request: &&Request| {
+                request.operation == Operation::Detach && request.session == *session
+            };
+            for request in self
+                .requests
+                .values()
+                .filter(detaches)
+                .filter(|request| self.service.finds(request))
+            {
+                let threatened = request.instances.iter().find(|id| {
+                    object.spec.instances.contains(*id) && !request.excused.contains(*id)
+                });
                 if let Some(id) = threatened {
-                    let kind = if request.uid == object.uid { "threatened Ready" } else { "Ready threatened by a rival" };
-                    return Some((kind, format!("{name} is Ready, and a detach of {id} by {} may arrive", request.name)));
+                    let kind = if request.uid == object.uid {
+                        "threatened Ready"
+                    } else {
+                        "Ready threatened by a rival"
+                    };
+                    return Some((
+                        kind,
+                        format!(
+                            "{name} is Ready, and a detach of {id} by {} may arrive",
+                            request.name
+                        ),
+                    ));
                 }
             }
         }

@@ -40,8 +40,11 @@ impl World {
 
     pub fn open_session(&mut self, number: u8) {
         // Every third seed has sessions that a call of another region does not find.
-        let region = self.plan.seed.is_multiple_of(3).then(|| REGIONS[usize::from(number) % 2].to_owned());
-        self.service.sessions.insert(self.session(number), Session { members: BTreeSet::new(), region });
+        let region =
+            self.plan.seed.is_multiple_of(3).then(|| REGIONS[usize::from(number) % 2].to_owned());
+        self.service
+            .sessions
+            .insert(self.session(number), Session { members: BTreeSet::new(), region });
     }
 
     /// The region that finds a session.
@@ -69,21 +72,39 @@ impl World {
         match act {
             Act::Create { name, session, phones: bits, region, orphan, forgets } => {
                 let session = self.session(session);
-                let region = if region { self.region_of(&session).or(Some(REGIONS[0].to_owned())) } else { self.region_of(&session) };
-                let spec = Spec { session, region, instances: phones(bits), policy: policy(orphan), forgets_failures: forgets };
+                let region = if region {
+                    self.region_of(&session).or(Some(REGIONS[0].to_owned()))
+                } else {
+                    self.region_of(&session)
+                };
+                let spec = Spec {
+                    session,
+                    region,
+                    instances: phones(bits),
+                    policy: policy(orphan),
+                    forgets_failures: forgets,
+                };
                 self.create(name, false, spec, Stored::default());
             }
-            Act::Edit { name, phones: bits } => self.edit(name, |object| object.spec.instances = phones(bits)),
+            Act::Edit { name, phones: bits } => {
+                self.edit(name, |object| object.spec.instances = phones(bits))
+            }
             Act::Move { name, session, region } => {
                 let session = self.session(session);
                 let region = match region {
                     Some(east) => Some(REGIONS[usize::from(east)].to_owned()),
                     None => self.region_of(&session),
                 };
-                self.edit(name, |object| (object.spec.session, object.spec.region) = (session, region));
+                self.edit(name, |object| {
+                    (object.spec.session, object.spec.region) = (session, region)
+                });
             }
-            Act::Policy { name, orphan } => self.edit(name, |object| object.spec.policy = policy(orphan)),
-            Act::FailurePolicy { name, forgets } => self.edit(name, |object| object.spec.forgets_failures = forgets),
+            Act::Policy { name, orphan } => {
+                self.edit(name, |object| object.spec.policy = policy(orphan))
+            }
+            Act::FailurePolicy { name, forgets } => {
+                self.edit(name, |object| object.spec.forgets_failures = forgets)
+            }
             Act::Delete { name } => self.delete(name),
             Act::Forget { name, phones: bits } => self.forget(name, phones(bits)),
             Act::Adopt { name, phones: bits } => self.adopt(name, phones(bits)),
@@ -110,13 +131,25 @@ impl World {
             }
             Act::SessionEnds { session } => self.end_session(session),
             Act::Poison { phone: number, on: true } => self.poison(&phone(number)),
-            Act::Poison { phone: number, on: false } => drop(self.service.poisoned.remove(&phone(number))),
-            Act::Unwelcome { phone: number, on: true } => drop(self.service.unwelcome.insert(phone(number))),
-            Act::Unwelcome { phone: number, on: false } => drop(self.service.unwelcome.remove(&phone(number))),
+            Act::Poison { phone: number, on: false } => {
+                drop(self.service.poisoned.remove(&phone(number)))
+            }
+            Act::Unwelcome { phone: number, on: true } => {
+                drop(self.service.unwelcome.insert(phone(number)))
+            }
+            Act::Unwelcome { phone: number, on: false } => {
+                drop(self.service.unwelcome.remove(&phone(number)))
+            }
             Act::Crash { operator } => self.crash(usize::from(operator)),
-            Act::Fence { operator, for_ms } => self.operators[usize::from(operator)].fenced_until_ms = self.now_ms + for_ms,
-            Act::Freeze { operator, for_ms } => self.operators[usize::from(operator)].frozen_until_ms = self.now_ms + for_ms,
-            Act::WatchStalls { operator, for_ms } => self.operators[usize::from(operator)].stalled_until_ms = self.now_ms + for_ms,
+            Act::Fence { operator, for_ms } => {
+                self.operators[usize::from(operator)].fenced_until_ms = self.now_ms + for_ms
+            }
+            Act::Freeze { operator, for_ms } => {
+                self.operators[usize::from(operator)].frozen_until_ms = self.now_ms + for_ms
+            }
+            Act::WatchStalls { operator, for_ms } => {
+                self.operators[usize::from(operator)].stalled_until_ms = self.now_ms + for_ms
+            }
             Act::WatchBreaks { operator } => {
                 let operator = &mut self.operators[usize::from(operator)];
                 operator.must_list |= operator.is_up;
@@ -137,11 +170,12 @@ impl World {
         self.create(name, finalizer, from.spec, status);
     }
 
-    /// A deletion; but not right after somebody stripped the finalizer of an object that holds something: that leaves nobody who could act
-    /// (out of reach, and said in the docs).
+    /// A deletion; but not right after somebody stripped the finalizer of an object that holds
+    /// something: that leaves nobody who could act (out of reach, and said in the docs).
     pub fn delete(&mut self, name: Name) {
         let Some(object) = self.api.objects.get(&name) else { return };
-        let unguarded = !object.finalizer && object.ledger().is_some_and(|ledger| !ledger.holds_nothing());
+        let unguarded =
+            !object.finalizer && object.ledger().is_some_and(|ledger| !ledger.holds_nothing());
         if !unguarded {
             self.edit(name, |object| object.deleting = true);
         }
@@ -173,22 +207,26 @@ impl World {
         }
     }
 
-    /// An id spoils calls from now on. The protocol takes it that such a one is in no session (design 3.2).
+    /// An id spoils calls from now on. The protocol takes it that such a one is in no session
+    /// (design 3.2).
     fn poison(&mut self, id: &InstanceId) {
         if !self.service.sessions.values().any(|session| session.members.contains(id)) {
             self.service.poisoned.insert(id.clone());
         }
     }
 
-    /// `kubectl replace` with a file without finalizers. Not of an object whose status is empty too: then nothing tells that it ever had a ledger
-    /// (out of reach).
+    /// `kubectl replace` with a file without finalizers. Not of an object whose status is empty
+    /// too: then nothing tells that it ever had a ledger (out of reach).
     fn strip(&mut self, name: Name) {
         self.edit(name, |object| object.finalizer &= object.deleting || object.is_lost());
     }
 
     /// Somebody empties the status; the finalizer stays.
     fn wipe(&mut self, name: Name) {
-        let Some(object) = self.api.objects.get(&name).filter(|object| object.finalizer).cloned() else { return };
+        let Some(object) = self.api.objects.get(&name).filter(|object| object.finalizer).cloned()
+        else {
+            return;
+        };
         self.loses(&object);
         self.edit(name, |object| object.status = Stored::default());
         let version = self.api.objects[&name].version;

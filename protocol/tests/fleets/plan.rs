@@ -1,4 +1,5 @@
-//! What is to happen in a world, made from a seed before it begins: a list of which each item can be left out, so that a failure can be made short.
+//! What is to happen in a world, made from a seed before it begins: a list of which each item can
+//! be left out, so that a failure can be made short.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,8 +102,8 @@ pub enum Act {
         operator: u8,
         for_ms: u64,
     },
-    /// The watch breaks, and a new list tells what there is: what happened in between is never seen. Lists are read from the quorum, so that
-    /// they do not go back in time.
+    /// The watch breaks, and a new list tells what there is: what happened in between is never
+    /// seen. Lists are read from the quorum, so that they do not go back in time.
     WatchBreaks {
         operator: u8,
     },
@@ -183,7 +184,8 @@ impl Sort {
     ];
 }
 
-/// What happens at all in a world: not everything in each, so that each sort of trouble is also met without the others.
+/// What happens at all in a world: not everything in each, so that each sort of trouble is also met
+/// without the others.
 struct Menu(BTreeSet<Sort>);
 
 impl Menu {
@@ -267,7 +269,10 @@ impl Plan {
         }
         for session in 0..self.sessions {
             if menu.has(Sort::Rescues) && dice.percent(30) {
-                self.acts.push((dice.below(self.end_ms), Act::Script { session, phones: self.bits(dice) }));
+                self.acts.push((
+                    dice.below(self.end_ms),
+                    Act::Script { session, phones: self.bits(dice) },
+                ));
             }
         }
         self.end_ms = self.end_ms.max(at + 10_000);
@@ -283,30 +288,54 @@ impl Plan {
             let act = match dice.below(24) {
                 0..=6 => Act::Edit { name, phones },
                 7 | 8 => Act::Delete { name },
-                9 | 10 => Act::Create { name, session, phones, region: false, orphan: false, forgets: false },
-                11 if menu.has(Sort::Moves) => Act::Move { name, session, region: if dice.percent(30) { Some(dice.coin()) } else { None } },
+                9 | 10 => Act::Create {
+                    name,
+                    session,
+                    phones,
+                    region: false,
+                    orphan: false,
+                    forgets: false,
+                },
+                11 if menu.has(Sort::Moves) => Act::Move {
+                    name,
+                    session,
+                    region: if dice.percent(30) { Some(dice.coin()) } else { None },
+                },
                 12 if menu.has(Sort::Policies) => Act::Policy { name, orphan: dice.coin() },
                 13 if menu.has(Sort::Policies) => Act::FailurePolicy { name, forgets: dice.coin() },
                 14 if menu.has(Sort::Policies) => Act::Forget { name, phones },
                 15 if menu.has(Sort::Rescues) => Act::Adopt { name, phones },
                 16 if menu.has(Sort::Rescues) => Act::WipeStatus { name },
                 17 if menu.has(Sort::Rescues) => Act::StripFinalizer { name },
-                18 if menu.has(Sort::Rescues) => {
-                    Act::Clone { from: name, to: self.name(dice), finalizer: dice.coin(), status: dice.coin() }
-                }
+                18 if menu.has(Sort::Rescues) => Act::Clone {
+                    from: name,
+                    to: self.name(dice),
+                    finalizer: dice.coin(),
+                    status: dice.coin(),
+                },
                 19 if menu.has(Sort::Rescues) && dice.coin() => Act::BackUp { name },
-                19 if menu.has(Sort::Rescues) => Act::Restore { name, finalizer: dice.coin(), status: dice.coin() },
+                19 if menu.has(Sort::Rescues) => {
+                    Act::Restore { name, finalizer: dice.coin(), status: dice.coin() }
+                }
                 20 if menu.has(Sort::Secrets) => Act::Secret {
                     namespace: name.namespace,
                     key: if dice.percent(25) { None } else { Some(dice.pick(&[0, 0, 0, 1, 2, 3])) },
                 },
                 21 if menu.has(Sort::SessionsEnd) && dice.coin() => Act::SessionEnds { session },
-                21 if menu.has(Sort::BadPhones) && dice.coin() => Act::Poison { phone: dice.small(self.phones), on: dice.coin() },
-                21 if menu.has(Sort::BadPhones) => Act::Unwelcome { phone: dice.small(self.phones), on: dice.coin() },
+                21 if menu.has(Sort::BadPhones) && dice.coin() => {
+                    Act::Poison { phone: dice.small(self.phones), on: dice.coin() }
+                }
+                21 if menu.has(Sort::BadPhones) => {
+                    Act::Unwelcome { phone: dice.small(self.phones), on: dice.coin() }
+                }
                 22 if menu.has(Sort::Crashes) => Act::Crash { operator },
-                22 if menu.has(Sort::Freezes) && dice.coin() => Act::Fence { operator, for_ms: wait },
+                22 if menu.has(Sort::Freezes) && dice.coin() => {
+                    Act::Fence { operator, for_ms: wait }
+                }
                 22 if menu.has(Sort::Freezes) => Act::Freeze { operator, for_ms: wait },
-                23 if menu.has(Sort::Watches) && dice.coin() => Act::WatchStalls { operator, for_ms: wait },
+                23 if menu.has(Sort::Watches) && dice.coin() => {
+                    Act::WatchStalls { operator, for_ms: wait }
+                }
                 23 if menu.has(Sort::Watches) => Act::WatchBreaks { operator },
                 _ => continue,
             };

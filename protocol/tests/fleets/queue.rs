@@ -1,4 +1,5 @@
-//! The operator's own permits and its fair queue: the very files, since they are pure. Their unit tests come along and cost nothing.
+//! The operator's own permits and its fair queue: the very files, since they are pure. Their unit
+//! tests come along and cost nothing.
 
 #[allow(dead_code, reason = "the figures of the operator's crate use the rest")]
 #[path = "../../../src/queue/fair.rs"]

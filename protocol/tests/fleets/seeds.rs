@@ -1,4 +1,5 @@
-//! Many seeds on all cores, and what is printed of one that fails: the shortest plan that still fails in the same way.
+//! Many seeds on all cores, and what is printed of one that fails: the shortest plan that still
+//! fails in the same way.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,7 +42,11 @@ pub fn play(plan: Plan, story: Story, sabotage: Option<Sabotage>) -> (Option<Fai
         None => {}
     }
     let panicked = catch_unwind(AssertUnwindSafe(|| world.play())).is_err();
-    let failure = if panicked { Some(Failure { kind: "panic", text: "see above".into() }) } else { world.failure.clone() };
+    let failure = if panicked {
+        Some(Failure { kind: "panic", text: "see above".into() })
+    } else {
+        world.failure.clone()
+    };
     (failure, world)
 }
 
@@ -130,7 +135,11 @@ pub fn play_all() {
             });
         }
     });
-    println!("{} seeds, {} events", next.into_inner().min(from + count) - from, events.into_inner());
+    println!(
+        "{} seeds, {} events",
+        next.into_inner().min(from + count) - from,
+        events.into_inner()
+    );
     let mut failed = failed.into_inner().unwrap();
     failed.sort_by_key(|(events, seed, _)| (*events, *seed));
     let Some((_, seed, failure)) = failed.first().cloned() else { return };
@@ -143,12 +152,20 @@ pub fn play_all() {
     }
     let (_, world) = play(shortened(Plan::of(seed), failure.kind), Story::kept(), None);
     let lines = world.story.lines.unwrap();
-    println!("seed {seed}, less what the failure does not need; all of it: make simulate SEED={seed}");
+    println!(
+        "seed {seed}, less what the failure does not need; all of it: make simulate SEED={seed}"
+    );
     println!("{}", lines[lines.len().saturating_sub(LINES)..].join("\n"));
-    panic!("{} seeds failed ({kinds:?}); seed {seed}: {}: {}", failed.len(), failure.kind, failure.text);
+    panic!(
+        "{} seeds failed ({kinds:?}); seed {seed}: {}: {}",
+        failed.len(),
+        failure.kind,
+        failure.text
+    );
 }
 
 /// How many seeds it takes until the checks see what is wrong.
 pub fn seeds_until_found(sabotage: Sabotage, most: u64) -> Option<(u64, Failure)> {
-    (0..most).find_map(|seed| Some((seed, play(Plan::of(seed), Story::default(), Some(sabotage)).0?)))
+    (0..most)
+        .find_map(|seed| Some((seed, play(Plan::of(seed), Story::default(), Some(sabotage)).0?)))
 }

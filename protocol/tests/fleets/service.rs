@@ -1,4 +1,5 @@
-//! The service in memory: sessions and who is in them, in each of the four worlds that nobody published (design 3.3).
+//! The service in memory: sessions and who is in them, in each of the four worlds that nobody
+//! published (design 3.3).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +13,8 @@ pub const SIGNATURE_SECONDS: i64 = 20;
 /// How long it may take to work on a request that it has let in.
 pub const MARGIN_SECONDS: i64 = 2;
 
-/// Who calls. Two keys of the account that owns the sessions, one of another account, and one that is none.
+/// Who calls. Two keys of the account that owns the sessions, one of another account, and one that
+/// is none.
 pub const KEYS: [&str; 4] = ["AKID-a", "AKID-b", "AKID-other", "AKID-bad"];
 
 /// A request that an operator has sent, or is about to.
@@ -94,12 +96,21 @@ impl Service {
 
     /// Whether it finds the session of a request: for whom it is not, it does not exist.
     pub fn finds(&self, request: &Request) -> bool {
-        let session = self.sessions.get(&request.session).filter(|session| session.region.is_none() || session.region == request.region);
+        let session = self
+            .sessions
+            .get(&request.session)
+            .filter(|session| session.region.is_none() || session.region == request.region);
         session.is_some() && request.credential != KEYS[2] && request.credential != KEYS[3]
     }
 
-    /// Serves a request that arrives at the service's second `now`. Answers who is in or out because of it, too.
-    pub fn serve(&mut self, request: &Request, trick: Option<Trick>, now: i64) -> (Answer, Vec<InstanceId>) {
+    /// Serves a request that arrives at the service's second `now`. Answers who is in or out
+    /// because of it, too.
+    pub fn serve(
+        &mut self,
+        request: &Request,
+        trick: Option<Trick>,
+        now: i64,
+    ) -> (Answer, Vec<InstanceId>) {
         let nothing = |code: &str| (of_code(code), Vec::new());
         if request.credential == KEYS[3] {
             return nothing("AuthFailure.SecretIdNotFound");
@@ -108,22 +119,32 @@ impl Service {
             return nothing("AuthFailure.SignatureExpire");
         }
         match trick {
-            Some(Trick::Throttle) => return (error(Verdict::NothingDone(NothingDone::Throttled), "RequestLimitExceeded"), Vec::new()),
+            Some(Trick::Throttle) => {
+                return (
+                    error(Verdict::NothingDone(NothingDone::Throttled), "RequestLimitExceeded"),
+                    Vec::new(),
+                );
+            }
             Some(Trick::Unclear(false)) => return nothing("FailedOperation"),
             _ => {}
         }
         if !self.finds(request) {
             return nothing("ResourceNotFound.SessionNotFound");
         }
-        let Some(session) = self.sessions.get_mut(&request.session) else { return nothing("ResourceNotFound.SessionNotFound") };
+        let Some(session) = self.sessions.get_mut(&request.session) else {
+            return nothing("ResourceNotFound.SessionNotFound");
+        };
         if request.instances.iter().any(|id| self.poisoned.contains(id)) {
             return nothing("InvalidParameterValue");
         }
-        let (mut succeeded, mut refused, mut served) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        let (mut succeeded, mut refused, mut served) =
+            (BTreeSet::new(), BTreeSet::new(), Vec::new());
         for (place, id) in request.instances.iter().enumerate() {
             let present = session.members.contains(id);
             let ok = match request.operation {
-                Operation::Attach => (!present || self.add_present_ok) && !self.unwelcome.contains(id),
+                Operation::Attach => {
+                    (!present || self.add_present_ok) && !self.unwelcome.contains(id)
+                }
                 Operation::Detach => present || self.remove_absent_ok,
             };
             if !ok || matches!(trick, Some(Trick::Refuse(bits)) if has_bit(bits, place)) {

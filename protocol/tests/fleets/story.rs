@@ -43,13 +43,17 @@ fn ids<'a>(ids: impl IntoIterator<Item = &'a InstanceId>) -> String {
     ids.into_iter().map(InstanceId::as_str).collect::<Vec<_>>().join(" ")
 }
 
-/// `s0.0 [p1 p2?+1022-1020!] journal attach p3 @1000`: state, deadlines of attach and detach, assumed.
+/// `s0.0 [p1 p2?+1022-1020!] journal attach p3 @1000`: state, deadlines of attach and detach,
+/// assumed.
 pub fn ledger(ledger: &Ledger) -> String {
     let mut text = ledger.target.as_ref().map_or("-".to_owned(), |target| {
         format!(
             "{}{}{}",
             target.session,
-            target.credential.as_deref().map_or("", |key| key.strip_prefix("AKID").unwrap_or("-nobody")),
+            target
+                .credential
+                .as_deref()
+                .map_or("", |key| key.strip_prefix("AKID").unwrap_or("-nobody")),
             if target.credential_proven { "" } else { "?" }
         )
     });
@@ -76,7 +80,13 @@ pub fn ledger(ledger: &Ledger) -> String {
     }
     text.push(']');
     if let Some(journal) = &ledger.journal {
-        let _ = write!(text, " journal {} {} @{}", operation(journal.operation), ids(&journal.instances), journal.start_time.0);
+        let _ = write!(
+            text,
+            " journal {} {} @{}",
+            operation(journal.operation),
+            ids(&journal.instances),
+            journal.start_time.0
+        );
     }
     text
 }
@@ -85,7 +95,10 @@ pub fn ledger(ledger: &Ledger) -> String {
 pub fn effect(ticket: Ticket, name: Name, effect: &Effect, moment: &Moment) -> String {
     let what = match effect {
         Effect::WriteStatus(status, notices) => {
-            let said = status.conditions.as_ref().map_or(String::new(), |said| format!("{:?}/{}", said.mode, said.reason.as_str()));
+            let said = status
+                .conditions
+                .as_ref()
+                .map_or(String::new(), |said| format!("{:?}/{}", said.mode, said.reason.as_str()));
             let found = match &status.found {
                 Found::Ours(found) => ledger(found),
                 Found::New => "new".to_owned(),
@@ -94,7 +107,11 @@ pub fn effect(ticket: Ticket, name: Name, effect: &Effect, moment: &Moment) -> S
             let notices = if notices.is_empty() { String::new() } else { format!(" {notices:?}") };
             format!("WriteStatus {said} {found}{notices}")
         }
-        Effect::Call(call) => format!("Call {} {}", operation(call.journal().operation), ids(&call.journal().instances)),
+        Effect::Call(call) => format!(
+            "Call {} {}",
+            operation(call.journal().operation),
+            ids(&call.journal().instances)
+        ),
         other => format!("{other:?}"),
     };
     let standing = match &moment.standing {
@@ -109,18 +126,26 @@ pub fn effect(ticket: Ticket, name: Name, effect: &Effect, moment: &Moment) -> S
 pub fn served(request: &Request, answer: &Answer, done: &[InstanceId]) -> String {
     let Request { operation: what, instances, session, name, start_time, credential, .. } = request;
     let said = match &answer.verdict {
-        Verdict::Processed { succeeded, refused } => format!("succeeded [{}] refused [{}]", ids(succeeded), ids(refused)),
+        Verdict::Processed { succeeded, refused } => {
+            format!("succeeded [{}] refused [{}]", ids(succeeded), ids(refused))
+        }
         _ => answer.code.clone(),
     };
     let (what, instances, done) = (operation(*what), ids(instances), ids(done));
-    format!("SERVICE {session}: {what} {instances} of {name}, signed at {start_time} by {credential}: {said}; done [{done}]")
+    format!(
+        "SERVICE {session}: {what} {instances} of {name}, signed at {start_time} by {credential}: {said}; done [{done}]"
+    )
 }
 
 /// What stands in an object after a write.
 pub fn wrote(name: Name, object: Option<&Object>) -> String {
     let Some(object) = object else { return format!("API {name} is gone") };
     let state = format!("{:?}", object.mode());
-    let flags = format!("{}{}", if object.finalizer { " finalizer" } else { "" }, if object.deleting { " deleting" } else { "" });
+    let flags = format!(
+        "{}{}",
+        if object.finalizer { " finalizer" } else { "" },
+        if object.deleting { " deleting" } else { "" }
+    );
     let found = if object.is_lost() { "lost".to_owned() } else { ledger(&object.status.ledger) };
     format!("API {name} version {}{flags}, {state}: {found}", object.version)
 }

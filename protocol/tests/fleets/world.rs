@@ -1,4 +1,5 @@
-//! The world: one queue of events in virtual time, and who they happen to. Nothing here depends on anything but the plan.
+//! The world: one queue of events in virtual time, and who they happen to. Nothing here depends on
+//! anything but the plan.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,9 +40,9 @@ impl Event {
     /// The process that it happens to; none if it is void without that process.
     fn process(&self) -> Option<(usize, u32)> {
         match self {
-            Self::Watch(operator, incarnation) | Self::Grant(operator, incarnation) | Self::Timer { operator, incarnation, .. } => {
-                Some((*operator, *incarnation))
-            }
+            Self::Watch(operator, incarnation)
+            | Self::Grant(operator, incarnation)
+            | Self::Timer { operator, incarnation, .. } => Some((*operator, *incarnation)),
             Self::Respond(ticket, _) => Some((ticket.operator, ticket.incarnation)),
             Self::Act(_) | Self::Start(_) | Self::Arrive(_) => None,
         }
@@ -81,7 +82,9 @@ pub struct World {
 impl World {
     pub fn new(plan: Plan, story: Story) -> Self {
         let operators = (0..plan.operators).map(|_| Operator::new(plan.quota)).collect();
-        let watch_dice = (0..plan.operators).map(|number| Dice::new(plan.seed, &format!("watch {number}"))).collect();
+        let watch_dice = (0..plan.operators)
+            .map(|number| Dice::new(plan.seed, &format!("watch {number}")))
+            .collect();
         let service = Service::new(plan.add_present_ok, plan.remove_absent_ok);
         let mut world = Self {
             now_ms: 0,
@@ -142,7 +145,8 @@ impl World {
         if dice.below(16) == 0 { dice.between(1, 400) } else { dice.between(1, 30) }
     }
 
-    /// Runs until nothing is to come before `until_ms`, something has failed, or `events` are over. Says whether nothing is to come at all.
+    /// Runs until nothing is to come before `until_ms`, something has failed, or `events` are over.
+    /// Says whether nothing is to come at all.
     pub fn run(&mut self, until_ms: u64, events: usize) -> bool {
         let end = self.events + events;
         self.wake_watches();
@@ -223,11 +227,15 @@ impl World {
         for number in 0..self.operators.len() {
             let lines = self.api.log.len();
             let operator = &mut self.operators[number];
-            if operator.is_up && !operator.is_watching && (operator.cursor < lines || operator.must_list) {
+            if operator.is_up
+                && !operator.is_watching
+                && (operator.cursor < lines || operator.must_list)
+            {
                 operator.is_watching = true;
                 let incarnation = operator.incarnation;
                 let dice = &mut self.watch_dice[number];
-                let delay = if dice.below(20) == 0 { dice.between(1, 1_500) } else { dice.between(1, 25) };
+                let delay =
+                    if dice.below(20) == 0 { dice.between(1, 1_500) } else { dice.between(1, 25) };
                 self.at(self.now_ms + delay, Event::Watch(number, incarnation));
             }
         }
@@ -243,7 +251,12 @@ impl World {
         operator.is_watching = false;
         if std::mem::take(&mut operator.must_list) {
             operator.cursor = self.api.log.len();
-            let list: BTreeMap<_, _> = self.api.objects.iter().map(|(name, object)| (*name, Arc::new(object.digest()))).collect();
+            let list: BTreeMap<_, _> = self
+                .api
+                .objects
+                .iter()
+                .map(|(name, object)| (*name, Arc::new(object.digest())))
+                .collect();
             self.story.tell(self.now_ms, || format!("op{number} lists {} objects", list.len()));
             for name in self.operators[number].agenda.names() {
                 if !list.contains_key(&name) {
@@ -284,7 +297,8 @@ impl World {
 
     /// Starts what is due, and looks when somebody's turn comes.
     pub fn pump(&mut self, number: usize) {
-        while self.operators[number].is_up && self.operators[number].frozen_until_ms <= self.now_ms {
+        while self.operators[number].is_up && self.operators[number].frozen_until_ms <= self.now_ms
+        {
             let now_ms = self.now_ms;
             let operator = &mut self.operators[number];
             if let Some((name, key, permit)) = operator.grant(now_ms) {
@@ -295,7 +309,8 @@ impl World {
                 }
                 continue;
             }
-            let next = if operator.plain < self.plan.concurrency { operator.agenda.pop() } else { None };
+            let next =
+                if operator.plain < self.plan.concurrency { operator.agenda.pop() } else { None };
             let Some(name) = next else { break };
             self.start_round(number, name, None);
         }
@@ -311,7 +326,12 @@ impl World {
         }
     }
 
-    fn start_round(&mut self, number: usize, name: Name, permit: Option<(String, crate::queue::Permit)>) {
+    fn start_round(
+        &mut self,
+        number: usize,
+        name: Name,
+        permit: Option<(String, crate::queue::Permit)>,
+    ) {
         let settings = settings(self.plan.batch_size_max);
         let operator = &mut self.operators[number];
         let (round, memory) = operator.agenda.started(name);
@@ -350,7 +370,9 @@ impl World {
             service: place.as_ref().and_then(|_| operator.clock(self.now_ms)).map(ServiceTime),
             elapsed: std::time::Duration::from_millis(self.now_ms - operator.started_ms),
             nonce,
-            standing: place.map_or(Standing::Alone, |place| operator.agenda.claims.standing(&running.name, &place)),
+            standing: place.map_or(Standing::Alone, |place| {
+                operator.agenda.claims.standing(&running.name, &place)
+            }),
             displaced,
             may_act: operator.fenced_until_ms <= self.now_ms,
         }
@@ -361,7 +383,10 @@ impl World {
         // Another round that started meanwhile may have brought the process down.
         while self.operators[ticket.operator].running.contains_key(&ticket.round) {
             let moment = self.moment(ticket, &response);
-            let Some(running) = self.operators[ticket.operator].running.get_mut(&ticket.round) else { return };
+            let Some(running) = self.operators[ticket.operator].running.get_mut(&ticket.round)
+            else {
+                return;
+            };
             let name = running.name;
             let effect = running.round.step(response, &moment);
             self.story.tell(self.now_ms, || crate::story::effect(ticket, name, &effect, &moment));
@@ -394,11 +419,20 @@ impl World {
 
     fn credentials(&mut self, ticket: Ticket, name: Name) -> Response {
         let (now_ms, namespace) = (self.now_ms, name.namespace);
-        let held = self.secrets.get(&namespace).copied().unwrap_or(Some(0)).map(|key| KEYS[usize::from(key)].to_owned());
+        let held = self
+            .secrets
+            .get(&namespace)
+            .copied()
+            .unwrap_or(Some(0))
+            .map(|key| KEYS[usize::from(key)].to_owned());
         let operator = &mut self.operators[ticket.operator];
-        let secret = operator.kept_secret(namespace, now_ms).or_else(|| held.inspect(|key| operator.keep_secret(namespace, key, now_ms)));
+        let secret = operator
+            .kept_secret(namespace, now_ms)
+            .or_else(|| held.inspect(|key| operator.keep_secret(namespace, key, now_ms)));
         let last_good = operator.last_good.get(&namespace).cloned();
-        let Some(running) = operator.running.get_mut(&ticket.round) else { return Response::Failed };
+        let Some(running) = operator.running.get_mut(&ticket.round) else {
+            return Response::Failed;
+        };
         let deleting = running.copy.as_ref().is_some_and(|(_, view)| view.desired.deleting);
         // A namespace that is deleted may lose its Secret before its sessions.
         let Some(key) = secret.or(last_good.filter(|_| deleting)) else {
@@ -420,12 +454,14 @@ impl World {
         let Running { name, permitted, permit, key, versions, round: state, .. } = running;
         operator.plain -= usize::from(!permitted);
         operator.unspent(permit);
-        let memory = (end != End::OnChange && end != End::Gone).then(|| Box::new(state.into_memory()));
+        let memory =
+            (end != End::OnChange && end != End::Gone).then(|| Box::new(state.into_memory()));
         if operator.agenda.finished(name, round, memory, versions) {
             match (end, key) {
                 (End::After(pause), _) => {
                     let timer = operator.agenda.new_timer(name);
-                    let at = self.now_ms + u64::try_from(pause.as_micros().div_ceil(1_000)).unwrap();
+                    let at =
+                        self.now_ms + u64::try_from(pause.as_micros().div_ceil(1_000)).unwrap();
                     self.at(at, Event::Timer { operator: number, incarnation, name, timer });
                 }
                 (End::AwaitPermit(urgency), Some(key)) => operator.enqueue(&key, name, urgency),

@@ -9,7 +9,9 @@ use streamsession_protocol::conditions::Counts;
 use streamsession_protocol::desired::DeletionPolicy;
 use streamsession_protocol::effect::Found;
 use streamsession_protocol::ledger::Ledger;
-use streamsession_protocol::step::{Effect, End, Handled, Memory, Moment, Response, Round, Status, View};
+use streamsession_protocol::step::{
+    Effect, End, Handled, Memory, Moment, Response, Round, Status, View,
+};
 use streamsession_protocol::time::ServiceTime;
 
 use crate::check;
@@ -56,7 +58,13 @@ impl Setting {
                 next.net.clear();
             }
             Move::Reveal(question, ok) => next.service = next.service.answers(question, ok),
-            Move::Edit(_) | Move::Delete | Move::Orphan | Move::Recreate | Move::Touch | Move::Strip | Move::Wipe => {
+            Move::Edit(_)
+            | Move::Delete
+            | Move::Orphan
+            | Move::Recreate
+            | Move::Touch
+            | Move::Strip
+            | Move::Wipe => {
                 self.person(&mut next, step);
             }
             Move::Begin(which) => self.begin(&mut next, which, false)?,
@@ -88,14 +96,17 @@ impl Setting {
                     return Ok(None);
                 }
             }
-            Move::Write(which) | Move::WriteFails(which) | Move::WriteUnanswered(which) => self.write(&mut next, which, step)?,
+            Move::Write(which) | Move::WriteFails(which) | Move::WriteUnanswered(which) => {
+                self.write(&mut next, which, step)?
+            }
         }
         self.overtake(&mut next);
         check::state(self, &next)?;
         Ok(Some(next))
     }
 
-    /// A write whose object has changed since can only end in a conflict, or with its writer: what it would have written does not matter any more.
+    /// A write whose object has changed since can only end in a conflict, or with its writer: what
+    /// it would have written does not matter any more.
     fn overtake(&self, state: &mut State) {
         let Some(object) = state.object.clone() else { return };
         for which in 0..state.operators.len() {
@@ -195,7 +206,14 @@ impl Setting {
     fn moment(state: &mut State, which: u8, lags: bool) -> Moment {
         state.nonce += 1;
         let service = Some(ServiceTime(state.now - i64::from(lags && which == 1)));
-        Moment { service, elapsed: Duration::ZERO, nonce: state.nonce, standing: Standing::Alone, displaced: false, may_act: true }
+        Moment {
+            service,
+            elapsed: Duration::ZERO,
+            nonce: state.nonce,
+            standing: Standing::Alone,
+            displaced: false,
+            may_act: true,
+        }
     }
 
     fn begin(&self, state: &mut State, which: u8, older: bool) -> Result<(), Violation> {
@@ -208,7 +226,15 @@ impl Setting {
         };
         let round = Round::new(settings(), memory, true);
         let read = if older { state.previous.clone() } else { state.object.clone() };
-        let mut running = Running { round, copy: None, saw: 0, held: true, split: false, wrote_journal: false, answered: false };
+        let mut running = Running {
+            round,
+            copy: None,
+            saw: 0,
+            held: true,
+            split: false,
+            wrote_journal: false,
+            answered: false,
+        };
         let moment = Self::moment(state, which, self.lags);
         let effect = running.round.step(Response::Started, &moment);
         assert_eq!(effect, Effect::Read, "a round begins with a look");
@@ -217,8 +243,16 @@ impl Setting {
         Ok(())
     }
 
-    /// Goes on with a round up to its next effect that others can see. Says whether a permit was asked for.
-    fn drive(&self, state: &mut State, which: u8, mut running: Running, mut response: Response, ride: bool) -> Result<bool, Violation> {
+    /// Goes on with a round up to its next effect that others can see. Says whether a permit was
+    /// asked for.
+    fn drive(
+        &self,
+        state: &mut State,
+        which: u8,
+        mut running: Running,
+        mut response: Response,
+        ride: bool,
+    ) -> Result<bool, Violation> {
         let mut asked = false;
         let end = loop {
             let cut_off = matches!(response, Response::Failed);
@@ -239,18 +273,31 @@ impl Setting {
                 }
                 Effect::End(end) => break (end, cut_off),
                 effect => {
-                    let copy = running.copy.clone().expect("a copy was read before anything is done");
+                    let copy =
+                        running.copy.clone().expect("a copy was read before anything is done");
                     let Running { round, saw, held, split, answered, .. } = running;
-                    let memory = fingerprint::of_memory(&round.clone().into_memory(), &copy, &effect);
+                    let memory =
+                        fingerprint::of_memory(&round.clone().into_memory(), &copy, &effect);
                     check::effect(self, state, &copy, &effect)?;
-                    let busy = Busy { round, effect, copy, saw, memory, held, split, wrote_journal: false, answered };
+                    let busy = Busy {
+                        round,
+                        effect,
+                        copy,
+                        saw,
+                        memory,
+                        held,
+                        split,
+                        wrote_journal: false,
+                        answered,
+                    };
                     state.operators[usize::from(which)] = Operator::Busy(Arc::new(busy));
                     return Ok(asked);
                 }
             };
         };
         let (end, cut_off) = end;
-        let open = running.copy.as_ref().is_some_and(|copy| journal_of(copy)) || (cut_off && running.wrote_journal);
+        let open = running.copy.as_ref().is_some_and(|copy| journal_of(copy))
+            || (cut_off && running.wrote_journal);
         let keeps = (open || running.split) && !matches!(end, End::Gone | End::OnChange);
         let memory = keeps.then(|| Arc::new(running.round.into_memory()));
         state.operators[usize::from(which)] = Operator::Idle(memory);
@@ -285,7 +332,8 @@ impl Setting {
             service::answer(Verdict::SessionGone, "ResourceNotFound.SessionNotFound")
         } else {
             let quiet = state.coming(self, Some(Operation::Attach)) == 0;
-            let (members, answer) = service::call(self, state.service, state.members, &request, how);
+            let (members, answer) =
+                service::call(self, state.service, state.members, &request, how);
             state.members = members;
             for (id, (n, refused)) in self.ids.iter().zip(state.refused.iter_mut().enumerate()) {
                 if request.ids & (1 << n) != 0 {
@@ -295,11 +343,15 @@ impl Setting {
             answer
         };
         if self.is_bent(Bend::UnclearIsRefused) && answer.verdict == Verdict::Unclear {
-            answer = service::answer(Verdict::Processed { succeeded: [].into(), refused: self.set(request.ids) }, "");
+            answer = service::answer(
+                Verdict::Processed { succeeded: [].into(), refused: self.set(request.ids) },
+                "",
+            );
         }
         running.answered = true;
         running.held = false;
-        running.split |= request.ids.count_ones() > 1 && matches!(answer.verdict, Verdict::Unclear | Verdict::Invalid);
+        running.split |= request.ids.count_ones() > 1
+            && matches!(answer.verdict, Verdict::Unclear | Verdict::Invalid);
         self.drive(state, which, running, Response::Answer(answer), ride)
     }
 
@@ -360,7 +412,11 @@ impl Setting {
             object.stripped &= !stored.finalizer;
             object.view = stored;
         });
-        Ok(if state.object.is_some() { Written::Done(answered, state.version()) } else { Written::Gone })
+        Ok(if state.object.is_some() {
+            Written::Done(answered, state.version())
+        } else {
+            Written::Gone
+        })
     }
 }
 
@@ -389,7 +445,15 @@ impl Running {
     fn of(busy: &Busy) -> Self {
         let Busy { round, copy, saw, held, split, .. } = busy;
         let wrote_journal = busy.wrote_journal || wrote_journal(&busy.effect);
-        Self { round: round.clone(), copy: Some(Arc::clone(copy)), saw: *saw, held: *held, split: *split, wrote_journal, answered: false }
+        Self {
+            round: round.clone(),
+            copy: Some(Arc::clone(copy)),
+            saw: *saw,
+            held: *held,
+            split: *split,
+            wrote_journal,
+            answered: false,
+        }
     }
 
     /// The answer to a read.
@@ -407,7 +471,14 @@ fn journal_in(status: &Status) -> bool {
 
 fn with_status(view: &View, status: Status) -> View {
     let View { uid, generation, finalizer, desired, asked, status: _ } = view;
-    View { uid: uid.clone(), generation: *generation, finalizer: *finalizer, desired: desired.clone(), asked: asked.clone(), status }
+    View {
+        uid: uid.clone(),
+        generation: *generation,
+        finalizer: *finalizer,
+        desired: desired.clone(),
+        asked: asked.clone(),
+        status,
+    }
 }
 
 fn wrote_journal(effect: &Effect) -> bool {
@@ -435,7 +506,10 @@ impl State {
 
     fn version(&self) -> u64 {
         // A name is given anew only after its object is gone: what the operators saw is older.
-        let seen = self.operators.iter().map(|operator| if let Operator::Busy(busy) = operator { busy.saw } else { 0 });
+        let seen = self
+            .operators
+            .iter()
+            .map(|operator| if let Operator::Busy(busy) = operator { busy.saw } else { 0 });
         seen.chain(self.previous.as_ref().map(|object| object.version))
             .chain(self.object.as_ref().map(|object| object.version))
             .max()
@@ -457,11 +531,15 @@ impl State {
         } else {
             self.previous = None;
         }
-        // The finalizer without a ledger means that it was lost; neither means that there never was one.
+        // The finalizer without a ledger means that it was lost; neither means that there never was
+        // one.
         let found = &object.view.status.found;
         if object.view.finalizer && *found == Found::New {
-            Arc::make_mut(&mut object.view).status.found = Found::Lost { why: "no record".into(), remains: Ledger::default() };
-        } else if !object.view.finalizer && matches!(found, Found::Lost { remains, .. } if *remains == Ledger::default()) {
+            Arc::make_mut(&mut object.view).status.found =
+                Found::Lost { why: "no record".into(), remains: Ledger::default() };
+        } else if !object.view.finalizer
+            && matches!(found, Found::Lost { remains, .. } if *remains == Ledger::default())
+        {
             Arc::make_mut(&mut object.view).status.found = Found::New;
         }
         if object.view.desired.deleting && !object.view.finalizer {

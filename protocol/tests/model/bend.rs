@@ -1,4 +1,5 @@
-//! The rules that are left out: what is stored is something else than what was written, and its writer does not notice.
+//! The rules that are left out: what is stored is something else than what was written, and its
+//! writer does not notice.
 
 use streamsession_protocol::answer::Operation;
 use streamsession_protocol::effect::Found;
@@ -13,14 +14,17 @@ impl Setting {
     /// What is stored instead, without a rule.
     pub fn bend(&self, stored: &mut View, busy: &Busy, foreign: bool, now: i64) {
         let deleting = stored.desired.deleting;
-        let (Some(bend), Found::Ours(ledger)) = (self.bend, &mut stored.status.found) else { return };
+        let (Some(bend), Found::Ours(ledger)) = (self.bend, &mut stored.status.found) else {
+            return;
+        };
         if foreign {
             let remains = std::mem::take(ledger);
             stored.status.found = Found::Lost { why: "another object's".into(), remains };
             return;
         }
         let nothing = Ledger::default();
-        let before = if let Found::Ours(before) = &busy.copy.status.found { before } else { &nothing };
+        let before =
+            if let Found::Ours(before) = &busy.copy.status.found { before } else { &nothing };
         if bend == Bend::NoJournal {
             ledger.journal = None;
         }
@@ -29,7 +33,9 @@ impl Setting {
         for (id, record) in &mut ledger.records {
             match bend {
                 Bend::NoDeadlines => (record.attach_until, record.detach_until) = (None, None),
-                Bend::HastyFinalizer if deleting && !record.may_be_in() => record.detach_until = None,
+                Bend::HastyFinalizer if deleting && !record.may_be_in() => {
+                    record.detach_until = None
+                }
                 Bend::NeverFindsOut => {
                     if let Some(refusals) = &mut record.refusals {
                         refusals.count = refusals.count.min(2);
@@ -37,7 +43,9 @@ impl Setting {
                 }
                 _ => {}
             }
-            let Some(journal) = settled.filter(|journal| journal.instances.contains(id)) else { continue };
+            let Some(journal) = settled.filter(|journal| journal.instances.contains(id)) else {
+                continue;
+            };
             let succeeded = ledger.last_call.as_ref().is_some_and(|call| call.succeeded > 0);
             let opposite = match journal.operation {
                 Operation::Attach => &mut record.detach_until,
@@ -45,14 +53,22 @@ impl Setting {
             };
             match bend {
                 Bend::EarlyTrust if succeeded => *opposite = None,
-                Bend::JudgedAtSettle if succeeded => *opposite = opposite.filter(|until| until.0 > now),
+                Bend::JudgedAtSettle if succeeded => {
+                    *opposite = opposite.filter(|until| until.0 > now)
+                }
                 Bend::KeepsCount if !succeeded && record.refusals.is_none() => {
                     record.refusals = before.records.get(id).and_then(|record| record.refusals);
                 }
-                Bend::CountsEarly if !succeeded && opposite.is_some_and(|until| until > journal.start_time) => {
-                    let same = record.refusals.filter(|refusals| refusals.operation == journal.operation);
-                    let (count, since) = same.map_or((0, journal.start_time), |refusals| (refusals.count, refusals.since));
-                    record.refusals = Some(Refusals { operation: journal.operation, count: count + 1, since });
+                Bend::CountsEarly
+                    if !succeeded && opposite.is_some_and(|until| until > journal.start_time) =>
+                {
+                    let same =
+                        record.refusals.filter(|refusals| refusals.operation == journal.operation);
+                    let (count, since) = same.map_or((0, journal.start_time), |refusals| {
+                        (refusals.count, refusals.since)
+                    });
+                    record.refusals =
+                        Some(Refusals { operation: journal.operation, count: count + 1, since });
                 }
                 _ => {}
             }

@@ -12,7 +12,8 @@ use crate::service::How;
 use crate::setting::{Budgets, Setting};
 use crate::world::{Move, Operator, Promise, State, Violation};
 
-/// Moves that a run may take, at most. The longest take some hundred: a lost ledger, three refusals, two validities.
+/// Moves that a run may take, at most. The longest take some hundred: a lost ledger, three
+/// refusals, two validities.
 const MOVES_MAX: usize = 1_000;
 
 /// How it ends.
@@ -20,7 +21,8 @@ const MOVES_MAX: usize = 1_000;
 pub enum Calm {
     /// In the truth.
     Rests,
-    /// With a person who has to look: the service refuses to remove a phone that it does not hold, and the policy is to wait.
+    /// With a person who has to look: the service refuses to remove a phone that it does not hold,
+    /// and the policy is to wait.
     NeedsAPerson,
 }
 
@@ -30,7 +32,9 @@ pub type Known = HashMap<u128, Calm, Passing>;
 /// The move that comes next when nothing goes wrong.
 pub fn next(state: &State) -> Move {
     match (&state.operators[0], &state.ended) {
-        (Operator::Busy(busy), _) if matches!(busy.effect, Effect::Call(_)) => Move::Call(0, How::Served { spite: 0 }),
+        (Operator::Busy(busy), _) if matches!(busy.effect, Effect::Call(_)) => {
+            Move::Call(0, How::Served { spite: 0 })
+        }
         (Operator::Busy(_), _) => Move::Write(0),
         (Operator::Idle(_), Some(End::After(_) | End::AwaitPermit(_))) => Move::Tick,
         (Operator::Idle(_), _) => Move::Begin(0),
@@ -40,11 +44,19 @@ pub fn next(state: &State) -> Move {
 /// The first operator alone, and nothing on its way.
 pub fn alone(from: &State) -> State {
     let operators = from.operators[..1].to_vec();
-    State { net: Vec::new(), previous: None, budgets: Budgets::NONE, ended: None, operators, ..from.clone() }
+    State {
+        net: Vec::new(),
+        previous: None,
+        budgets: Budgets::NONE,
+        ended: None,
+        operators,
+        ..from.clone()
+    }
 }
 
 impl Setting {
-    /// Runs the first operator alone until nothing is due. What is on its way is taken for lost, though its deadlines stand.
+    /// Runs the first operator alone until nothing is due. What is on its way is taken for lost,
+    /// though its deadlines stand.
     pub fn calm(&self, from: &State, known: &mut Known) -> Result<Calm, Violation> {
         let mut state = alone(from);
         let mut passed = HashSet::with_hasher(Passing::default());
@@ -62,14 +74,19 @@ impl Setting {
             if matches!(state.ended, Some(End::OnChange | End::Gone)) {
                 match check::at_rest(self, &state) {
                     Ok(()) => break Calm::Rests,
-                    Err(how) => return Err((Promise::I2ItConverges, format!("nothing is due, and {how}"))),
+                    Err(how) => {
+                        return Err((Promise::I2ItConverges, format!("nothing is due, and {how}")));
+                    }
                 }
             }
             if let Operator::Busy(busy) = &state.operators[0]
                 && matches!(busy.effect, Effect::Call(_))
                 && let Some(question) = self.asks(&state, busy)
             {
-                let [yes, no] = [true, false].map(|ok| State { service: state.service.answers(question, ok), ..state.clone() });
+                let [yes, no] = [true, false].map(|ok| State {
+                    service: state.service.answers(question, ok),
+                    ..state.clone()
+                });
                 break match (self.calm(&yes, known)?, self.calm(&no, known)?) {
                     (Calm::Rests, Calm::Rests) => Calm::Rests,
                     _ => Calm::NeedsAPerson,
@@ -83,17 +100,33 @@ impl Setting {
 
     /// It goes round in circles: only where it has to.
     fn stuck(&self, state: &State) -> Result<Calm, Violation> {
-        let endless = |how: &str| Err((Promise::I2ItConverges, format!("it goes on for ever: {how}")));
+        let endless =
+            |how: &str| Err((Promise::I2ItConverges, format!("it goes on for ever: {how}")));
         let Some(object) = &state.object else { return endless("the object is gone") };
-        let Found::Ours(ledger) = &object.view.status.found else { return endless("there is no ledger") };
+        let Found::Ours(ledger) = &object.view.status.found else {
+            return endless("there is no ledger");
+        };
         if state.session_gone {
             let holds = !ledger.holds_nothing();
-            return if holds || object.view.desired.deleting { endless("the session is gone") } else { Ok(Calm::Rests) };
+            return if holds || object.view.desired.deleting {
+                endless("the session is gone")
+            } else {
+                Ok(Calm::Rests)
+            };
         }
-        let wanted = if object.view.desired.deleting { 0 } else { self.bits(&object.view.desired.instances) };
-        let absent = ledger.records.iter().filter(|(_, record)| record.may_be_in()).map(|(id, _)| id);
+        let wanted = if object.view.desired.deleting {
+            0
+        } else {
+            self.bits(&object.view.desired.instances)
+        };
+        let absent =
+            ledger.records.iter().filter(|(_, record)| record.may_be_in()).map(|(id, _)| id);
         let absent = self.bits(absent) & !wanted & !state.members;
-        if state.service.remove_absent_ok == Some(false) && !self.forgets && absent != 0 && state.members & !state.given_up == wanted {
+        if state.service.remove_absent_ok == Some(false)
+            && !self.forgets
+            && absent != 0
+            && state.members & !state.given_up == wanted
+        {
             return Ok(Calm::NeedsAPerson);
         }
         endless("nobody is needed for that")

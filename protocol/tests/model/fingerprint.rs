@@ -1,5 +1,6 @@
-//! Equal situations have equal fingerprints: times count from now, journals are numbered in the order of their appearance, and what no rule reads
-//! is left out. A state itself keeps what it is; only its fingerprint is remembered (128 bits: two of ten million states share one with a
+//! Equal situations have equal fingerprints: times count from now, journals are numbered in the
+//! order of their appearance, and what no rule reads is left out. A state itself keeps what it is;
+//! only its fingerprint is remembered (128 bits: two of ten million states share one with a
 //! probability of less than 10⁻²⁴).
 //!
 //! | what | in the fingerprint | why that is enough |
@@ -34,13 +35,17 @@ const COUNT_MAX: u32 = 5;
 /// Ids, codes and journals are no longer than that; messages are told apart elsewhere.
 const TEXT_MAX: usize = 40;
 
-/// 128 bits of a state; if it is `coarse`, whatever is said to people counts as the same, but for what a promise is about.
+/// 128 bits of a state; if it is `coarse`, whatever is said to people counts as the same, but for
+/// what a promise is about.
 pub fn of(state: &State, coarse: bool) -> u128 {
     let mut sink = Sink::new(state.now);
     (sink.forgets, sink.coarse) = (!state.refused.is_empty(), coarse);
     (state.budgets, state.service).hash(&mut sink);
     sink.word(
-        u64::from(state.members) | u64::from(state.tried) << 8 | u64::from(state.given_up) << 16 | u64::from(state.session_gone) << 24,
+        u64::from(state.members)
+            | u64::from(state.tried) << 8
+            | u64::from(state.given_up) << 16
+            | u64::from(state.session_gone) << 24,
     );
     for refused in &state.refused {
         sink.word(u64::from(refused.count));
@@ -54,7 +59,8 @@ pub fn of(state: &State, coarse: bool) -> u128 {
         None => sink.word(1),
         Some(object) => {
             sink.tag(2, [object.lost, object.stripped]);
-            // A uid is told apart by what is bound to it: whether an open round's copy is of this object shows in its version.
+            // A uid is told apart by what is bound to it: whether an open round's copy is of this
+            // object shows in its version.
             sink.view(&object.view);
         }
     }
@@ -70,7 +76,8 @@ pub fn of(state: &State, coarse: bool) -> u128 {
                 sink.whole(&**memory);
             }
             Operator::Busy(busy) => {
-                let current = state.object.as_ref().is_some_and(|object| object.version == busy.saw);
+                let current =
+                    state.object.as_ref().is_some_and(|object| object.version == busy.saw);
                 sink.tag(6, [current, busy.split, busy.wrote_journal, busy.held]);
                 sink.effect(&busy.effect);
                 if busy.effect == Effect::Read {
@@ -102,7 +109,8 @@ fn folded(x: u64, y: u64) -> u64 {
     half(0) ^ half(8)
 }
 
-/// What a round remembers at its next effect: its own journals are that of its copy, and that of the status that it is about to write.
+/// What a round remembers at its next effect: its own journals are that of its copy, and that of
+/// the status that it is about to write.
 pub fn of_memory(memory: &Memory, copy: &View, effect: &Effect) -> u64 {
     let mut sink = Sink::new(0);
     let status = if let Effect::WriteStatus(status, _) = effect { Some(&**status) } else { None };
@@ -125,7 +133,8 @@ impl Sink {
 
     fn word(&mut self, word: u64) {
         self.a = folded(self.a ^ word, 0x9E37_79B9_7F4A_7C15);
-        self.b = folded(self.b.rotate_left(29) ^ word ^ 0xA409_3822_299F_31D0, 0xD6E8_FEB8_6659_FD93);
+        self.b =
+            folded(self.b.rotate_left(29) ^ word ^ 0xA409_3822_299F_31D0, 0xD6E8_FEB8_6659_FD93);
     }
 
     /// What comes next, and some bits of it.
@@ -149,7 +158,11 @@ impl Sink {
         let observed = view.status.observed_generation == view.generation;
         let orphans = view.desired.deletion_policy == DeletionPolicy::Orphan;
         self.word(
-            u64::from(view.finalizer) | u64::from(view.desired.deleting) << 1 | u64::from(observed) << 2 | u64::from(orphans) << 3 | 7 << 8,
+            u64::from(view.finalizer)
+                | u64::from(view.desired.deleting) << 1
+                | u64::from(observed) << 2
+                | u64::from(orphans) << 3
+                | 7 << 8,
         );
         for id in &view.desired.instances {
             self.write(id.as_str().as_bytes());
@@ -230,7 +243,10 @@ impl Sink {
             failure.operation.hash(self);
             if !self.coarse {
                 (failure.reason, &failure.code).hash(self);
-                self.word(u64::from(failure.operation == Operation::Attach && failure.attempts >= ATTEMPTS_BEFORE_STUCK));
+                self.word(u64::from(
+                    failure.operation == Operation::Attach
+                        && failure.attempts >= ATTEMPTS_BEFORE_STUCK,
+                ));
             }
         }
     }
@@ -238,7 +254,10 @@ impl Sink {
     /// Times in a message count from now too: whether it has to be written anew depends on it.
     fn message(&mut self, message: &str) {
         const TIME: usize = "2000-01-01T".len();
-        let Some((before, rest)) = message.split_once("until ").filter(|(_, rest)| rest.as_bytes().get(TIME - 1) == Some(&b'T')) else {
+        let Some((before, rest)) = message
+            .split_once("until ")
+            .filter(|(_, rest)| rest.as_bytes().get(TIME - 1) == Some(&b'T'))
+        else {
             return self.write(message.as_bytes());
         };
         let number = |from: usize| rest[from..from + 2].parse::<i64>().unwrap();
@@ -248,7 +267,8 @@ impl Sink {
         self.write(&rest.as_bytes()[TIME + "00:00:00Z".len()..]);
     }
 
-    /// A round or a memory as it is, its own hash: but times and counts are in the copy and in the effect already, or only make a pause longer.
+    /// A round or a memory as it is, its own hash: but times and counts are in the copy and in the
+    /// effect already, or only make a pause longer.
     fn whole(&mut self, whole: &impl Hash) {
         self.numbers = false;
         whole.hash(self);
@@ -277,10 +297,11 @@ impl Hasher for Sink {
         if let Ok(name) = <[u8; 32]>::try_from(bytes)
             && bytes.iter().all(u8::is_ascii_hexdigit)
         {
-            let number = self.journals.iter().position(|known| *known == name).unwrap_or_else(|| {
-                self.journals.push(name);
-                self.journals.len() - 1
-            });
+            let number =
+                self.journals.iter().position(|known| *known == name).unwrap_or_else(|| {
+                    self.journals.push(name);
+                    self.journals.len() - 1
+                });
             return self.word(16 | u64::try_from(number).unwrap() << 8);
         }
         self.word(u64::try_from(bytes.len()).unwrap());

@@ -1,4 +1,5 @@
-//! Each rule is needed: without it the search finds what it prevents. The code stays as it is; what lies between it and the world is bent.
+//! Each rule is needed: without it the search finds what it prevents. The code stays as it is; what
+//! lies between it and the world is bent.
 
 use crate::search::search;
 use crate::service::Service;
@@ -29,63 +30,105 @@ fn without_the_journal_a_crash_leaks() {
 
 #[test]
 fn without_the_precondition_a_second_operator_overwrites_what_it_has_not_seen() {
-    let two = Setting { operators: 2, service: service(false, true), ..setting(0, &[(Kind::Intrude, 1)]) };
+    let two = Setting {
+        operators: 2,
+        service: service(false, true),
+        ..setting(0, &[(Kind::Intrude, 1)])
+    };
     breaks(two, Bend::NoPrecondition, Promise::I1NothingLeaks);
 }
 
 #[test]
 fn without_the_uid_a_paused_operator_writes_a_foreign_ledger_into_the_next_object() {
-    let two = Setting { operators: 2, ..setting(0, &[(Kind::Delete, 1), (Kind::Recreate, 1), (Kind::Intrude, 1)]) };
+    let two = Setting {
+        operators: 2,
+        ..setting(0, &[(Kind::Delete, 1), (Kind::Recreate, 1), (Kind::Intrude, 1)])
+    };
     breaks(two, Bend::NoUid, Promise::NoFalseLoss);
 }
 
 #[test]
 fn without_the_uid_a_paused_operator_takes_the_finalizer_off_the_next_object() {
-    let two = Setting { operators: 2, ..setting(0, &[(Kind::Delete, 1), (Kind::Recreate, 1), (Kind::Intrude, 1)]) };
+    let two = Setting {
+        operators: 2,
+        ..setting(0, &[(Kind::Delete, 1), (Kind::Recreate, 1), (Kind::Intrude, 1)])
+    };
     breaks(two, Bend::NoUidOfFinalizer, Promise::I3DeletionIsHonest);
 }
 
 #[test]
 fn without_the_deadlines_a_late_attach_leaks() {
-    breaks(setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]), Bend::NoDeadlines, Promise::I1NothingLeaks);
+    breaks(
+        setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]),
+        Bend::NoDeadlines,
+        Promise::I1NothingLeaks,
+    );
 }
 
 #[test]
 fn trusted_before_the_opposite_is_over_a_late_attach_leaks() {
-    breaks(setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]), Bend::EarlyTrust, Promise::I1NothingLeaks);
+    breaks(
+        setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]),
+        Bend::EarlyTrust,
+        Promise::I1NothingLeaks,
+    );
 }
 
 #[test]
 fn judged_at_the_settle_an_attach_that_arrived_meanwhile_leaks() {
-    breaks(setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]), Bend::JudgedAtSettle, Promise::I1NothingLeaks);
+    breaks(
+        setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]),
+        Bend::JudgedAtSettle,
+        Promise::I1NothingLeaks,
+    );
 }
 
 #[test]
 fn counted_early_a_refusal_lets_go_of_what_is_in() {
     let setting = setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]);
-    breaks(Setting { forgets: true, service: service(true, false), ..setting }, Bend::CountsEarly, Promise::NoHastyForgetting);
+    breaks(
+        Setting { forgets: true, service: service(true, false), ..setting },
+        Bend::CountsEarly,
+        Promise::NoHastyForgetting,
+    );
 }
 
 #[test]
 fn counted_on_after_finding_out_it_is_never_attached() {
     let setting = setting(3, &[(Kind::Refusal, 3)]);
-    breaks(Setting { service: service(true, false), ..setting }, Bend::KeepsCount, Promise::I2ItConverges);
+    breaks(
+        Setting { service: service(true, false), ..setting },
+        Bend::KeepsCount,
+        Promise::I2ItConverges,
+    );
 }
 
 #[test]
 fn without_finding_out_a_lost_attach_is_refused_for_ever() {
     let setting = setting(1, &[(Kind::Loss, 1)]);
-    breaks(Setting { service: service(false, true), ..setting }, Bend::NeverFindsOut, Promise::I2ItConverges);
+    breaks(
+        Setting { service: service(false, true), ..setting },
+        Bend::NeverFindsOut,
+        Promise::I2ItConverges,
+    );
 }
 
 #[test]
 fn with_a_hasty_finalizer_a_late_detach_hits_the_next_object() {
-    breaks(setting(1, &[(Kind::Delete, 1), (Kind::Loss, 1)]), Bend::HastyFinalizer, Promise::I3DeletionIsHonest);
+    breaks(
+        setting(1, &[(Kind::Delete, 1), (Kind::Loss, 1)]),
+        Bend::HastyFinalizer,
+        Promise::I3DeletionIsHonest,
+    );
 }
 
 #[test]
 fn signed_when_it_is_sent_a_request_outlives_its_doubt() {
-    breaks(setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]), Bend::SignsNow, Promise::I1NothingLeaks);
+    breaks(
+        setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]),
+        Bend::SignsNow,
+        Promise::I1NothingLeaks,
+    );
 }
 
 #[test]

@@ -1,6 +1,8 @@
-//! An exhaustive search over the real code: every order of edits, faults, ticks and effects within small budgets, in every kind of service.
+//! An exhaustive search over the real code: every order of edits, faults, ticks and effects within
+//! small budgets, in every kind of service.
 //!
-//! `MODEL=deep` enlarges the budgets: hours instead of a minute or two. `--nocapture` shows what was visited.
+//! `MODEL=deep` enlarges the budgets: hours instead of a minute or two. `--nocapture` shows what
+//! was visited.
 //!
 //! ```text
 //!   setting       which service, policies, faults; which rule is left out
@@ -36,7 +38,10 @@ mod world;
 
 use std::sync::Mutex;
 
-use Kind::{Crash, Delete, Edit, Gone, Intrude, Loss, Orphan, Recreate, Refusal, Ride, Stale, Strip, Touch, Wipe, Write};
+use Kind::{
+    Crash, Delete, Edit, Gone, Intrude, Loss, Orphan, Recreate, Refusal, Ride, Stale, Strip, Touch,
+    Wipe, Write,
+};
 use search::search;
 use service::Service;
 use setting::{Budgets, Kind, Setting};
@@ -87,16 +92,32 @@ fn no_promise_is_broken(settings: Vec<Setting>) {
 #[test]
 fn every_promise_is_kept_in_every_state() {
     const CALLS: [(Kind, u8); 4] = [(Crash, 2), (Loss, 2), (Refusal, 1), (Write, 1)];
-    let calls = |name, faults, people: &[(Kind, u8)]| setting(name, faults, &[people, &CALLS].concat());
+    let calls =
+        |name, faults, people: &[(Kind, u8)]| setting(name, faults, &[people, &CALLS].concat());
     let any = [&CALLS[..], &[(Touch, 1), (Strip, 1), (Wipe, 1), (Gone, 1)]].concat();
     no_promise_is_broken(vec![
         setting("any two faults", 2, &[&any[..], &[(Edit, 2), (Delete, 1)]].concat()),
-        two_operators(setting("two operators, a new object of the name", 0, &[(Intrude, 1), (Delete, 1), (Recreate, 1)])),
+        two_operators(setting(
+            "two operators, a new object of the name",
+            0,
+            &[(Intrude, 1), (Delete, 1), (Recreate, 1)],
+        )),
         calls("any three faults of calls", 3, &[(Edit, 1), (Delete, 1)]),
         two_operators(setting("two operators, a lost answer", 1, &[(Intrude, 1), (Loss, 1)])),
         two_operators(setting("two operators, an edit", 0, &[(Intrude, 1), (Edit, 1)])),
-        two_operators(Setting { lags: true, ..setting("two operators whose clocks differ, an edit", 0, &[(Intrude, 1), (Edit, 1)]) }),
-        setting("any fault", 1, &[&any[..], &[(Edit, 2), (Delete, 1), (Orphan, 1), (Recreate, 1), (Ride, 1), (Stale, 1)]].concat()),
+        two_operators(Setting {
+            lags: true,
+            ..setting("two operators whose clocks differ, an edit", 0, &[(Intrude, 1), (Edit, 1)])
+        }),
+        setting(
+            "any fault",
+            1,
+            &[
+                &any[..],
+                &[(Edit, 2), (Delete, 1), (Orphan, 1), (Recreate, 1), (Ride, 1), (Stale, 1)],
+            ]
+            .concat(),
+        ),
         forgets(calls("Forget", 2, &[(Edit, 1), (Delete, 1)])),
         forgets(Setting {
             stuck: true,
@@ -107,8 +128,16 @@ fn every_promise_is_kept_in_every_state() {
             )
         }),
         forgets(two_ids(calls("Forget, two instances", 1, &[(Edit, 1), (Delete, 1)]))),
-        removes_absent(two_ids(calls("two instances, any fault", 1, &[(Edit, 1), (Delete, 1), (Ride, 1)]))),
-        removes_absent(two_ids(setting("two instances, two faults of calls", 2, &[(Edit, 1), (Loss, 2), (Refusal, 1)]))),
+        removes_absent(two_ids(calls(
+            "two instances, any fault",
+            1,
+            &[(Edit, 1), (Delete, 1), (Ride, 1)],
+        ))),
+        removes_absent(two_ids(setting(
+            "two instances, two faults of calls",
+            2,
+            &[(Edit, 1), (Loss, 2), (Refusal, 1)],
+        ))),
     ]);
 }
 
@@ -118,12 +147,20 @@ fn removes_absent(setting: Setting) -> Setting {
 
 #[test]
 fn every_promise_is_kept_with_two_instances_in_every_service() {
-    no_promise_is_broken(vec![two_ids(setting("two instances", 1, &[(Edit, 1), (Delete, 1), (Loss, 1), (Refusal, 1)]))]);
+    no_promise_is_broken(vec![two_ids(setting(
+        "two instances",
+        1,
+        &[(Edit, 1), (Delete, 1), (Loss, 1), (Refusal, 1)],
+    ))]);
 }
 
 #[test]
 fn every_promise_is_kept_when_a_ledger_is_lost_between_two_clocks() {
-    let setting = setting("two operators whose clocks differ, a lost ledger", 2, &[(Intrude, 1), (Delete, 1), (Loss, 1), (Wipe, 1)]);
+    let setting = setting(
+        "two operators whose clocks differ, a lost ledger",
+        2,
+        &[(Intrude, 1), (Delete, 1), (Loss, 1), (Wipe, 1)],
+    );
     let service = Service { add_present_ok: Some(true), remove_absent_ok: Some(true) };
     no_promise_is_broken(vec![two_operators(Setting { lags: true, service, ..setting })]);
 }

@@ -1,4 +1,5 @@
-//! The search: every state that can be reached, the nearest first, so that a counterexample is a shortest one.
+//! The search: every state that can be reached, the nearest first, so that a counterexample is a
+//! shortest one.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -72,16 +73,24 @@ impl Seen {
 impl Seen {
     /// The counterexample.
     pub fn told(&self) -> String {
-        self.broken.as_ref().map_or_else(String::new, |((promise, how), way)| format!("{promise:?}: {how}\n{way}"))
+        self.broken
+            .as_ref()
+            .map_or_else(String::new, |((promise, how), way)| format!("{promise:?}: {how}\n{way}"))
     }
 }
 
 impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, states, transitions, services, time, .. } = self;
-        write!(f, "{name}: {states} states, {transitions} transitions, {:.1} s", time.as_secs_f64())?;
+        write!(
+            f,
+            "{name}: {states} states, {transitions} transitions, {:.1} s",
+            time.as_secs_f64()
+        )?;
         let word = |ok| if ok { "ok" } else { "refused" };
-        for ((add_present_ok, remove_absent_ok), Count { states, gone, persons, given_up }) in services {
+        for ((add_present_ok, remove_absent_ok), Count { states, gone, persons, given_up }) in
+            services
+        {
             write!(
                 f,
                 "\n  add-present {:7} remove-absent {:7} states {states:8}, object gone {gone:6}, forgotten while attached {given_up:6}, needs a person {persons:6}",
@@ -96,8 +105,16 @@ impl fmt::Display for Seen {
 /// Visits every state.
 pub fn search(setting: &Setting) -> Seen {
     let began = Instant::now();
-    let services = [(true, true), (true, false), (false, true), (false, false)].map(|service| (service, Count::default()));
-    let mut seen = Seen { name: setting.name.clone(), states: 0, transitions: 0, services, time: Duration::ZERO, broken: None };
+    let services = [(true, true), (true, false), (false, true), (false, false)]
+        .map(|service| (service, Count::default()));
+    let mut seen = Seen {
+        name: setting.name.clone(),
+        states: 0,
+        transitions: 0,
+        services,
+        time: Duration::ZERO,
+        broken: None,
+    };
     let mut prints = HashSet::with_hasher(Passing::default());
     let mut calm = Known::default();
     // Who came to a state from which, and how: to tell the way.
@@ -123,13 +140,15 @@ pub fn search(setting: &Setting) -> Seen {
             }
             let index = u32::try_from(ways.len()).unwrap();
             ways.push((at, step));
-            // A round that is under way is on the way to the end of it, which is a state too: its writes and calls ask for nothing that is left out.
+            // A round that is under way is on the way to the end of it, which is a state too: its
+            // writes and calls ask for nothing that is left out.
             let mut end = None;
             if matches!(next.operators[0], Operator::Idle(_)) {
                 match setting.calm(&next, &mut calm) {
                     Ok(calm) => end = Some(calm),
                     Err(violation) => {
-                        let way = tell::way(setting, &ways, index, None) + &tell::calm(setting, &next);
+                        let way =
+                            tell::way(setting, &ways, index, None) + &tell::calm(setting, &next);
                         seen.broken = Some((violation, way));
                         break 'all;
                     }
@@ -145,7 +164,8 @@ pub fn search(setting: &Setting) -> Seen {
     seen
 }
 
-/// Nothing of interest can follow: the object is gone, and nothing that it left behind has to be ours.
+/// Nothing of interest can follow: the object is gone, and nothing that it left behind has to be
+/// ours.
 fn is_over(state: &State) -> bool {
     state.object.is_none() && (state.orphaned || state.given_up != 0 || state.session_gone)
 }

@@ -20,14 +20,16 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whether it can still take effect. The service lets it in as long as its signature is valid and may work on it for the margin.
+    /// Whether it can still take effect. The service lets it in as long as its signature is valid
+    /// and may work on it for the margin.
     pub fn is_alive(&self, now: i64) -> bool {
         now - self.start < LIFE
     }
 }
 
-/// What nobody published: whether an attach of a member, and a detach of somebody else, is a success. One service answers the same for ever; which
-/// one it is shows when it is asked first, so that one search visits all four.
+/// What nobody published: whether an attach of a member, and a detach of somebody else, is a
+/// success. One service answers the same for ever; which one it is shows when it is asked first, so
+/// that one search visits all four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Service {
     pub add_present_ok: Option<bool>,
@@ -45,8 +47,12 @@ impl Service {
     /// What it has to be asked first, to serve that.
     pub fn asks(self, members: Ids, request: &Request) -> Option<Question> {
         match request.operation {
-            Operation::Attach if request.ids & members != 0 && self.add_present_ok.is_none() => Some(Question::AddPresent),
-            Operation::Detach if request.ids & !members != 0 && self.remove_absent_ok.is_none() => Some(Question::RemoveAbsent),
+            Operation::Attach if request.ids & members != 0 && self.add_present_ok.is_none() => {
+                Some(Question::AddPresent)
+            }
+            Operation::Detach if request.ids & !members != 0 && self.remove_absent_ok.is_none() => {
+                Some(Question::RemoveAbsent)
+            }
             _ => None,
         }
     }
@@ -60,7 +66,8 @@ impl Service {
 
     /// Whether it may be that one.
     pub fn may_be(self, add_present_ok: bool, remove_absent_ok: bool) -> bool {
-        self.add_present_ok.is_none_or(|ok| ok == add_present_ok) && self.remove_absent_ok.is_none_or(|ok| ok == remove_absent_ok)
+        self.add_present_ok.is_none_or(|ok| ok == add_present_ok)
+            && self.remove_absent_ok.is_none_or(|ok| ok == remove_absent_ok)
     }
 }
 
@@ -69,7 +76,8 @@ impl Service {
 pub enum How {
     /// Served and answered; these are refused for no reason.
     Served { spite: Ids },
-    /// Nobody answers in time; the request is on its way (it may be served at once, later or never).
+    /// Nobody answers in time; the request is on its way (it may be served at once, later or
+    /// never).
     Unanswered,
     /// An error that says nothing, though these were served.
     Unclear { served: Ids },
@@ -105,7 +113,13 @@ pub fn serve(service: Service, members: Ids, request: &Request, spite: Ids) -> (
 }
 
 /// The members after a call, and what its caller is answered.
-pub fn call(setting: &Setting, service: Service, members: Ids, request: &Request, how: How) -> (Ids, Answer) {
+pub fn call(
+    setting: &Setting,
+    service: Service,
+    members: Ids,
+    request: &Request,
+    how: How,
+) -> (Ids, Answer) {
     let code = match how {
         How::Unclear { .. } => "FailedOperation",
         How::Throttled => "RequestLimitExceeded",
@@ -116,11 +130,26 @@ pub fn call(setting: &Setting, service: Service, members: Ids, request: &Request
     match how {
         How::Served { spite } => {
             let (members, succeeded, refused) = serve(service, members, request, spite);
-            (members, answer(Verdict::Processed { succeeded: setting.set(succeeded), refused: setting.set(refused) }, code))
+            (
+                members,
+                answer(
+                    Verdict::Processed {
+                        succeeded: setting.set(succeeded),
+                        refused: setting.set(refused),
+                    },
+                    code,
+                ),
+            )
         }
         How::Silent => {
             let (members, ..) = serve(service, members, request, 0);
-            (members, answer(Verdict::Processed { succeeded: BTreeSet::new(), refused: BTreeSet::new() }, code))
+            (
+                members,
+                answer(
+                    Verdict::Processed { succeeded: BTreeSet::new(), refused: BTreeSet::new() },
+                    code,
+                ),
+            )
         }
         How::Unclear { served } => {
             let part = Request { ids: request.ids & served, ..*request };
@@ -135,11 +164,18 @@ pub fn call(setting: &Setting, service: Service, members: Ids, request: &Request
 impl Setting {
     /// The instances of these bits.
     pub fn set(&self, bits: Ids) -> BTreeSet<InstanceId> {
-        self.ids.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0).map(|(_, id)| id.clone()).collect()
+        self.ids
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| bits & (1 << n) != 0)
+            .map(|(_, id)| id.clone())
+            .collect()
     }
 
     /// The bits of these instances.
     pub fn bits<'a>(&self, ids: impl IntoIterator<Item = &'a InstanceId>) -> Ids {
-        ids.into_iter().filter_map(|id| self.ids.iter().position(|known| known == id)).fold(0, |bits, n| bits | (1 << n))
+        ids.into_iter()
+            .filter_map(|id| self.ids.iter().position(|known| known == id))
+            .fold(0, |bits, n| bits | (1 << n))
     }
 }

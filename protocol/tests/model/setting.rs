@@ -17,8 +17,9 @@ pub const LIFE: i64 = VALIDITY.signature_seconds + VALIDITY.margin_seconds;
 /// Ticks over which a detach has to be refused before anybody is let go of.
 pub const STUCK: i64 = VALIDITY.signature_seconds * 2;
 
-/// The operators' settings. No pause is waited for: a round may begin at any moment, which is more than what any pause allows; and a journal of
-/// someone else becomes doubt at once, which is the earliest that any patience allows.
+/// The operators' settings. No pause is waited for: a round may begin at any moment, which is more
+/// than what any pause allows; and a journal of someone else becomes doubt at once, which is the
+/// earliest that any patience allows.
 pub fn settings() -> &'static Settings {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();
     SETTINGS.get_or_init(|| Settings {

@@ -69,24 +69,47 @@ fn situation(setting: &Setting, state: &State) -> String {
                 found(&view.status.found)
             );
             if let Some(said) = &view.status.conditions {
-                let _ = write!(told, " {:?}/{:?}@gen{}", said.mode, said.reason, view.status.observed_generation);
+                let _ = write!(
+                    told,
+                    " {:?}/{:?}@gen{}",
+                    said.mode, said.reason, view.status.observed_generation
+                );
             }
         }
     }
-    let _ = write!(told, " | members {:?}{}", state.members, if state.session_gone { " session gone" } else { "" });
+    let _ = write!(
+        told,
+        " | members {:?}{}",
+        state.members,
+        if state.session_gone { " session gone" } else { "" }
+    );
     for request in &state.net {
-        let _ = write!(told, " coming {:?} of {:?} signed {}", request.operation, request.ids, request.start - EPOCH);
+        let _ = write!(
+            told,
+            " coming {:?} of {:?} signed {}",
+            request.operation,
+            request.ids,
+            request.start - EPOCH
+        );
     }
     for operator in &state.operators {
         match operator {
             Operator::Idle(None) => told.push_str(" | idle"),
             Operator::Idle(Some(memory)) => {
-                let _ = write!(told, " | idle{}", if memory.owes_settle() { ", owes a settle" } else { ", remembers a journal" });
+                let _ = write!(
+                    told,
+                    " | idle{}",
+                    if memory.owes_settle() { ", owes a settle" } else { ", remembers a journal" }
+                );
             }
             Operator::Busy(busy) => {
                 let what = match &busy.effect {
                     Effect::WriteStatus(status, _) => format!("status {}", found(&status.found)),
-                    Effect::Call(call) => format!("{:?} signed {}", call.journal().operation, call.journal().start_time.0 - EPOCH),
+                    Effect::Call(call) => format!(
+                        "{:?} signed {}",
+                        call.journal().operation,
+                        call.journal().start_time.0 - EPOCH
+                    ),
                     effect => format!("{effect:?}"),
                 };
                 let _ = write!(told, " | v{}: about to {what}", busy.saw);
@@ -110,16 +133,35 @@ fn ledger(ledger: &Ledger) -> String {
         let _ = write!(told, "{id}:{}", self::record(record));
     }
     if let Some(journal) = &ledger.journal {
-        let _ = write!(told, " journal {:?} {} at {}", journal.operation, journal.instances.len(), journal.start_time.0 - EPOCH);
+        let _ = write!(
+            told,
+            " journal {:?} {} at {}",
+            journal.operation,
+            journal.instances.len(),
+            journal.start_time.0 - EPOCH
+        );
     }
     told + "}"
 }
 
 fn record(record: &Record) -> String {
-    let until = |until: Option<ServiceTime>| until.map_or("-".into(), |until| (until.0 - EPOCH).to_string());
-    let mut told = format!("{:?} attach<{} detach<{}", record.state, until(record.attach_until), until(record.detach_until));
+    let until = |until: Option<ServiceTime>| {
+        until.map_or("-".into(), |until| (until.0 - EPOCH).to_string())
+    };
+    let mut told = format!(
+        "{:?} attach<{} detach<{}",
+        record.state,
+        until(record.attach_until),
+        until(record.detach_until)
+    );
     if let Some(refusals) = &record.refusals {
-        let _ = write!(told, " {:?} refused×{} since {}", refusals.operation, refusals.count, refusals.since.0 - EPOCH);
+        let _ = write!(
+            told,
+            " {:?} refused×{} since {}",
+            refusals.operation,
+            refusals.count,
+            refusals.since.0 - EPOCH
+        );
     }
     told + if record.assumed { " assumed" } else { "" }
 }

@@ -1,5 +1,5 @@
-//! A state of everything: the API server's object, the service, the requests between, the operators. [`Setting::moves`] says what may happen next,
-//! [`Setting::after`] what comes of it.
+//! A state of everything: the API server's object, the service, the requests between, the
+//! operators. [`Setting::moves`] says what may happen next, [`Setting::after`] what comes of it.
 
 use std::sync::Arc;
 
@@ -68,13 +68,15 @@ pub struct Busy {
     pub held: bool,
     /// A batch was split: what the round remembers is needed after it.
     pub split: bool,
-    /// Likewise if it was about to write a journal, as long as it does not know what became of that.
+    /// Likewise if it was about to write a journal, as long as it does not know what became of
+    /// that.
     pub wrote_journal: bool,
     /// It is about to settle an answer that it has just got; for the rules that are left out.
     pub answered: bool,
 }
 
-/// An operator. Without an open journal of its own (and without a split) what it remembers is worth no more than a pause, and it is forgotten.
+/// An operator. Without an open journal of its own (and without a split) what it remembers is worth
+/// no more than a pause, and it is forgotten.
 #[derive(Clone, Debug)]
 pub enum Operator {
     Idle(Option<Arc<Memory>>),
@@ -101,7 +103,8 @@ pub struct State {
     pub net: Vec<Request>,
     pub operators: Vec<Operator>,
     pub budgets: Budgets,
-    /// Instances that this object tried to attach: who finds the journal can't know whether it was sent.
+    /// Instances that this object tried to attach: who finds the journal can't know whether it was
+    /// sent.
     pub tried: Ids,
     /// Instances that were let go of by the policy while they were in.
     pub given_up: Ids,
@@ -153,7 +156,8 @@ pub enum Move {
 }
 
 impl Setting {
-    /// How it begins: a new object that wants every instance; or one that is to let go of a stuck one.
+    /// How it begins: a new object that wants every instance; or one that is to let go of a stuck
+    /// one.
     pub fn start(&self) -> State {
         let everybody = self.bits(&self.ids);
         let desired = Desired {
@@ -166,12 +170,28 @@ impl Setting {
             deletion_policy: DeletionPolicy::Delete,
             forgets_failures: self.forgets,
         };
-        let status =
-            Status { observed_generation: -1, conditions: None, counts: Counts::default(), handled: Handled::default(), found: Found::New };
-        let mut view = View { uid: "1".into(), generation: 1, finalizer: false, desired, asked: Asked::default(), status };
+        let status = Status {
+            observed_generation: -1,
+            conditions: None,
+            counts: Counts::default(),
+            handled: Handled::default(),
+            found: Found::New,
+        };
+        let mut view = View {
+            uid: "1".into(),
+            generation: 1,
+            finalizer: false,
+            desired,
+            asked: Asked::default(),
+            status,
+        };
         let refused = Refused { count: if self.stuck { 4 } else { 0 }, since: EPOCH - STUCK };
         if self.stuck {
-            let refusals = Refusals { operation: Operation::Detach, count: 4, since: ServiceTime(refused.since) };
+            let refusals = Refusals {
+                operation: Operation::Detach,
+                count: 4,
+                since: ServiceTime(refused.since),
+            };
             let target = Target {
                 session: view.desired.session.clone(),
                 region: None,
@@ -181,12 +201,18 @@ impl Setting {
             };
             let record = Record { refusals: Some(refusals), ..Record::attached() };
             let records = self.ids.iter().map(|id| (id.clone(), record.clone())).collect();
-            view.status.found = Found::Ours(Ledger { target: Some(target), records, ..Ledger::default() });
+            view.status.found =
+                Found::Ours(Ledger { target: Some(target), records, ..Ledger::default() });
             view.finalizer = true;
         }
         State {
             now: EPOCH,
-            object: Some(Arc::new(Object { view: Arc::new(view), version: 1, lost: false, stripped: false })),
+            object: Some(Arc::new(Object {
+                view: Arc::new(view),
+                version: 1,
+                lost: false,
+                stripped: false,
+            })),
             previous: None,
             members: if self.stuck { everybody } else { 0 },
             session_gone: false,
@@ -210,7 +236,8 @@ impl Setting {
         if let Some(object) = &state.object {
             let desired = &object.view.desired;
             let lost = matches!(object.view.status.found, Found::Lost { .. });
-            // Who is taken out of the spec while the ledger is lost can't be known: out of reach, and said in the design.
+            // Who is taken out of the spec while the ledger is lost can't be known: out of reach,
+            // and said in the design.
             if has(Kind::Edit) && !desired.deleting && !lost {
                 moves.extend((0..self.ids.len()).map(|n| Move::Edit(u8::try_from(n).unwrap())));
             }
@@ -227,7 +254,8 @@ impl Setting {
             if has(Kind::Strip) && object.view.finalizer && !desired.deleting && !lost {
                 moves.push(Move::Strip);
             }
-            if has(Kind::Wipe) && object.view.finalizer && !lost && self.can_be_lost(state, object) {
+            if has(Kind::Wipe) && object.view.finalizer && !lost && self.can_be_lost(state, object)
+            {
                 moves.push(Move::Wipe);
             }
         } else if has(Kind::Recreate) && state.given_up == 0 && !state.session_gone {
@@ -257,10 +285,16 @@ impl Setting {
         moves
     }
 
-    /// A ledger can be rebuilt from the spec if that names everybody of whom the ledger or the service knows; others can't be known.
+    /// A ledger can be rebuilt from the spec if that names everybody of whom the ledger or the
+    /// service knows; others can't be known.
     fn can_be_lost(&self, state: &State, object: &Object) -> bool {
         let Found::Ours(ledger) = &object.view.status.found else { return false };
-        let known = self.bits(ledger.records.keys().chain(ledger.journal.iter().flat_map(|journal| &journal.instances)));
+        let known = self.bits(
+            ledger
+                .records
+                .keys()
+                .chain(ledger.journal.iter().flat_map(|journal| &journal.instances)),
+        );
         let coming = state.coming(self, None);
         (known | state.members | coming) & !self.bits(&object.view.desired.instances) == 0
     }
@@ -299,19 +333,23 @@ impl Setting {
         if let Some(question) = self.asks(state, busy) {
             return moves.extend([true, false].map(|ok| Move::Reveal(question, ok)));
         }
-        // A request that is too old, or comes to a session that is gone, is answered in one way only; the answer may be lost all the same.
+        // A request that is too old, or comes to a session that is gone, is answered in one way
+        // only; the answer may be lost all the same.
         let is_heard = request.is_alive(state.now) && !state.session_gone;
         let parts = (1..=request.ids).filter(|part| part & !request.ids == 0);
         if state.budgets.has(Kind::Refusal) && is_heard {
             let able = serve(state.service, state.members, &request, 0).1;
-            hows.extend(parts.clone().filter(|spite| spite & !able == 0).map(|spite| How::Served { spite }));
+            hows.extend(
+                parts.clone().filter(|spite| spite & !able == 0).map(|spite| How::Served { spite }),
+            );
         }
         if state.budgets.has(Kind::Loss) {
             hows.push(How::Unanswered);
             if is_heard {
                 hows.extend([How::Throttled, How::Unclear { served: 0 }]);
                 hows.extend(parts.map(|served| How::Unclear { served }));
-                // An invalid parameter of a detach says that it is not in: that is believed (design 3.2), and so must be true here.
+                // An invalid parameter of a detach says that it is not in: that is believed (design
+                // 3.2), and so must be true here.
                 if request.operation == Operation::Attach || state.members & request.ids == 0 {
                     hows.push(How::Invalid);
                 }
@@ -333,16 +371,21 @@ impl Setting {
 }
 
 impl State {
-    /// Who may still be hit by a request of that operation, or of any: one on its way, or one that a paused operator is about to send.
+    /// Who may still be hit by a request of that operation, or of any: one on its way, or one that
+    /// a paused operator is about to send.
     pub fn coming(&self, setting: &Setting, operation: Option<Operation>) -> Ids {
         if self.session_gone {
             return 0;
         }
         let pending = self.operators.iter().filter_map(|operator| match operator {
-            Operator::Busy(busy) if matches!(busy.effect, Effect::Call(_)) => Some(setting.request(self, busy)),
+            Operator::Busy(busy) if matches!(busy.effect, Effect::Call(_)) => {
+                Some(setting.request(self, busy))
+            }
             _ => None,
         });
-        let all = self.net.iter().copied().chain(pending).filter(|request| request.is_alive(self.now));
-        all.filter(|request| operation.is_none_or(|operation| request.operation == operation)).fold(0, |ids, request| ids | request.ids)
+        let all =
+            self.net.iter().copied().chain(pending).filter(|request| request.is_alive(self.now));
+        all.filter(|request| operation.is_none_or(|operation| request.operation == operation))
+            .fold(0, |ids, request| ids | request.ids)
     }
 }

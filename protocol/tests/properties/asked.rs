@@ -4,7 +4,9 @@ use streamsession_protocol::conditions::Reason;
 use streamsession_protocol::ids::SessionId;
 use streamsession_protocol::ledger::Ledger;
 use streamsession_protocol::record::{Record, State};
-use streamsession_protocol::step::{Effect, End, Found, Memory, Notice, Request, Response, Round, Status, View};
+use streamsession_protocol::step::{
+    Effect, End, Found, Memory, Notice, Request, Response, Round, Status, View,
+};
 use streamsession_protocol::time::ServiceTime;
 
 use crate::rounds::{at, begun, journalling, view, written};
@@ -13,7 +15,11 @@ use crate::world::{id, settings};
 /// A ledger of the session in which `a` is attached, and an object that wants it.
 pub fn with_a() -> Box<View> {
     let target = view(Ledger::default()).desired.target(Some("AKID".into()));
-    view(Ledger { records: [(id("a"), Record::attached())].into(), target: Some(target), ..Ledger::default() })
+    view(Ledger {
+        records: [(id("a"), Record::attached())].into(),
+        target: Some(target),
+        ..Ledger::default()
+    })
 }
 
 #[test]
@@ -22,17 +28,27 @@ fn an_instance_that_a_person_tells_of_is_written_down_before_anything_is_done_wi
     let mut object = with_a();
     object.asked.adopt = Some(Request { value: "b".into(), instances: [id("b")].into() });
 
-    let (mut round, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(None, 0));
+    let (mut round, effect) =
+        begun(&settings, Memory::new(&settings), false, &object, &at(None, 0));
     assert_eq!(effect, Effect::AskTime, "until when calls for it may arrive");
     assert_eq!(round.step(Response::Time(Ok(())), &at(Some(1_000), 0)), Effect::Credentials);
-    assert_eq!(round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)), Effect::Permit);
+    assert_eq!(
+        round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)),
+        Effect::Permit
+    );
     let adopted = round.step(Response::Permit(false), &at(Some(1_000), 0));
 
     let Effect::WriteStatus(adopted, _) = adopted else { panic!("a write, not {adopted:?}") };
     assert_eq!(adopted.handled.adopt.as_deref(), Some("b"));
     let Found::Ours(ledger) = &adopted.found else { panic!("a ledger") };
     assert!(ledger.records[&id("b")].assumed);
-    let (mut round, _) = begun(&settings, round.into_memory(), false, &written(&object, *adopted), &at(Some(1_000), 0));
+    let (mut round, _) = begun(
+        &settings,
+        round.into_memory(),
+        false,
+        &written(&object, *adopted),
+        &at(Some(1_000), 0),
+    );
     round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0));
     let end = round.step(Response::Permit(false), &at(Some(1_000), 0));
     assert!(matches!(end, Effect::End(End::AwaitPermit(_))), "it is asked for once: {end:?}");
@@ -49,7 +65,10 @@ fn what_a_person_tells_of_waits_for_a_clock_and_for_the_end_of_a_move() {
     assert_eq!((told.handled.adopt.as_deref(), &told.found), (None, &object.status.found));
     assert_eq!(told.conditions.as_ref().unwrap().message, "The service is down.");
     let end = round.step(Response::Object(Some(written(&object, *told))), &at(None, 0));
-    assert!(matches!(end, Effect::End(End::After(pause)) if pause <= settings.retry_base), "it is asked again: {end:?}");
+    assert!(
+        matches!(end, Effect::End(End::After(pause)) if pause <= settings.retry_base),
+        "it is asked again: {end:?}"
+    );
 
     object.desired.session = SessionId::parse("next").unwrap();
     let (_, journal) = journalling(&settings, Memory::new(&settings), &object, 0);
@@ -69,20 +88,28 @@ fn an_instance_that_there_is_no_room_for_is_told_of() {
     let (_, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(Some(1_000), 0));
 
     let Effect::WriteStatus(told, _) = effect else { panic!("a write, not {effect:?}") };
-    assert_eq!((told.conditions.unwrap().reason, told.handled.adopt), (Reason::TooManyInstances, None));
+    assert_eq!(
+        (told.conditions.unwrap().reason, told.handled.adopt),
+        (Reason::TooManyInstances, None)
+    );
 }
 
 #[test]
 fn a_full_ledger_that_is_to_adopt_more_waits_for_a_permit_like_others() {
     let settings = settings();
-    let records = (0..Ledger::RECORDS_MAX).map(|number| (id(&format!("{number}")), Record::attached())).collect();
+    let records = (0..Ledger::RECORDS_MAX)
+        .map(|number| (id(&format!("{number}")), Record::attached()))
+        .collect();
     let target = Ledger::default().target_for(&view(Ledger::default()).desired, "AKID");
     let mut object = view(Ledger { records, target: Some(target), ..Ledger::default() });
     object.asked.adopt = Some(Request { value: "x".into(), instances: [id("x")].into() });
     let mut round = Round::new(&settings, Memory::new(&settings), false);
     round.step(Response::Started, &at(Some(1_000), 0));
     round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0));
-    assert_eq!(round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)), Effect::Permit);
+    assert_eq!(
+        round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)),
+        Effect::Permit
+    );
 
     let end = round.step(Response::Permit(false), &at(Some(1_000), 0));
 
@@ -92,7 +119,8 @@ fn a_full_ledger_that_is_to_adopt_more_waits_for_a_permit_like_others() {
 /// What a round writes first, with a permit or without.
 fn first_write(object: &View, permit: bool) -> (Box<Status>, Vec<Notice>) {
     let settings = settings();
-    let (mut round, mut effect) = begun(&settings, Memory::new(&settings), false, object, &at(Some(1_000), 0));
+    let (mut round, mut effect) =
+        begun(&settings, Memory::new(&settings), false, object, &at(Some(1_000), 0));
     loop {
         let response = match effect {
             Effect::Credentials => Response::Credentials(Ok("AKID".into())),
@@ -110,16 +138,21 @@ fn a_deleted_object_does_not_go_before_it_has_looked_after_what_a_person_told_of
     let mut object = view(Ledger::default());
     object.desired.deleting = true;
     object.asked.adopt = Some(Request { value: "b".into(), instances: [id("b")].into() });
-    let (mut round, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(None, 0));
+    let (mut round, effect) =
+        begun(&settings, Memory::new(&settings), false, &object, &at(None, 0));
     assert_eq!(effect, Effect::AskTime);
     let told = round.step(Response::Time(Err("The service is down.".into())), &at(None, 0));
     let Effect::WriteStatus(told, _) = told else { panic!("a write, not {told:?}") };
     assert_eq!(told.conditions.as_ref().unwrap().message, "The service is down.");
 
     let end = round.step(Response::Object(Some(written(&object, *told.clone()))), &at(None, 0));
-    assert!(matches!(end, Effect::End(End::After(pause)) if pause <= settings.retry_base), "it is tried again: {end:?}");
+    assert!(
+        matches!(end, Effect::End(End::After(pause)) if pause <= settings.retry_base),
+        "it is tried again: {end:?}"
+    );
 
-    let (_, effect) = begun(&settings, round.into_memory(), false, &written(&object, *told), &at(Some(1_000), 9));
+    let (_, effect) =
+        begun(&settings, round.into_memory(), false, &written(&object, *told), &at(Some(1_000), 9));
     assert_eq!(effect, Effect::Credentials, "it is to be detached");
 }
 
@@ -129,7 +162,8 @@ fn an_instance_is_let_go_of_as_soon_as_no_attach_of_it_can_arrive() {
         let mut object = with_a();
         let Found::Ours(ledger) = &mut object.status.found else { panic!("a ledger") };
         let attach_until = Some(ServiceTime(attach_until));
-        ledger.records = [(id("b"), Record { state: State::Unknown, attach_until, ..Record::default() })].into();
+        ledger.records =
+            [(id("b"), Record { state: State::Unknown, attach_until, ..Record::default() })].into();
         object.desired.instances.clear();
         object.asked.forget = Some(Request { value: "b".into(), instances: [id("b")].into() });
         let (told, notices) = first_write(&object, true);

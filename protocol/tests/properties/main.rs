@@ -1,7 +1,14 @@
-//! Whatever the interleaving of edits, outcomes, lost answers, late arrivals and crashes: nothing leaks at any step, and it converges at the end.
+//! Whatever the interleaving of edits, outcomes, lost answers, late arrivals and crashes: nothing
+//! leaks at any step, and it converges at the end.
 
 #![allow(missing_docs, unreachable_pub, reason = "a test crate")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::too_many_lines, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking"
+)]
 
 mod asked;
 mod behind;
@@ -54,7 +61,8 @@ proptest! {
         world.edit(0b101); // the poisoned one is taken out again, if there is one
         world.calm();
 
-        // A service that refuses to remove what it does not hold can leave an instance that only a person can judge (design 3.3).
+        // A service that refuses to remove what it does not hold can leave an instance that only a
+        // person can judge (design 3.3).
         if remove_absent_ok {
             prop_assert!(world.converged(), "did not converge: {:?}, members {:?}", world.object, world.members);
         }

@@ -9,7 +9,10 @@ use streamsession_protocol::desired::{DeletionPolicy, Desired};
 use streamsession_protocol::ids::{JournalId, SessionId};
 use streamsession_protocol::ledger::{Journal, Ledger};
 use streamsession_protocol::record::{Record, State};
-use streamsession_protocol::step::{Asked, Effect, End, Found, Handled, Memory, Moment, Notice, Response, Round, Settings, Status, View};
+use streamsession_protocol::step::{
+    Asked, Effect, End, Found, Handled, Memory, Moment, Notice, Response, Round, Settings, Status,
+    View,
+};
 use streamsession_protocol::time::ServiceTime;
 
 use crate::world::{id, settings};
@@ -26,8 +29,21 @@ pub fn view(ledger: Ledger) -> Box<View> {
         forgets_failures: false,
     };
     let found = if ledger.records.is_empty() { Found::New } else { Found::Ours(ledger) };
-    let status = Status { observed_generation: -1, conditions: None, counts: Counts::default(), handled: Handled::default(), found };
-    Box::new(View { uid: "1".into(), generation: 1, finalizer: true, desired, asked: Asked::default(), status })
+    let status = Status {
+        observed_generation: -1,
+        conditions: None,
+        counts: Counts::default(),
+        handled: Handled::default(),
+        found,
+    };
+    Box::new(View {
+        uid: "1".into(),
+        generation: 1,
+        finalizer: true,
+        desired,
+        asked: Asked::default(),
+        status,
+    })
 }
 
 pub fn at(service: Option<i64>, elapsed: u64) -> Moment {
@@ -53,10 +69,17 @@ fn a_deadline_in_the_far_future_is_slept_for_in_hours() {
     let mut round = Round::new(&settings, Memory::new(&settings), false);
     round.step(Response::Started, &at(None, 0));
 
-    let Effect::WriteStatus(status, _) = round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)) else { panic!("a write") };
+    let Effect::WriteStatus(status, _) =
+        round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0))
+    else {
+        panic!("a write")
+    };
     let end = round.step(Response::Object(Some(written(&object, *status))), &at(Some(1_000), 0));
 
-    assert!(matches!(end, Effect::End(End::After(pause)) if pause == Duration::from_hours(1)), "{end:?}");
+    assert!(
+        matches!(end, Effect::End(End::After(pause)) if pause == Duration::from_hours(1)),
+        "{end:?}"
+    );
 }
 
 #[test]
@@ -66,8 +89,13 @@ fn an_outage_is_no_longer_told_once_somebody_else_has_the_time() {
     let mut round = Round::new(&settings, Memory::new(&settings), false);
     round.step(Response::Started, &at(None, 0));
     round.step(Response::Object(Some(object.clone())), &at(None, 0));
-    assert!(matches!(round.step(Response::Credentials(Ok("AKID".into())), &at(None, 0)), Effect::AskTime));
-    let Effect::WriteStatus(down, _) = round.step(Response::Time(Err("the service is down".into())), &at(None, 0)) else {
+    assert!(matches!(
+        round.step(Response::Credentials(Ok("AKID".into())), &at(None, 0)),
+        Effect::AskTime
+    ));
+    let Effect::WriteStatus(down, _) =
+        round.step(Response::Time(Err("the service is down".into())), &at(None, 0))
+    else {
         panic!("a write")
     };
     assert_eq!(down.conditions.as_ref().unwrap().message, "the service is down");
@@ -89,14 +117,27 @@ fn an_answer_that_could_not_be_written_is_owed() {
     let mut round = Round::new(&settings, Memory::new(&settings), true);
     round.step(Response::Started, &at(None, 0));
     round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0));
-    let Effect::WriteStatus(journal, _) = round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)) else {
+    let Effect::WriteStatus(journal, _) =
+        round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0))
+    else {
         panic!("a journal")
     };
     let object = written(&object, *journal);
-    assert!(matches!(round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)), Effect::Call(_)));
+    assert!(matches!(
+        round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)),
+        Effect::Call(_)
+    ));
     let done = Verdict::Processed { succeeded: [id("a")].into(), refused: [].into() };
-    let answer = Answer { verdict: done, code: String::new(), message: String::new(), request_id: "r".into() };
-    assert!(matches!(round.step(Response::Answer(answer), &at(Some(1_001), 1)), Effect::WriteStatus(_, _)));
+    let answer = Answer {
+        verdict: done,
+        code: String::new(),
+        message: String::new(),
+        request_id: "r".into(),
+    };
+    assert!(matches!(
+        round.step(Response::Answer(answer), &at(Some(1_001), 1)),
+        Effect::WriteStatus(_, _)
+    ));
 
     round.step(Response::Failed, &at(Some(1_001), 1));
     let memory = round.into_memory();
@@ -104,15 +145,24 @@ fn an_answer_that_could_not_be_written_is_owed() {
 
     let mut round = Round::new(&settings, memory, false);
     round.step(Response::Started, &at(None, 2));
-    let Effect::WriteStatus(status, _) = round.step(Response::Object(Some(object)), &at(Some(1_002), 2)) else { panic!("the settle") };
+    let Effect::WriteStatus(status, _) =
+        round.step(Response::Object(Some(object)), &at(Some(1_002), 2))
+    else {
+        panic!("the settle")
+    };
     let Found::Ours(ledger) = status.found else { panic!("a ledger") };
-    assert_eq!(ledger.records[&id("a")].state, State::Attached, "the answer is settled, not doubted");
+    assert_eq!(
+        ledger.records[&id("a")].state,
+        State::Attached,
+        "the answer is settled, not doubted"
+    );
 }
 
 #[test]
 fn a_write_that_is_always_denied_is_tried_ever_more_seldom() {
     let settings = settings();
-    let object = view(Ledger { records: [(id("a"), Record::attached())].into(), ..Ledger::default() });
+    let object =
+        view(Ledger { records: [(id("a"), Record::attached())].into(), ..Ledger::default() });
     let stripped = Box::new(View { finalizer: false, ..*object });
     let mut memory = Memory::new(&settings);
     let (mut pauses, mut reads) = (Vec::new(), 0);
@@ -145,7 +195,12 @@ fn done() -> Answer {
 }
 
 /// A round that has a permit, and the status with the journal that it writes.
-pub fn journalling<'a>(settings: &'a Settings, memory: Memory, object: &View, seconds: u64) -> (Round<'a>, Box<Status>) {
+pub fn journalling<'a>(
+    settings: &'a Settings,
+    memory: Memory,
+    object: &View,
+    seconds: u64,
+) -> (Round<'a>, Box<Status>) {
     let moment = at(Some(1_000), seconds);
     let (mut round, _) = begun(settings, memory, true, object, &moment);
     let journal = round.step(Response::Credentials(Ok("AKID".into())), &moment);
@@ -157,7 +212,10 @@ pub fn journalling<'a>(settings: &'a Settings, memory: Memory, object: &View, se
 fn calling<'a>(settings: &'a Settings, object: &View) -> (Round<'a>, Box<View>) {
     let (mut round, journal) = journalling(settings, Memory::new(settings), object, 0);
     let object = written(object, *journal);
-    assert!(matches!(round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)), Effect::Call(_)));
+    assert!(matches!(
+        round.step(Response::Object(Some(object.clone())), &at(Some(1_000), 0)),
+        Effect::Call(_)
+    ));
     (round, object)
 }
 
@@ -183,7 +241,10 @@ fn a_session_is_left_in_writing_before_the_next_one_is_entered_and_nobody_doubts
 #[test]
 fn a_call_whose_journal_somebody_removed_is_remembered_until_its_doubt_is_written() {
     let settings = settings();
-    for found in [Found::Lost { why: "gone".into(), remains: Ledger::default() }, Found::Ours(Ledger::default())] {
+    for found in [
+        Found::Lost { why: "gone".into(), remains: Ledger::default() },
+        Found::Ours(Ledger::default()),
+    ] {
         let (mut round, mut object) = calling(&settings, &view(Ledger::default()));
         object.generation = 2;
         object.desired.instances = [id("b")].into();
@@ -214,7 +275,11 @@ fn a_wait_that_ends_leaves_the_old_session_in_writing_too() {
     let settings = settings();
     let late = Record { detach_until: Some(ServiceTime(999)), ..Record::default() };
     let target = Ledger::default().target_for(&view(Ledger::default()).desired, "AKID");
-    let mut object = view(Ledger { records: [(id("a"), late)].into(), target: Some(target), ..Ledger::default() });
+    let mut object = view(Ledger {
+        records: [(id("a"), late)].into(),
+        target: Some(target),
+        ..Ledger::default()
+    });
     object.desired.session = SessionId::parse("next").unwrap();
     let mut round = Round::new(&settings, Memory::new(&settings), true);
     round.step(Response::Started, &at(Some(1_000), 0));
@@ -226,7 +291,13 @@ fn a_wait_that_ends_leaves_the_old_session_in_writing_too() {
 }
 
 /// A round that begins with this copy of the object, and what it does first.
-pub fn begun<'a>(settings: &'a Settings, memory: Memory, permit: bool, object: &View, moment: &Moment) -> (Round<'a>, Effect) {
+pub fn begun<'a>(
+    settings: &'a Settings,
+    memory: Memory,
+    permit: bool,
+    object: &View,
+    moment: &Moment,
+) -> (Round<'a>, Effect) {
     let mut round = Round::new(settings, memory, permit);
     assert_eq!(round.step(Response::Started, moment), Effect::Read);
     let effect = round.step(Response::Object(Some(Box::new(object.clone()))), moment);
@@ -242,7 +313,10 @@ fn a_round_knows_its_place_once_the_object_was_read() {
     let object = view(Ledger::default());
     let (round, _) = begun(&settings, Memory::new(&settings), false, &object, &at(None, 0));
 
-    assert_eq!((round.place(), round.endpoint()), (Some(object.place()), Some("gs.tencentcloudapi.com")));
+    assert_eq!(
+        (round.place(), round.endpoint()),
+        (Some(object.place()), Some("gs.tencentcloudapi.com"))
+    );
 }
 
 #[test]
@@ -251,10 +325,14 @@ fn a_call_names_no_more_than_the_account_may_and_a_lost_permit_is_asked_for_agai
     let mut object = view(Ledger::default());
     object.desired.instances = [id("a"), id("b"), id("c")].into();
     let named = |limit: usize| {
-        let (mut round, _) = begun(&settings, Memory::new(&settings), true, &object, &at(Some(1_000), 0));
+        let (mut round, _) =
+            begun(&settings, Memory::new(&settings), true, &object, &at(Some(1_000), 0));
         round.limit_batches(limit);
         round.lose_permit();
-        assert_eq!(round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)), Effect::Permit);
+        assert_eq!(
+            round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)),
+            Effect::Permit
+        );
         let journal = round.step(Response::Permit(true), &at(Some(1_000), 0));
         let Effect::WriteStatus(status, _) = journal else { panic!("a journal, not {journal:?}") };
         let Found::Ours(ledger) = status.found else { panic!("a ledger") };
@@ -267,9 +345,11 @@ fn a_call_names_no_more_than_the_account_may_and_a_lost_permit_is_asked_for_agai
 fn missing_credentials_are_told_as_long_as_they_are_missing() {
     let settings = settings();
     let object = view(Ledger::default());
-    let (mut round, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(Some(1_000), 0));
+    let (mut round, effect) =
+        begun(&settings, Memory::new(&settings), false, &object, &at(Some(1_000), 0));
     assert_eq!(effect, Effect::Credentials);
-    let told = round.step(Response::Credentials(Err("There is no Secret.".into())), &at(Some(1_000), 0));
+    let told =
+        round.step(Response::Credentials(Err("There is no Secret.".into())), &at(Some(1_000), 0));
     let Effect::WriteStatus(told, _) = told else { panic!("a write, not {told:?}") };
     assert_eq!(told.conditions.as_ref().unwrap().reason, Reason::CredentialsNotFound);
 
@@ -312,8 +392,18 @@ fn a_journal_whose_write_was_not_answered_is_known_when_it_turns_up() {
     let (round, _) = begun(&settings, round.into_memory(), false, &object, &at(Some(1_001), 1));
     let memory = round.into_memory();
     for permit in [false, true] {
-        let (_, effect) = begun(&settings, memory.clone(), permit, &written(&object, *journal.clone()), &at(Some(1_002), 2));
-        assert_eq!(effect, Effect::Credentials, "it is taken back at once, and the call is to be made anew");
+        let (_, effect) = begun(
+            &settings,
+            memory.clone(),
+            permit,
+            &written(&object, *journal.clone()),
+            &at(Some(1_002), 2),
+        );
+        assert_eq!(
+            effect,
+            Effect::Credentials,
+            "it is taken back at once, and the call is to be made anew"
+        );
     }
 }
 
@@ -328,8 +418,13 @@ fn a_journal_of_someone_else_is_left_alone_for_as_long_as_its_writer_may_be_at_w
             instances: vec![id("a")],
             start_time: ServiceTime(1_000),
         };
-        let mut object = view(Ledger { records: [(id("a"), Record::default())].into(), ..Ledger::default() });
-        object.status.found = Found::Ours(Ledger { target: Some(target), journal: Some(journal), ..Ledger::default() });
+        let mut object =
+            view(Ledger { records: [(id("a"), Record::default())].into(), ..Ledger::default() });
+        object.status.found = Found::Ours(Ledger {
+            target: Some(target),
+            journal: Some(journal),
+            ..Ledger::default()
+        });
         let (round, effect) = begun(&settings, memory, false, &object, &at(Some(1_000), seconds));
         (round.into_memory(), effect)
     };
@@ -349,9 +444,13 @@ fn a_ledger_that_is_made_anew_is_told_of() {
     let settings = settings();
     let mut object = view(Ledger::default());
     object.status.found = Found::Lost { why: "Gone".into(), remains: Ledger::default() };
-    let (mut round, effect) = begun(&settings, Memory::new(&settings), false, &object, &at(Some(1_000), 0));
+    let (mut round, effect) =
+        begun(&settings, Memory::new(&settings), false, &object, &at(Some(1_000), 0));
     assert_eq!(effect, Effect::Credentials);
-    assert_eq!(round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)), Effect::Permit);
+    assert_eq!(
+        round.step(Response::Credentials(Ok("AKID".into())), &at(Some(1_000), 0)),
+        Effect::Permit
+    );
 
     let effect = round.step(Response::Permit(false), &at(Some(1_000), 0));
 
@@ -366,14 +465,22 @@ fn what_was_only_assumed_goes_with_a_warning_when_a_name_that_never_worked_finds
     let told = |answer| {
         let target = view(Ledger::default()).desired.target(None);
         let assumed = Record::assumed(ServiceTime(900));
-        let object = view(Ledger { records: [(id("a"), assumed)].into(), target: Some(target), ..Ledger::default() });
+        let object = view(Ledger {
+            records: [(id("a"), assumed)].into(),
+            target: Some(target),
+            ..Ledger::default()
+        });
         let (mut round, _) = calling(&settings, &object);
         let settle = round.step(Response::Answer(answer), &at(Some(1_001), 1));
         let Effect::WriteStatus(_, notices) = settle else { panic!("the settle, not {settle:?}") };
         notices
     };
     assert_eq!(told(done()), []);
-    let gone = Answer { verdict: Verdict::SessionGone, code: "ResourceNotFound.SessionNotFound".into(), ..done() };
+    let gone = Answer {
+        verdict: Verdict::SessionGone,
+        code: "ResourceNotFound.SessionNotFound".into(),
+        ..done()
+    };
     assert_eq!(told(gone), [Notice::Doubtful(vec![id("a")])]);
 }
 
@@ -402,9 +509,25 @@ fn of_journals_whose_writes_were_not_answered_the_last_ones_are_known() {
         memory = round.into_memory();
     }
 
-    let found = |journal: &Status| begun(&settings, memory.clone(), false, &written(&object, journal.clone()), &at(Some(1_000), 3)).1;
-    assert_eq!([found(&journals[1]), found(&journals[2])], [Effect::Credentials, Effect::Credentials], "they are taken back at once");
-    assert!(matches!(found(&journals[0]), Effect::End(End::After(_))), "it can't be stored any more; whoever wrote this is somebody else");
+    let found = |journal: &Status| {
+        begun(
+            &settings,
+            memory.clone(),
+            false,
+            &written(&object, journal.clone()),
+            &at(Some(1_000), 3),
+        )
+        .1
+    };
+    assert_eq!(
+        [found(&journals[1]), found(&journals[2])],
+        [Effect::Credentials, Effect::Credentials],
+        "they are taken back at once"
+    );
+    assert!(
+        matches!(found(&journals[0]), Effect::End(End::After(_))),
+        "it can't be stored any more; whoever wrote this is somebody else"
+    );
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! A world for the protocol: an API server with one object, a service in which everything can go wrong, operators that may die at each effect.
-//! Shared by the tests of this folder; a choice is a byte, so that proptest can shrink a history.
+//! A world for the protocol: an API server with one object, a service in which everything can go
+//! wrong, operators that may die at each effect. Shared by the tests of this folder; a choice is a
+//! byte, so that proptest can shrink a history.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use streamsession_protocol::desired::{DeletionPolicy, Desired};
 use streamsession_protocol::ids::{InstanceId, SessionId};
 use streamsession_protocol::ledger::{Ledger, Rules};
 use streamsession_protocol::step::{
-    Asked, Effect, End, Found, Handled, Journalled, Memory, Moment, Response, Round, Settings, Status, View,
+    Asked, Effect, End, Found, Handled, Journalled, Memory, Moment, Response, Round, Settings,
+    Status, View,
 };
 use streamsession_protocol::time::{ServiceTime, Validity};
 
@@ -65,7 +67,9 @@ pub struct World {
 impl World {
     pub fn new(add_present_ok: bool, remove_absent_ok: bool, operators: usize) -> Self {
         let settings: &'static Settings = Box::leak(Box::new(settings()));
-        let operators = (0..operators).map(|_| Operator { memory: Memory::new(settings), round: None, due: Duration::ZERO }).collect();
+        let operators = (0..operators)
+            .map(|_| Operator { memory: Memory::new(settings), round: None, due: Duration::ZERO })
+            .collect();
         let desired = Desired {
             session: SessionId::parse("1326515201117065216").unwrap(),
             region: None,
@@ -76,14 +80,26 @@ impl World {
             deletion_policy: DeletionPolicy::Delete,
             forgets_failures: false,
         };
-        let status =
-            Status { observed_generation: -1, conditions: None, counts: Counts::default(), handled: Handled::default(), found: Found::New };
+        let status = Status {
+            observed_generation: -1,
+            conditions: None,
+            counts: Counts::default(),
+            handled: Handled::default(),
+            found: Found::New,
+        };
         Self {
             settings,
             poison: None,
             add_present_ok,
             remove_absent_ok,
-            object: Some(View { uid: "1".into(), generation: 1, finalizer: false, desired, asked: Asked::default(), status }),
+            object: Some(View {
+                uid: "1".into(),
+                generation: 1,
+                finalizer: false,
+                desired,
+                asked: Asked::default(),
+                status,
+            }),
             version: 1,
             seen: [None, None],
             members: BTreeSet::new(),
@@ -119,15 +135,23 @@ impl World {
     /// Somebody edits the spec: bit `n` says whether instance `n` is wanted.
     pub fn edit(&mut self, bits: u8) {
         if let Some(object) = self.object.as_mut().filter(|object| !object.desired.deleting) {
-            object.desired.instances = IDS.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0).map(|(_, text)| id(text)).collect();
+            object.desired.instances = IDS
+                .iter()
+                .enumerate()
+                .filter(|(n, _)| bits & (1 << n) != 0)
+                .map(|(_, text)| id(text))
+                .collect();
             object.generation += 1;
             self.touched();
         }
     }
 
-    /// A deletion; but one right after somebody stripped the finalizer leaves nobody who could act (out of reach, and said in the docs).
+    /// A deletion; but one right after somebody stripped the finalizer leaves nobody who could act
+    /// (out of reach, and said in the docs).
     pub fn delete(&mut self) {
-        if self.object.as_ref().is_some_and(|object| !object.finalizer) && !self.ledger().holds_nothing() {
+        if self.object.as_ref().is_some_and(|object| !object.finalizer)
+            && !self.ledger().holds_nothing()
+        {
             return;
         }
         if let Some(object) = self.object.as_mut().filter(|object| !object.desired.deleting) {
@@ -159,7 +183,8 @@ impl World {
     pub fn tick(&mut self, seconds: i64) {
         self.clock += seconds;
         let clock = self.clock;
-        self.on_the_way.retain(|request| clock - request.start_time.0 <= VALIDITY.signature_seconds);
+        self.on_the_way
+            .retain(|request| clock - request.start_time.0 <= VALIDITY.signature_seconds);
     }
 
     /// A request that was given up on arrives, or gets lost for good.
@@ -177,8 +202,15 @@ impl World {
     }
 
     /// The service's work: who succeeded, who was refused.
-    fn serve(&mut self, request: &Request, spiteful: &BTreeSet<InstanceId>) -> (BTreeSet<InstanceId>, BTreeSet<InstanceId>) {
-        assert!(self.clock - request.start_time.0 <= VALIDITY.signature_seconds, "an expired request was served");
+    fn serve(
+        &mut self,
+        request: &Request,
+        spiteful: &BTreeSet<InstanceId>,
+    ) -> (BTreeSet<InstanceId>, BTreeSet<InstanceId>) {
+        assert!(
+            self.clock - request.start_time.0 <= VALIDITY.signature_seconds,
+            "an expired request was served"
+        );
         let (mut succeeded, mut refused) = (BTreeSet::new(), BTreeSet::new());
         for id in &request.instances {
             let present = self.members.contains(id);
@@ -207,10 +239,14 @@ impl World {
             Some(open) => open,
             None if self.operators[which].due > moment.elapsed => return false,
             None => {
-                let memory = std::mem::replace(&mut self.operators[which].memory, Memory::new(self.settings));
+                let memory = std::mem::replace(
+                    &mut self.operators[which].memory,
+                    Memory::new(self.settings),
+                );
                 let mut round = Round::new(self.settings, memory, false);
                 // Which endpoint's clock counts is not known before the object was read.
-                let effect = round.step(Response::Started, &Moment { service: None, ..moment.clone() });
+                let effect =
+                    round.step(Response::Started, &Moment { service: None, ..moment.clone() });
                 (round, effect)
             }
         };
@@ -222,7 +258,9 @@ impl World {
             Effect::End(end) => {
                 self.operators[which].due = match end {
                     // The watch saw a change while the round was under way.
-                    _ if self.seen[which] != Some(self.version) && self.object.is_some() => moment.elapsed,
+                    _ if self.seen[which] != Some(self.version) && self.object.is_some() => {
+                        moment.elapsed
+                    }
                     End::Gone | End::OnChange => Duration::MAX,
                     End::After(pause) => moment.elapsed + pause.max(Duration::from_secs(1)),
                     End::AwaitPermit(_) => moment.elapsed,
@@ -238,7 +276,9 @@ impl World {
             Effect::AskTime => Response::Time(Ok(())),
             Effect::Permit => Response::Permit(fault != 2),
             Effect::ReadOwner(_) => Response::Owner(None),
-            Effect::WriteStatus(status, _) => self.write(which, fault, |object| object.status = *status),
+            Effect::WriteStatus(status, _) => {
+                self.write(which, fault, |object| object.status = *status)
+            }
             Effect::AddFinalizer => self.write(which, fault, |object| object.finalizer = true),
             Effect::RemoveFinalizer => self.write(which, fault, |object| object.finalizer = false),
             Effect::Call(call) => {
@@ -275,7 +315,8 @@ impl World {
         self.writes += 1;
         self.touched();
         self.seen[which] = Some(self.version);
-        let object = self.object.clone().filter(|object| object.finalizer || !object.desired.deleting);
+        let object =
+            self.object.clone().filter(|object| object.finalizer || !object.desired.deleting);
         self.object.clone_from(&object);
         if fault == 5 {
             return Response::Failed; // but was written
@@ -285,10 +326,21 @@ impl World {
 
     fn call(&mut self, call: &Journalled, fault: u8) -> Answer {
         let journal = call.journal();
-        let request = Request { operation: journal.operation, instances: journal.instances.clone(), start_time: journal.start_time };
-        let error = |verdict, code: &str| Answer { verdict, code: code.into(), message: String::new(), request_id: "r".into() };
+        let request = Request {
+            operation: journal.operation,
+            instances: journal.instances.clone(),
+            start_time: journal.start_time,
+        };
+        let error = |verdict, code: &str| Answer {
+            verdict,
+            code: code.into(),
+            message: String::new(),
+            request_id: "r".into(),
+        };
         match fault {
-            6 => return error(Verdict::NothingDone(NothingDone::Throttled), "RequestLimitExceeded"),
+            6 => {
+                return error(Verdict::NothingDone(NothingDone::Throttled), "RequestLimitExceeded");
+            }
             7 => return error(Verdict::Unclear, "FailedOperation"),
             8 | 3 => {
                 self.on_the_way.push(request);
@@ -298,12 +350,19 @@ impl World {
             _ => {}
         }
         if self.clock - request.start_time.0 > VALIDITY.signature_seconds {
-            return error(Verdict::NothingDone(NothingDone::Credentials), "AuthFailure.SignatureExpire");
+            return error(
+                Verdict::NothingDone(NothingDone::Credentials),
+                "AuthFailure.SignatureExpire",
+            );
         }
         if self.is_poisoned(&request) {
             return error(Verdict::Invalid, "InvalidParameterValue");
         }
-        let spiteful = if fault == 9 { request.instances.iter().take(1).cloned().collect() } else { BTreeSet::new() };
+        let spiteful = if fault == 9 {
+            request.instances.iter().take(1).cloned().collect()
+        } else {
+            BTreeSet::new()
+        };
         let (succeeded, refused) = self.serve(&request, &spiteful);
         match fault {
             10 => error(Verdict::Unanswered, "ConnectionReset"),
@@ -315,28 +374,50 @@ impl World {
 
     /// I1, I3 and no false Ready.
     pub fn check(&self) {
-        let coming =
-            |operation| self.on_the_way.iter().filter(move |request| request.operation == operation).flat_map(|request| &request.instances);
+        let coming = |operation| {
+            self.on_the_way
+                .iter()
+                .filter(move |request| request.operation == operation)
+                .flat_map(|request| &request.instances)
+        };
         let ledger = self.ledger();
-        let pending: BTreeSet<_> = ledger.journal.iter().flat_map(|journal| &journal.instances).collect();
+        let pending: BTreeSet<_> =
+            ledger.journal.iter().flat_map(|journal| &journal.instances).collect();
         for held in self.members.iter().chain(coming(Operation::Attach)) {
-            let tracked = pending.contains(held) || ledger.records.get(held).is_some_and(streamsession_protocol::record::Record::holds);
-            assert!(tracked, "I1: {held} may be in the session and nobody remembers it: {:?}", self.object);
+            let tracked = pending.contains(held)
+                || ledger
+                    .records
+                    .get(held)
+                    .is_some_and(streamsession_protocol::record::Record::holds);
+            assert!(
+                tracked,
+                "I1: {held} may be in the session and nobody remembers it: {:?}",
+                self.object
+            );
         }
         if self.object.is_none() {
-            assert_eq!(coming(Operation::Detach).count(), 0, "I3: a detach of a deleted object may still hit the next one");
+            assert_eq!(
+                coming(Operation::Detach).count(),
+                0,
+                "I3: a detach of a deleted object may still hit the next one"
+            );
         }
         if let Some(object) = &self.object
             && object.status.conditions.as_ref().is_some_and(|said| said.mode == Mode::Ready)
             && object.status.observed_generation == object.generation
         {
-            assert_eq!(self.members, object.desired.instances, "Ready, but the service holds others");
-            let threat = coming(Operation::Detach).find(|id| object.desired.instances.contains(*id));
+            assert_eq!(
+                self.members, object.desired.instances,
+                "Ready, but the service holds others"
+            );
+            let threat =
+                coming(Operation::Detach).find(|id| object.desired.instances.contains(*id));
             assert_eq!(threat, None, "Ready, but a detach may still arrive");
         }
     }
 
-    /// The first operator goes on, with that fault wherever it applies, until something has happened.
+    /// The first operator goes on, with that fault wherever it applies, until something has
+    /// happened.
     pub fn until(&mut self, happened: impl Fn(&Self) -> bool, fault: u8) {
         for _ in 0..1_000 {
             if happened(self) {
@@ -378,7 +459,9 @@ impl World {
             Some(object) => {
                 let ledger = self.ledger();
                 let clean = ledger.journal.is_none()
-                    && ledger.records.values().all(|record| *record == streamsession_protocol::record::Record::attached());
+                    && ledger.records.values().all(|record| {
+                        *record == streamsession_protocol::record::Record::attached()
+                    });
                 !object.desired.deleting && self.members == object.desired.instances && clean
             }
         }

@@ -11,14 +11,16 @@ use super::*;
 const DATE: &str = "Date: Thu, 08 Jan 2026 02:40:00 GMT";
 const DATE_SECONDS: i64 = 1_767_840_000;
 const DONE: &str = r#"{"Response":{"SessionId":"","SuccessInstanceIds":["a"],"RequestId":"r-1"}}"#;
-const REFUSED: &str = r#"{"Response":{"Error":{"Code":"AuthFailure","Message":"no signature"},"RequestId":"r-2"}}"#;
+const REFUSED: &str =
+    r#"{"Response":{"Error":{"Code":"AuthFailure","Message":"no signature"},"RequestId":"r-2"}}"#;
 
 fn client() -> Client {
     Client::new(Settings::default()).unwrap()
 }
 
 fn impatient_client() -> Client {
-    Client::new(Settings { call_deadline: Duration::from_millis(300), ..Settings::default() }).unwrap()
+    Client::new(Settings { call_deadline: Duration::from_millis(300), ..Settings::default() })
+        .unwrap()
 }
 
 fn id(text: &str) -> InstanceId {
@@ -47,11 +49,19 @@ fn call(endpoint: Endpoint) -> Switch {
 }
 
 fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
-    request.lines().find_map(|line| line.split_once(": ").filter(|(given, _)| given.eq_ignore_ascii_case(name))).map(|(_, value)| value)
+    request
+        .lines()
+        .find_map(|line| {
+            line.split_once(": ").filter(|(given, _)| given.eq_ignore_ascii_case(name))
+        })
+        .map(|(_, value)| value)
 }
 
 /// One call to a server that does always the same.
-async fn answer_of(client: Client, script: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> (Answer, usize) {
+async fn answer_of(
+    client: Client,
+    script: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
+) -> (Answer, usize) {
     let server = TestServer::start(script);
     let answer = client.switch(&call(endpoint(&server))).await;
     (answer, server.requests().len())
@@ -92,7 +102,10 @@ async fn a_call_is_sent_as_the_reference_says_and_signed_with_its_timestamp() {
         body: body.as_bytes(),
         timestamp: DATE_SECONDS,
     };
-    assert_eq!(header(head, "Authorization"), Some(signable.authorization("AKIDEXAMPLE", "SECRETEXAMPLE").unwrap().as_str()));
+    assert_eq!(
+        header(head, "Authorization"),
+        Some(signable.authorization("AKIDEXAMPLE", "SECRETEXAMPLE").unwrap().as_str())
+    );
 }
 
 #[tokio::test]
@@ -105,7 +118,10 @@ async fn region_and_token_are_sent_if_there_are_any() {
     client().switch(&request).await;
 
     let sent = server.requests().remove(0);
-    assert_eq!((header(&sent, "X-TC-Region"), header(&sent, "X-TC-Token")), (Some("ap-guangzhou"), Some("TOKEN")));
+    assert_eq!(
+        (header(&sent, "X-TC-Region"), header(&sent, "X-TC-Token")),
+        (Some("ap-guangzhou"), Some("TOKEN"))
+    );
 }
 
 #[tokio::test]
@@ -130,7 +146,9 @@ async fn a_connection_that_is_dropped_after_the_request_is_unanswered_and_sent_o
 
 #[tokio::test]
 async fn a_kept_connection_that_is_dropped_after_the_request_is_unanswered_and_sent_once() {
-    let server = TestServer::start(|number, _| if number == 0 { Reply::Answer(http("200 OK", &[DATE], DONE)) } else { Reply::Drop });
+    let server = TestServer::start(|number, _| {
+        if number == 0 { Reply::Answer(http("200 OK", &[DATE], DONE)) } else { Reply::Drop }
+    });
     let client = client();
     client.switch(&call(endpoint(&server))).await;
 
@@ -149,11 +167,15 @@ async fn a_call_is_never_sent_twice_when_the_server_closes_idle_connections() {
     for number in 0..calls {
         let answer = client.switch(&Switch { timestamp: number, ..call(endpoint(&server)) }).await;
         // A write that races with the closing is honestly unknown.
-        assert!(matches!(answer.verdict, Verdict::Processed { .. } | Verdict::Unanswered), "{answer:?}");
+        assert!(
+            matches!(answer.verdict, Verdict::Processed { .. } | Verdict::Unanswered),
+            "{answer:?}"
+        );
     }
 
     let requests = server.requests();
-    let different: BTreeSet<_> = requests.iter().map(|request| header(request, "X-TC-Timestamp")).collect();
+    let different: BTreeSet<_> =
+        requests.iter().map(|request| header(request, "X-TC-Timestamp")).collect();
     assert_eq!(different.len(), requests.len());
 }
 
@@ -166,7 +188,10 @@ async fn an_answer_after_the_deadline_is_unanswered() {
 
 #[tokio::test]
 async fn a_gateways_page_is_unanswered() {
-    let (answer, _) = answer_of(client(), |_, _| Reply::Answer(http("502 Bad Gateway", &[DATE], "<html>502</html>"))).await;
+    let (answer, _) = answer_of(client(), |_, _| {
+        Reply::Answer(http("502 Bad Gateway", &[DATE], "<html>502</html>"))
+    })
+    .await;
 
     assert!(is_unanswered(&answer, "HTTP 502"), "{answer:?}");
 }
@@ -181,7 +206,8 @@ async fn an_answer_that_breaks_off_is_unanswered() {
 
 #[tokio::test]
 async fn what_is_not_http_is_unanswered() {
-    let (answer, _) = answer_of(client(), |_, _| Reply::AnswerAndClose("SSH-2.0-OpenSSH\r\n".into())).await;
+    let (answer, _) =
+        answer_of(client(), |_, _| Reply::AnswerAndClose("SSH-2.0-OpenSSH\r\n".into())).await;
 
     assert!(is_unanswered(&answer, "ConnectionLost"), "{answer:?}");
 }
@@ -198,7 +224,10 @@ async fn a_redirect_is_not_followed() {
     let elsewhere = TestServer::start(|_, _| Reply::Answer(http("200 OK", &[DATE], DONE)));
     let location = format!("Location: http://{}/", elsewhere.address);
 
-    let (answer, _) = answer_of(client(), move |_, _| Reply::Answer(http("307 Temporary Redirect", &[&location], ""))).await;
+    let (answer, _) = answer_of(client(), move |_, _| {
+        Reply::Answer(http("307 Temporary Redirect", &[&location], ""))
+    })
+    .await;
 
     assert!(is_unanswered(&answer, "HTTP 307"), "{answer:?}");
     assert_eq!(elsewhere.requests().len(), 0);
@@ -208,7 +237,8 @@ async fn a_redirect_is_not_followed() {
 async fn a_refused_connection_is_not_sent() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
 
-    let answer = client().switch(&call(Endpoint::parse(&format!("http://{address}")).unwrap())).await;
+    let answer =
+        client().switch(&call(Endpoint::parse(&format!("http://{address}")).unwrap())).await;
 
     assert!(is_not_sent(&answer, "ConnectFailed"), "{answer:?}");
     assert!(answer.message.contains("refused"), "{answer:?}");
@@ -216,7 +246,9 @@ async fn a_refused_connection_is_not_sent() {
 
 #[tokio::test]
 async fn an_unknown_host_is_not_sent() {
-    let answer = client().switch(&call(Endpoint::parse("https://gs.tencentcloudapi.invalid").unwrap())).await;
+    let answer = client()
+        .switch(&call(Endpoint::parse("https://gs.tencentcloudapi.invalid").unwrap()))
+        .await;
 
     assert!(is_not_sent(&answer, "ConnectFailed"), "{answer:?}");
 }
@@ -225,7 +257,9 @@ async fn an_unknown_host_is_not_sent() {
 async fn a_failed_tls_handshake_is_not_sent() {
     let server = TestServer::start(|_, _| Reply::Drop);
 
-    let answer = impatient_client().switch(&call(Endpoint::parse(&format!("https://{}", server.address)).unwrap())).await;
+    let answer = impatient_client()
+        .switch(&call(Endpoint::parse(&format!("https://{}", server.address)).unwrap()))
+        .await;
 
     assert!(is_not_sent(&answer, "ConnectFailed"), "{answer:?}");
     assert_eq!(server.requests().len(), 0);
@@ -257,12 +291,20 @@ async fn a_readable_answer_sets_the_endpoints_clock() {
 
     let now = client.now(&endpoint(&server)).unwrap();
     assert!((DATE_SECONDS..DATE_SECONDS + 60).contains(&now));
-    assert_eq!(client.now(&Endpoint::parse("https://gs.tencentcloudapi.com").unwrap()), None, "another endpoint, another clock");
+    assert_eq!(
+        client.now(&Endpoint::parse("https://gs.tencentcloudapi.com").unwrap()),
+        None,
+        "another endpoint, another clock"
+    );
 }
 
 #[tokio::test]
 async fn a_proxys_page_does_not_set_the_clock() {
-    for answer in [http("502 Bad Gateway", &[DATE], REFUSED), http("200 OK", &[DATE], "<html>"), http("200 OK", &[], DONE)] {
+    for answer in [
+        http("502 Bad Gateway", &[DATE], REFUSED),
+        http("200 OK", &[DATE], "<html>"),
+        http("200 OK", &[], DONE),
+    ] {
         let server = TestServer::start(move |_, _| Reply::Answer(answer.clone()));
         let client = client();
 
@@ -277,14 +319,21 @@ async fn the_time_is_asked_for_once_without_a_signature() {
     let server = TestServer::start(|_, _| Reply::Answer(http("200 OK", &[DATE], REFUSED)));
     let (client, endpoint) = (client(), endpoint(&server));
 
-    let (first, second, third) = tokio::join!(client.ask_time(&endpoint), client.ask_time(&endpoint), client.ask_time(&endpoint));
+    let (first, second, third) = tokio::join!(
+        client.ask_time(&endpoint),
+        client.ask_time(&endpoint),
+        client.ask_time(&endpoint)
+    );
 
     for now in [first, second, third] {
         assert!((DATE_SECONDS..DATE_SECONDS + 60).contains(&now.unwrap()));
     }
     let requests = server.requests();
     assert_eq!(requests.len(), 1);
-    assert_eq!((header(&requests[0], "Authorization"), header(&requests[0], "X-TC-Timestamp")), (None, None));
+    assert_eq!(
+        (header(&requests[0], "Authorization"), header(&requests[0], "X-TC-Timestamp")),
+        (None, None)
+    );
     assert!(header(&requests[0], "X-TC-Action").is_some());
 }
 

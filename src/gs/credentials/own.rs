@@ -1,5 +1,5 @@
-//! The operator's own credentials: environment, profile file, pod identity, node role, in this order (the SDKs put the pod's identity last, so that a
-//! node's role shadows it).
+//! The operator's own credentials: environment, profile file, pod identity, node role, in this
+//! order (the SDKs put the pod's identity last, so that a node's role shadows it).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,10 +11,12 @@ use super::super::exchange::http_clients;
 use super::temporary::{PodIdentity, Temporary, of_metadata, of_sts};
 use super::{Credentials, CredentialsError, Source, profile};
 
-/// STS may take a moment; the metadata service is on the node, and where there is none nothing should wait for it (reference, section 4).
+/// STS may take a moment; the metadata service is on the node, and where there is none nothing
+/// should wait for it (reference, section 4).
 const STS_DEADLINE: Duration = Duration::from_secs(5);
 const METADATA_DEADLINE: Duration = Duration::from_secs(2);
-/// How long a failure of the remote sources is remembered: a fleet without credentials must not ask for each object.
+/// How long a failure of the remote sources is remembered: a fleet without credentials must not ask
+/// for each object.
 const FAILURE_KEPT: Duration = Duration::from_secs(10);
 const METADATA_PATH: &str = "latest/meta-data/cam/security-credentials";
 
@@ -29,13 +31,17 @@ pub struct Endpoints {
 
 impl Default for Endpoints {
     fn default() -> Self {
-        Self { sts: "https://sts.tencentcloudapi.com".to_owned(), metadata: "http://metadata.tencentyun.com".to_owned() }
+        Self {
+            sts: "https://sts.tencentcloudapi.com".to_owned(),
+            metadata: "http://metadata.tencentyun.com".to_owned(),
+        }
     }
 }
 
 type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
 
-/// The operator's own credentials. Cheap to clone; of many who ask at once, one asks the remote source.
+/// The operator's own credentials. Cheap to clone; of many who ask at once, one asks the remote
+/// source.
 #[derive(Clone)]
 pub struct Own {
     endpoints: Endpoints,
@@ -64,14 +70,18 @@ impl Own {
     /// Those that the process's environment leads to.
     #[must_use]
     pub fn new(endpoints: Endpoints) -> Self {
-        Self::with(endpoints, Arc::new(|name| std::env::var(name).ok().filter(|value| !value.is_empty())))
+        Self::with(
+            endpoints,
+            Arc::new(|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
+        )
     }
 
     fn with(endpoints: Endpoints, variable: Arc<Variables>) -> Self {
         Self { endpoints, variable, remote: Arc::default() }
     }
 
-    /// The credentials of the first source that has any; otherwise which were tried, and why each did not serve.
+    /// The credentials of the first source that has any; otherwise which were tried, and why each
+    /// did not serve.
     pub async fn get(&self) -> Result<Credentials, CredentialsError> {
         let mut tried = Vec::new();
         match Credentials::from_variables(|name| (self.variable)(name).map(String::into_bytes)) {
@@ -91,10 +101,14 @@ impl Own {
         }
     }
 
-    /// Forgets the temporary keys of the id that the service refused, if they are still the present ones.
+    /// Forgets the temporary keys of the id that the service refused, if they are still the present
+    /// ones.
     pub async fn invalidate(&self, refused: &str) {
         let mut remembered = self.remote.lock().await;
-        if remembered.as_ref().is_some_and(|known| known.result.as_ref().is_ok_and(|keys| keys.secret_id == refused)) {
+        if remembered
+            .as_ref()
+            .is_some_and(|known| known.result.as_ref().is_ok_and(|keys| keys.secret_id == refused))
+        {
             *remembered = None;
         }
     }
@@ -123,7 +137,11 @@ impl Own {
             },
             Err(variable) => {
                 let wanted = Source::PodIdentity { role: String::new() };
-                tried.push(CredentialsError::Incomplete { wanted, part: variable, problem: "is not set" });
+                tried.push(CredentialsError::Incomplete {
+                    wanted,
+                    part: variable,
+                    problem: "is not set",
+                });
             }
         }
         match self.node_role().await {
@@ -137,10 +155,12 @@ impl Own {
 
     async fn assume_role(&self, identity: &PodIdentity) -> Result<Temporary, CredentialsError> {
         let source = identity.source();
-        let unreachable = |reason: String| CredentialsError::Unreachable { wanted: identity.source(), reason };
+        let unreachable =
+            |reason: String| CredentialsError::Unreachable { wanted: identity.source(), reason };
         // Read anew each time: the kubelet rotates it.
-        let token = std::fs::read_to_string(&identity.token_file)
-            .map_err(|error| unreachable(format!("its token file {} can't be read: {error}", identity.token_file)))?;
+        let token = std::fs::read_to_string(&identity.token_file).map_err(|error| {
+            unreachable(format!("its token file {} can't be read: {error}", identity.token_file))
+        })?;
         let client = http_clients(STS_DEADLINE).map_err(|error| unreachable(error.to_string()))?;
         let request = client
             .for_url(&self.endpoints.sts)
@@ -153,23 +173,31 @@ impl Own {
             .header("X-TC-Region", &identity.region)
             .header("X-TC-Timestamp", jiff::Timestamp::now().as_second())
             .body(identity.body(token.trim()));
-        let body = text(request).await.map_err(|reason| unreachable(format!("{}: {reason}", self.endpoints.sts)))?;
+        let body = text(request)
+            .await
+            .map_err(|reason| unreachable(format!("{}: {reason}", self.endpoints.sts)))?;
         of_sts(&body, &source)
     }
 
     async fn node_role(&self) -> Result<Temporary, CredentialsError> {
         let source = |role: &str| Source::NodeRole { role: role.to_owned() };
-        let unreachable = |reason: String| CredentialsError::Unreachable { wanted: source(""), reason };
-        let client = http_clients(METADATA_DEADLINE).map_err(|error| unreachable(error.to_string()))?;
+        let unreachable =
+            |reason: String| CredentialsError::Unreachable { wanted: source(""), reason };
+        let client =
+            http_clients(METADATA_DEADLINE).map_err(|error| unreachable(error.to_string()))?;
         let url = format!("{}/{METADATA_PATH}/", self.endpoints.metadata);
         let get = |url: &str| client.for_url(url).get(url).timeout(METADATA_DEADLINE);
         let failed = |reason: String| unreachable(format!("{}: {reason}", self.endpoints.metadata));
         let role = text(get(&url)).await.map_err(failed)?;
         let role = String::from_utf8_lossy(&role).trim().to_owned();
-        if role.is_empty() || !role.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
+        if role.is_empty()
+            || !role.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        {
             return Err(unreachable("the node has no role".to_owned()));
         }
-        let keys = text(get(&format!("{url}{role}"))).await.map_err(|reason| unreachable(format!("role {role}: {reason}")))?;
+        let keys = text(get(&format!("{url}{role}")))
+            .await
+            .map_err(|reason| unreachable(format!("role {role}: {reason}")))?;
         of_metadata(&keys, &source(&role), jiff::Timestamp::now().as_second())
     }
 }
@@ -192,7 +220,8 @@ mod tests {
 
     fn own(server: &TestServer, variables: &[(&str, &str)]) -> Own {
         let url = format!("http://{}", server.address);
-        let variables: HashMap<String, String> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let variables: HashMap<String, String> =
+            variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         // No profile of the machine that the test runs on.
         let variable = move |name: &str| match (variables.get(name), name) {
             (None, "TENCENTCLOUD_CREDENTIALS_FILE") => Some("/nonexistent/credentials".to_owned()),
@@ -203,7 +232,9 @@ mod tests {
 
     fn metadata() -> TestServer {
         TestServer::start(|_, request| {
-            let body = if request.starts_with("GET /latest/meta-data/cam/security-credentials/gs-role ") {
+            let body = if request
+                .starts_with("GET /latest/meta-data/cam/security-credentials/gs-role ")
+            {
                 r#"{"TmpSecretId":"AKIDnode","TmpSecretKey":"k","Token":"t","ExpiredTime":99999999999,"Code":"Success"}"#
             } else {
                 "gs-role"
@@ -215,11 +246,21 @@ mod tests {
     #[tokio::test]
     async fn the_environment_comes_first_and_asks_nobody() {
         let server = metadata();
-        let own = own(&server, &[("TENCENTCLOUD_SECRET_ID", "AKID"), ("TENCENTCLOUD_SECRET_KEY", "k"), ("TENCENTCLOUD_TOKEN", "t")]);
+        let own = own(
+            &server,
+            &[
+                ("TENCENTCLOUD_SECRET_ID", "AKID"),
+                ("TENCENTCLOUD_SECRET_KEY", "k"),
+                ("TENCENTCLOUD_TOKEN", "t"),
+            ],
+        );
 
         let credentials = own.get().await.unwrap();
 
-        assert_eq!((credentials.account(), credentials.token.is_some(), server.requests().len()), ("AKID", true, 0));
+        assert_eq!(
+            (credentials.account(), credentials.token.is_some(), server.requests().len()),
+            ("AKID", true, 0)
+        );
     }
 
     #[tokio::test]
@@ -245,7 +286,13 @@ mod tests {
 
         let error = own(&server, &[]).get().await.unwrap_err().to_string();
 
-        for part in ["TENCENTCLOUD_SECRET_ID", "/nonexistent/credentials", "TKE_ROLE_ARN", "HTTP 404", "spec.credentialsRef"] {
+        for part in [
+            "TENCENTCLOUD_SECRET_ID",
+            "/nonexistent/credentials",
+            "TKE_ROLE_ARN",
+            "HTTP 404",
+            "spec.credentialsRef",
+        ] {
             assert!(error.contains(part), "{part} in: {error}");
         }
     }

@@ -1,4 +1,5 @@
-//! The profile file of Tencent Cloud's tools: INI, the section `[default]` (reference, section 4). Pure but for the reading.
+//! The profile file of Tencent Cloud's tools: INI, the section `[default]` (reference, section 4).
+//! Pure but for the reading.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -25,11 +26,19 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Credentials, CredentialsError> {
         let file = match std::fs::File::open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(CredentialsError::Unreachable { wanted: source(), reason: error.to_string() }),
+            Err(error) => {
+                return Err(CredentialsError::Unreachable {
+                    wanted: source(),
+                    reason: error.to_string(),
+                });
+            }
         };
         let mut text = String::new();
         if let Err(error) = file.take(LENGTH_MAX).read_to_string(&mut text) {
-            return Err(CredentialsError::Unreachable { wanted: source(), reason: error.to_string() });
+            return Err(CredentialsError::Unreachable {
+                wanted: source(),
+                reason: error.to_string(),
+            });
         }
         return parse(&text, source());
     }
@@ -37,7 +46,8 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Credentials, CredentialsError> {
     Err(CredentialsError::NotFound { wanted: Source::Profile { path } })
 }
 
-/// Takes `secret_id`, `secret_key` and `token` from the section; comments begin with `#` or `;`, the last word counts.
+/// Takes `secret_id`, `secret_key` and `token` from the section; comments begin with `#` or `;`,
+/// the last word counts.
 fn parse(text: &str, source: Source) -> Result<Credentials, CredentialsError> {
     let mut section = "";
     let (mut id, mut key, mut token) = (None, None, None);
@@ -79,7 +89,10 @@ mod tests {
 
         let credentials = parse(text, source()).unwrap();
 
-        assert_eq!((credentials.secret_id.as_str(), credentials.secret_key.expose_secret()), ("AKID", "k=ey"));
+        assert_eq!(
+            (credentials.secret_id.as_str(), credentials.secret_key.expose_secret()),
+            ("AKID", "k=ey")
+        );
         assert!(credentials.token.is_none());
     }
 
@@ -91,10 +104,18 @@ mod tests {
 
     #[test]
     fn a_file_named_by_the_variable_stands_alone() {
-        let named = paths(|name| (name == "TENCENTCLOUD_CREDENTIALS_FILE").then(|| "/keys/tencent".to_owned()));
+        let named = paths(|name| {
+            (name == "TENCENTCLOUD_CREDENTIALS_FILE").then(|| "/keys/tencent".to_owned())
+        });
         assert_eq!(named, [PathBuf::from("/keys/tencent")]);
         let usual = paths(|name| (name == "HOME").then(|| "/home/me".to_owned()));
-        assert_eq!(usual, [PathBuf::from("/home/me/.tencentcloud/credentials"), "/etc/tencentcloud/credentials".into()]);
+        assert_eq!(
+            usual,
+            [
+                PathBuf::from("/home/me/.tencentcloud/credentials"),
+                "/etc/tencentcloud/credentials".into()
+            ]
+        );
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! Secrets, read when needed and remembered for a while.
 //!
-//! With `get` alone: to watch Secrets an operator needs the right to read all of them (design, section 4).
+//! With `get` alone: to watch Secrets an operator needs the right to read all of them (design,
+//! section 4).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -43,7 +44,8 @@ struct Remembered {
 }
 
 impl CredentialStore {
-    /// A store whose objects without a Secret spend `own`, if they are in one of the namespaces; without any: all may.
+    /// A store whose objects without a Secret spend `own`, if they are in one of the namespaces;
+    /// without any: all may.
     #[must_use]
     pub fn new(own: Own, own_for: Option<BTreeSet<String>>) -> Self {
         Self { own, own_for: own_for.map(Arc::new), ..Self::default() }
@@ -55,7 +57,12 @@ impl CredentialStore {
     }
 
     /// Credentials of the Secret, or of the environment for an object that names none.
-    pub async fn get(&self, client: &kube::Client, namespace: &str, secret_name: Option<&str>) -> Result<Credentials, CredentialsError> {
+    pub async fn get(
+        &self,
+        client: &kube::Client,
+        namespace: &str,
+        secret_name: Option<&str>,
+    ) -> Result<Credentials, CredentialsError> {
         let Some(name) = secret_name else {
             return match &self.own_for {
                 Some(namespaces) if !namespaces.contains(namespace) => {
@@ -76,18 +83,24 @@ impl CredentialStore {
         // Dated before the read: what is rotated meanwhile must not count as seen.
         let read_at = Instant::now();
         let credentials = read(client, &key).await?;
-        self.remember(key, Remembered { credentials: credentials.clone(), read_at, refused: false });
+        self.remember(
+            key,
+            Remembered { credentials: credentials.clone(), read_at, refused: false },
+        );
         Ok(credentials)
     }
 
     /// Forgets that the Secret was read lately, because the service refused what it holds.
     pub fn invalidate(&self, namespace: &str, name: &str) {
-        if let Some(remembered) = self.lock().get_mut(&Key { namespace: namespace.into(), name: name.into() }) {
+        if let Some(remembered) =
+            self.lock().get_mut(&Key { namespace: namespace.into(), name: name.into() })
+        {
             remembered.refused = true;
         }
     }
 
-    /// What the Secret held when it was last read: a deletion goes on with it when the Secret went first (design 3.8).
+    /// What the Secret held when it was last read: a deletion goes on with it when the Secret went
+    /// first (design 3.8).
     #[must_use]
     pub fn last_good(&self, namespace: &str, name: &str) -> Option<Credentials> {
         let key = Key { namespace: namespace.into(), name: name.into() };
@@ -109,7 +122,8 @@ impl CredentialStore {
     fn fresh(&self, key: &Key, now: Instant) -> Option<Credentials> {
         let secrets = self.lock();
         let remembered = secrets.get(key)?;
-        let fresh = !remembered.refused && now.saturating_duration_since(remembered.read_at) < FRESH;
+        let fresh =
+            !remembered.refused && now.saturating_duration_since(remembered.read_at) < FRESH;
         fresh.then(|| remembered.credentials.clone())
     }
 
@@ -120,7 +134,10 @@ impl CredentialStore {
             return;
         }
         if secrets.len() >= SECRETS_MAX && !secrets.contains_key(&key) {
-            let oldest = secrets.iter().min_by_key(|(_, remembered)| remembered.read_at).map(|(key, _)| key.clone());
+            let oldest = secrets
+                .iter()
+                .min_by_key(|(_, remembered)| remembered.read_at)
+                .map(|(key, _)| key.clone());
             oldest.and_then(|oldest| secrets.remove(&oldest));
         }
         secrets.insert(key, new);
@@ -131,16 +148,23 @@ impl CredentialStore {
     }
 }
 
-async fn read(client: &kube::Client, Key { namespace, name }: &Key) -> Result<Credentials, CredentialsError> {
+async fn read(
+    client: &kube::Client,
+    Key { namespace, name }: &Key,
+) -> Result<Credentials, CredentialsError> {
     let wanted = || Source::Secret { namespace: namespace.clone(), name: name.clone() };
     let unreachable = |reason| CredentialsError::Unreachable { wanted: wanted(), reason };
     let api = kube::Api::<Secret>::namespaced(client.clone(), namespace);
     match tokio::time::timeout(READ_DEADLINE, api.get(name)).await {
         Ok(Ok(secret)) => Credentials::from_secret(&secret),
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(CredentialsError::NotFound { wanted: wanted() }),
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+            Err(CredentialsError::NotFound { wanted: wanted() })
+        }
         Ok(Err(kube::Error::Api(status))) => Err(unreachable(status.message)),
         Ok(Err(error)) => Err(unreachable(error.to_string())),
-        Err(_) => Err(unreachable(format!("the API server gave no answer within {READ_DEADLINE:?}"))),
+        Err(_) => {
+            Err(unreachable(format!("the API server gave no answer within {READ_DEADLINE:?}")))
+        }
     }
 }
 
@@ -155,7 +179,10 @@ mod tests {
     fn kube_client(server: &TestServer) -> kube::Client {
         // Another test may have been first.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        kube::Client::try_from(kube::Config::new(format!("http://{}", server.address).parse().unwrap())).unwrap()
+        kube::Client::try_from(kube::Config::new(
+            format!("http://{}", server.address).parse().unwrap(),
+        ))
+        .unwrap()
     }
 
     fn json(status: &str, body: &str) -> Reply {
@@ -164,14 +191,19 @@ mod tests {
 
     /// A Secret `arcade/tencent` whose `secretId` is this one.
     fn secret(secret_id: &str) -> Reply {
-        let mut secret = super::super::tests::secret(&[("secretId", secret_id), ("secretKey", "k")]);
+        let mut secret =
+            super::super::tests::secret(&[("secretId", secret_id), ("secretKey", "k")]);
         secret.metadata.resource_version = Some("1".into());
         json("200 OK", &serde_json::to_string(&secret).unwrap())
     }
 
     fn remembered(secret_id: &str, read_at: Instant) -> Remembered {
         let secret = super::super::tests::secret(&[("secretId", secret_id), ("secretKey", "k")]);
-        Remembered { credentials: Credentials::from_secret(&secret).unwrap(), read_at, refused: false }
+        Remembered {
+            credentials: Credentials::from_secret(&secret).unwrap(),
+            read_at,
+            refused: false,
+        }
     }
 
     fn key(name: &str) -> Key {
@@ -184,7 +216,10 @@ mod tests {
         let client = kube_client(&server);
         let store = CredentialStore::default();
 
-        let (first, second) = tokio::join!(store.get(&client, "arcade", Some("tencent")), store.get(&client, "arcade", Some("tencent")));
+        let (first, second) = tokio::join!(
+            store.get(&client, "arcade", Some("tencent")),
+            store.get(&client, "arcade", Some("tencent"))
+        );
 
         assert!(first.is_ok() && second.is_ok());
         assert_eq!(server.requests().len(), 1);
@@ -197,12 +232,19 @@ mod tests {
         let (client, store) = (kube_client(&server), CredentialStore::default());
 
         for _ in 0..3 {
-            assert_eq!(store.get(&client, "arcade", Some("tencent")).await.unwrap().secret_id, "AKID1");
+            assert_eq!(
+                store.get(&client, "arcade", Some("tencent")).await.unwrap().secret_id,
+                "AKID1"
+            );
         }
 
         let requests = server.requests();
         assert_eq!(requests.len(), 1);
-        assert!(requests[0].starts_with("GET /api/v1/namespaces/arcade/secrets/tencent "), "{}", requests[0]);
+        assert!(
+            requests[0].starts_with("GET /api/v1/namespaces/arcade/secrets/tencent "),
+            "{}",
+            requests[0]
+        );
     }
 
     #[tokio::test]
@@ -218,7 +260,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_credentials_survive_their_secret() {
-        let server = TestServer::start(|number, _| if number == 0 { secret("AKID1") } else { json("404 Not Found", GONE) });
+        let server = TestServer::start(|number, _| {
+            if number == 0 { secret("AKID1") } else { json("404 Not Found", GONE) }
+        });
         let (client, store) = (kube_client(&server), CredentialStore::default());
         assert!(store.last_good("arcade", "tencent").is_none());
         store.get(&client, "arcade", Some("tencent")).await.unwrap();
@@ -238,9 +282,15 @@ mod tests {
     async fn a_secret_that_may_not_be_read_says_what_the_api_server_said() {
         let server = TestServer::start(|_, _| json("403 Forbidden", FORBIDDEN));
 
-        let error = CredentialStore::default().get(&kube_client(&server), "arcade", Some("tencent")).await.unwrap_err();
+        let error = CredentialStore::default()
+            .get(&kube_client(&server), "arcade", Some("tencent"))
+            .await
+            .unwrap_err();
 
-        assert_eq!(error.to_string(), "Secret arcade/tencent could not be read: secrets \"tencent\" is forbidden; it is tried again");
+        assert_eq!(
+            error.to_string(),
+            "Secret arcade/tencent could not be read: secrets \"tencent\" is forbidden; it is tried again"
+        );
     }
 
     #[test]
@@ -267,11 +317,16 @@ mod tests {
     fn no_more_secrets_are_remembered_than_the_limit() {
         let (store, start) = (CredentialStore::default(), Instant::now());
         for number in 0..u32::try_from(SECRETS_MAX).unwrap() + 2 {
-            store.remember(key(&number.to_string()), remembered("AKID1", start + Duration::from_millis(1) * number));
+            store.remember(
+                key(&number.to_string()),
+                remembered("AKID1", start + Duration::from_millis(1) * number),
+            );
         }
 
         assert_eq!(store.lock().len(), SECRETS_MAX);
-        assert!(store.last_good("arcade", "0").is_none() && store.last_good("arcade", "1").is_none());
+        assert!(
+            store.last_good("arcade", "0").is_none() && store.last_good("arcade", "1").is_none()
+        );
         assert!(store.last_good("arcade", "2").is_some());
     }
 }

@@ -1,4 +1,5 @@
-//! Temporary keys: of a pod's identity (OIDC, TKE) and of a node's role (CVM). What is asked and what the answers say; pure.
+//! Temporary keys: of a pod's identity (OIDC, TKE) and of a node's role (CVM). What is asked and
+//! what the answers say; pure.
 
 use std::time::Duration;
 
@@ -25,7 +26,9 @@ pub(super) struct PodIdentity {
 
 impl PodIdentity {
     /// From the environment; the error names the first variable that is not set.
-    pub(super) fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, &'static str> {
+    pub(super) fn from_variables(
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, &'static str> {
         let set = |name: &'static str| variable(name).ok_or(name);
         Ok(Self {
             role_arn: set("TKE_ROLE_ARN")?,
@@ -87,17 +90,25 @@ struct StsError {
     message: String,
 }
 
-/// The keys in an answer of STS. They are renewed at 90 % of their life, by our own clock: it is started when they arrive.
+/// The keys in an answer of STS. They are renewed at 90 % of their life, by our own clock: it is
+/// started when they arrive.
 pub(super) fn of_sts(body: &[u8], source: &Source) -> Result<Temporary, CredentialsError> {
-    let unreachable = |reason: String| CredentialsError::Unreachable { wanted: source.clone(), reason };
-    let envelope: Envelope = serde_json::from_slice(body).map_err(|_| unreachable("STS gave an answer that can't be read".to_owned()))?;
+    let unreachable =
+        |reason: String| CredentialsError::Unreachable { wanted: source.clone(), reason };
+    let envelope: Envelope = serde_json::from_slice(body)
+        .map_err(|_| unreachable("STS gave an answer that can't be read".to_owned()))?;
     if let Some(error) = envelope.response.error {
         return Err(unreachable(format!("STS answered {}: {}", error.code, error.message)));
     }
     let Some(keys) = envelope.response.credentials else {
         return Err(unreachable("STS answered without keys".to_owned()));
     };
-    let credentials = Credentials::temporary(source.clone(), &keys.tmp_secret_id, &keys.tmp_secret_key, &keys.token)?;
+    let credentials = Credentials::temporary(
+        source.clone(),
+        &keys.tmp_secret_id,
+        &keys.tmp_secret_key,
+        &keys.token,
+    )?;
     Ok(Temporary { credentials, good_for: Duration::from_secs(DURATION_SECONDS / 10 * 9) })
 }
 
@@ -116,15 +127,27 @@ struct MetadataKeys {
     expired_time: i64,
 }
 
-/// The keys in an answer of the metadata service; `now`: Unix seconds of this node's clock, as the metadata service is on the node.
-pub(super) fn of_metadata(body: &[u8], source: &Source, now: i64) -> Result<Temporary, CredentialsError> {
-    let unreachable = |reason: String| CredentialsError::Unreachable { wanted: source.clone(), reason };
-    let keys: MetadataKeys =
-        serde_json::from_slice(body).map_err(|_| unreachable("the metadata service gave an answer that can't be read".to_owned()))?;
+/// The keys in an answer of the metadata service; `now`: Unix seconds of this node's clock, as the
+/// metadata service is on the node.
+pub(super) fn of_metadata(
+    body: &[u8],
+    source: &Source,
+    now: i64,
+) -> Result<Temporary, CredentialsError> {
+    let unreachable =
+        |reason: String| CredentialsError::Unreachable { wanted: source.clone(), reason };
+    let keys: MetadataKeys = serde_json::from_slice(body).map_err(|_| {
+        unreachable("the metadata service gave an answer that can't be read".to_owned())
+    })?;
     if keys.code != "Success" {
         return Err(unreachable(format!("the metadata service answered Code {:?}", keys.code)));
     }
-    let credentials = Credentials::temporary(source.clone(), &keys.tmp_secret_id, &keys.tmp_secret_key, &keys.token)?;
+    let credentials = Credentials::temporary(
+        source.clone(),
+        &keys.tmp_secret_id,
+        &keys.tmp_secret_key,
+        &keys.token,
+    )?;
     let left = Duration::from_secs(keys.expired_time.saturating_sub(now).try_into().unwrap_or(0));
     Ok(Temporary { credentials, good_for: left.saturating_sub(BEFORE_EXPIRY) })
 }
@@ -168,7 +191,8 @@ mod tests {
 
     #[test]
     fn a_missing_variable_of_the_pods_identity_is_named() {
-        let none = PodIdentity::from_variables(|name| (name != "TKE_REGION").then(|| "x".to_owned()));
+        let none =
+            PodIdentity::from_variables(|name| (name != "TKE_REGION").then(|| "x".to_owned()));
         assert_eq!(none, Err("TKE_REGION"));
     }
 }

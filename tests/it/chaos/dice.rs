@@ -14,7 +14,10 @@ impl Dice {
 
     /// Of `CHAOS_SEED`; else of any, which a failure shows.
     pub fn from_environment() -> Self {
-        let seed = var("CHAOS_SEED").map_or_else(|_| RandomState::new().hash_one(0), |seed| seed.parse().expect("CHAOS_SEED is a number"));
+        let seed = var("CHAOS_SEED").map_or_else(
+            |_| RandomState::new().hash_one(0),
+            |seed| seed.parse().expect("CHAOS_SEED is a number"),
+        );
         println!("CHAOS_SEED={seed}");
         Self::new(seed)
     }

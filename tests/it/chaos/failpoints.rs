@@ -15,7 +15,8 @@ const GOING: usize = 2;
 const NEW: usize = 3;
 const SLOTS: usize = 4;
 
-/// A fleet of which three are at rest, with what makes every step due for some of it: nobody works on it yet.
+/// A fleet of which three are at rest, with what makes every step due for some of it: nobody works
+/// on it yet.
 async fn fleet(failpoint: &str) -> Fleet {
     let mut fleet = Fleet::new(failpoint, lab(World::default(), VALIDITY).await, SLOTS);
     fleet.create(QUIET, "a").await;
@@ -29,7 +30,8 @@ async fn fleet(failpoint: &str) -> Fleet {
     if failpoint.ends_with("read-owner") {
         fleet.clone_and_delete(WALL).await;
     }
-    // Answers take a moment: by then there is a permit for the next call, whose journal rides on the settle.
+    // Answers take a moment: by then there is a permit for the next call, whose journal rides on
+    // the settle.
     fleet.lab.simulator.set_faults(Faults { delay_ms: 400, ..Faults::default() });
     // Two calls.
     fleet.edit(WALL, "bc").await;
@@ -68,9 +70,11 @@ async fn dies_at(failpoint: String) -> Figures {
     fleet.finish()
 }
 
-/// The second process dies while it makes a doubt of the journal that the first one left; its own rides on the same write.
+/// The second process dies while it makes a doubt of the journal that the first one left; its own
+/// rides on the same write.
 async fn dies_twice(first: &str, second: &str) -> Figures {
-    let mut fleet = Fleet::new(format!("{first} and {second}"), lab(World::default(), VALIDITY).await, 1);
+    let mut fleet =
+        Fleet::new(format!("{first} and {second}"), lab(World::default(), VALIDITY).await, 1);
     fleet.create(0, "ab").await;
     for failpoint in [first, second] {
         let mut process = fleet.start(Some(failpoint));
@@ -88,14 +92,21 @@ async fn dies_twice(first: &str, second: &str) -> Figures {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn death_at_every_step_of_a_round_leaks_nothing() {
-    let once = ["before", "after"].into_iter().flat_map(|side| STEPS.map(|step| dies_at(format!("{side}-{step}")).boxed_local()));
-    let twice = ["before-write-next-journal", "after-write-next-journal"].map(|doubt| dies_twice("after-call", doubt).boxed_local());
+    let once = ["before", "after"]
+        .into_iter()
+        .flat_map(|side| STEPS.map(|step| dies_at(format!("{side}-{step}")).boxed_local()));
+    let twice = ["before-write-next-journal", "after-write-next-journal"]
+        .map(|doubt| dies_twice("after-call", doubt).boxed_local());
 
-    let campaigns: Vec<_> = stream::iter(once.chain(twice)).buffer_unordered(SIDE_BY_SIDE).collect().await;
+    let campaigns: Vec<_> =
+        stream::iter(once.chain(twice)).buffer_unordered(SIDE_BY_SIDE).collect().await;
 
     let figures = Figures::sum(&campaigns);
     println!("{figures}");
-    assert_eq!((figures.at_failpoints, figures.wrong, figures.stuck), (STEPS.len() * 2 + 2 * 2, 0, 0));
+    assert_eq!(
+        (figures.at_failpoints, figures.wrong, figures.stuck),
+        (STEPS.len() * 2 + 2 * 2, 0, 0)
+    );
 }
 
 #[tokio::test]
@@ -107,5 +118,8 @@ async fn a_failpoint_that_does_not_exist_is_an_error_at_the_start() {
     let status = process::end(&mut process, "before-cal").await;
 
     let text = std::fs::read_to_string(logs.folder().join("operator-0001.log")).expect("a log");
-    assert!(!status.success() && text.contains(VARIABLE) && text.contains("remove-finalizer"), "{status}: {text}");
+    assert!(
+        !status.success() && text.contains(VARIABLE) && text.contains("remove-finalizer"),
+        "{status}: {text}"
+    );
 }

@@ -28,8 +28,8 @@ const PAUSE_MIN_SECONDS: f64 = 0.74;
 const HURRIED_AFTER: Duration = Duration::from_secs(45);
 /// An operator sees an edit no later than this.
 const LAG: Duration = Duration::from_secs(5);
-/// The longest that a fleet may take to converge: a healthy one needs the patience with a dead process's journal, the end of its signature,
-/// and some pauses of the backoff.
+/// The longest that a fleet may take to converge: a healthy one needs the patience with a dead
+/// process's journal, the end of its signature, and some pauses of the backoff.
 const CONVERGED_MAX: Duration = Duration::from_mins(3);
 
 /// What became of it all.
@@ -45,7 +45,8 @@ pub struct Figures {
     pub doomed: usize,
     pub objects: usize,
     pub edits: usize,
-    /// One for each edit that takes phones out, one for each that puts some in: what a service without faults would see, at most.
+    /// One for each edit that takes phones out, one for each that puts some in: what a service
+    /// without faults would see, at most.
     pub needed: usize,
     /// Signed calls that came.
     pub calls: usize,
@@ -138,7 +139,8 @@ pub struct Fleet {
     /// Who is wanted by each object; none if it is not there, or not for long.
     wanted: Vec<Option<BTreeSet<String>>>,
     figures: Figures,
-    /// Answers that the service was told to give so slowly that nobody waits for them, by the faults in force.
+    /// Answers that the service was told to give so slowly that nobody waits for them, by the
+    /// faults in force.
     slow_answers: u32,
     /// Those that it gave so.
     timeouts: usize,
@@ -179,12 +181,15 @@ impl Fleet {
         self.logs.start_process(&self.lab, self.figures.lives, failpoint)
     }
 
-    /// A process was killed: its journals are the ones that stand there now. Those of another one that is alive are counted too.
+    /// A process was killed: its journals are the ones that stand there now. Those of another one
+    /// that is alive are counted too.
     pub async fn buried(&mut self, at_failpoint: bool) {
         self.figures.kills += 1;
         self.figures.at_failpoints += usize::from(at_failpoint);
         let objects = objects(&self.lab.sessions).await.expect("the objects");
-        let pending = objects.values().filter(|object| object.status.as_ref().is_some_and(|status| status.pending_call.is_some()));
+        let pending = objects.values().filter(|object| {
+            object.status.as_ref().is_some_and(|status| status.pending_call.is_some())
+        });
         self.figures.doomed += pending.count();
     }
 
@@ -204,7 +209,8 @@ impl Fleet {
         self.asked(slot, Some(ids));
     }
 
-    /// A copy of the object's manifest, finalizer and all, under the name `clone`; and it is deleted again.
+    /// A copy of the object's manifest, finalizer and all, under the name `clone`; and it is
+    /// deleted again.
     pub async fn clone_and_delete(&self, slot: usize) {
         let spec = json!({"sessionId": session(slot, 0), "slaveInstanceIds": self.wanted[slot], "credentialsRef": {"name": "tencent"}});
         let object = json!({
@@ -227,7 +233,11 @@ impl Fleet {
 
     pub async fn patch(&self, slot: usize, spec: serde_json::Value) {
         let patch = Patch::Merge(json!({"spec": spec}));
-        self.lab.sessions.patch(&name(slot), &PatchParams::default(), &patch).await.expect("edited");
+        self.lab
+            .sessions
+            .patch(&name(slot), &PatchParams::default(), &patch)
+            .await
+            .expect("edited");
     }
 
     pub async fn delete(&mut self, slot: usize) {
@@ -235,8 +245,9 @@ impl Fleet {
         self.asked(slot, None);
     }
 
-    /// Deletes an object only if it has its finalizer: one that the operator adds while the deletion is under way does not always count, as the API
-    /// server decides without a second look (kubernetes/kubernetes#77988). Nobody's call can be made safe against that.
+    /// Deletes an object only if it has its finalizer: one that the operator adds while the
+    /// deletion is under way does not always count, as the API server decides without a second look
+    /// (kubernetes/kubernetes#77988). Nobody's call can be made safe against that.
     async fn delete_if_finalized(&mut self, slot: usize) {
         if !self.lab.get(&name(slot)).await.finalizers().is_empty() {
             self.delete(slot).await;
@@ -246,10 +257,12 @@ impl Fleet {
     fn asked(&mut self, slot: usize, wanted: Option<BTreeSet<String>>) {
         let none = BTreeSet::new();
         let before = std::mem::replace(&mut self.wanted[slot], wanted);
-        let (before, after) = (before.as_ref().unwrap_or(&none), self.wanted[slot].as_ref().unwrap_or(&none));
+        let (before, after) =
+            (before.as_ref().unwrap_or(&none), self.wanted[slot].as_ref().unwrap_or(&none));
         self.figures.edits += 1;
         self.begun_anew.push((Some(slot), Timestamp::now()));
-        self.figures.needed += usize::from(!before.is_subset(after)) + usize::from(!after.is_subset(before));
+        self.figures.needed +=
+            usize::from(!before.is_subset(after)) + usize::from(!after.is_subset(before));
     }
 
     /// A random object gets another set of phones, is deleted, or comes back.
@@ -272,7 +285,8 @@ impl Fleet {
     /// From now on, these go wrong.
     pub fn set_faults(&mut self, faults: Faults) {
         let left = self.lab.simulator.faults().slow_answers;
-        self.timeouts += usize::try_from(self.slow_answers.saturating_sub(left)).expect("a small number");
+        self.timeouts +=
+            usize::try_from(self.slow_answers.saturating_sub(left)).expect("a small number");
         self.slow_answers = faults.slow_answers;
         self.lab.simulator.set_faults(faults);
     }
@@ -283,22 +297,36 @@ impl Fleet {
         assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), self.history());
     }
 
-    /// The calls, and where the logs are: those of the operators, and what the API server says about the namespace.
+    /// The calls, and where the logs are: those of the operators, and what the API server says
+    /// about the namespace.
     pub fn history(&self) -> String {
         let audit = std::fs::read_to_string(cluster().audit_log()).expect("the audit log");
-        let audit: Vec<_> = audit.lines().filter(|line| line.contains(&self.lab.namespace)).collect();
+        let audit: Vec<_> =
+            audit.lines().filter(|line| line.contains(&self.lab.namespace)).collect();
         std::fs::write(self.logs.folder().join("audit.log"), audit.join("\n")).expect("a log");
         let lines = self.lab.calls().into_iter().map(|call| {
-            let operation =
-                call.operation.map_or("?", |operation| if operation == gs_simulator::Operation::Attach { "attach" } else { "detach" });
+            let operation = call.operation.map_or("?", |operation| {
+                if operation == gs_simulator::Operation::Attach { "attach" } else { "detach" }
+            });
             let (time, session) = (call.time, call.session_id.unwrap_or_default());
-            format!("{time:.3} {session} {operation} {} -> {} failed {:?}", call.instance_ids.join(","), call.outcome, call.failed)
+            format!(
+                "{time:.3} {session} {operation} {} -> {} failed {:?}",
+                call.instance_ids.join(","),
+                call.outcome,
+                call.failed
+            )
         });
         let lines: Vec<_> = lines.collect();
-        format!("the calls of {}:\n{}\nthe logs: {}", self.what, lines.join("\n"), self.logs.folder().display())
+        format!(
+            "the calls of {}:\n{}\nthe logs: {}",
+            self.what,
+            lines.join("\n"),
+            self.logs.folder().display()
+        )
     }
 
-    /// Waits until all is as it was asked for. The service must be without faults, and some operator be at work.
+    /// Waits until all is as it was asked for. The service must be without faults, and some
+    /// operator be at work.
     pub async fn until_converged(&mut self) {
         let start = Instant::now();
         let mut hurried = start;
@@ -309,7 +337,9 @@ impl Fleet {
                 self.hurry().await;
             }
             let seen = match objects(&self.lab.sessions).await {
-                Ok(objects) => converged(self.wanted.len(), &objects, &self.lab.simulator, self.absent_refused),
+                Ok(objects) => {
+                    converged(self.wanted.len(), &objects, &self.lab.simulator, self.absent_refused)
+                }
                 Err(error) => Err(error.to_string()),
             };
             match seen {
@@ -317,14 +347,19 @@ impl Fleet {
                     self.figures.stuck = stuck.len();
                     return self.let_go(stuck).await;
                 }
-                Err(seen) => assert!(start.elapsed() < CONVERGED_MAX, "not converged within {CONVERGED_MAX:?}: {seen}\n{}", self.history()),
+                Err(seen) => assert!(
+                    start.elapsed() < CONVERGED_MAX,
+                    "not converged within {CONVERGED_MAX:?}: {seen}\n{}",
+                    self.history()
+                ),
             }
             sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// An edit makes the backoff begin anew, and this one asks for nothing. One object has one backoff: where a phone that can't be removed shares it with
-    /// one that must be refused three times before it is found, the pauses add up to minutes.
+    /// An edit makes the backoff begin anew, and this one asks for nothing. One object has one
+    /// backoff: where a phone that can't be removed shares it with one that must be refused three
+    /// times before it is found, the pauses add up to minutes.
     async fn hurry(&mut self) {
         let objects = objects(&self.lab.sessions).await.expect("the objects");
         for slot in 0..self.wanted.len() {
@@ -357,11 +392,15 @@ impl Fleet {
         }
     }
 
-    /// A converged fleet costs nothing, not even a new process: no call, no write. The new object that shows that all was looked at does.
+    /// A converged fleet costs nothing, not even a new process: no call, no write. The new object
+    /// that shows that all was looked at does.
     pub async fn until_at_rest(&mut self) {
         let versions = async |fleet: &Self| {
             let objects = objects(&fleet.lab.sessions).await.expect("the objects");
-            objects.into_iter().map(|(name, object)| (name, object.resource_version())).collect::<BTreeMap<_, _>>()
+            objects
+                .into_iter()
+                .map(|(name, object)| (name, object.resource_version()))
+                .collect::<BTreeMap<_, _>>()
         };
         let (calls, before) = (self.lab.calls().len(), versions(self).await);
         let _process = self.start(None);
@@ -374,8 +413,9 @@ impl Fleet {
         assert_eq!(self.lab.calls().len(), calls + 1, "{}", self.history());
     }
 
-    /// Nobody hammers: what was refused is tried again after pauses that double from one second, less a quarter for jitter, unless a new process, an
-    /// edit or another answer makes them begin anew. For campaigns with one operator at a time.
+    /// Nobody hammers: what was refused is tried again after pauses that double from one second,
+    /// less a quarter for jitter, unless a new process, an edit or another answer makes them begin
+    /// anew. For campaigns with one operator at a time.
     pub fn check_pauses(&mut self) {
         let mut runs: BTreeMap<String, (Call, i32)> = BTreeMap::new();
         for call in self.lab.calls() {
@@ -385,16 +425,27 @@ impl Fleet {
                 continue;
             }
             let again = before.filter(|(before, _)| {
-                let same = before.operation == call.operation && call.instance_ids.iter().all(|id| before.failed.contains(id));
+                let same = before.operation == call.operation
+                    && call.instance_ids.iter().all(|id| before.failed.contains(id));
                 let anew = |(slot, time): &(Option<usize>, Timestamp)| {
-                    slot.is_none_or(|slot| session.starts_with(&format!("{slot}-"))) && *time > before.time - LAG && *time < call.time
+                    slot.is_none_or(|slot| session.starts_with(&format!("{slot}-")))
+                        && *time > before.time - LAG
+                        && *time < call.time
                 };
                 same && !self.begun_anew.iter().any(anew)
             });
             let mut count = 1;
             if let Some((before, refusals)) = again {
-                let (pause, least) = (call.time.duration_since(before.time).as_secs_f64(), PAUSE_MIN_SECONDS * 2_f64.powi(refusals - 1));
-                assert!(pause >= least, "{session} was tried again after {pause} s, not {least} s, at {}\n{}", call.time, self.history());
+                let (pause, least) = (
+                    call.time.duration_since(before.time).as_secs_f64(),
+                    PAUSE_MIN_SECONDS * 2_f64.powi(refusals - 1),
+                );
+                assert!(
+                    pause >= least,
+                    "{session} was tried again after {pause} s, not {least} s, at {}\n{}",
+                    call.time,
+                    self.history()
+                );
                 self.figures.pauses += 1;
                 count = refusals + 1;
             }
@@ -408,33 +459,51 @@ impl Fleet {
         let seen = self.watch.seen();
         let calls: Vec<_> = self.lab.calls();
         // A late arrival is an entry of its own.
-        let late = calls.iter().filter(|call| matches!(call.outcome, Outcome::LateApplied | Outcome::LateRefused(_))).count();
-        let refused = calls.iter().filter(|call| call.outcome == Outcome::Applied && !call.failed.is_empty()).count();
-        let good = calls.iter().filter(|call| call.outcome == Outcome::Applied && call.failed.is_empty()).count();
+        let late = calls
+            .iter()
+            .filter(|call| matches!(call.outcome, Outcome::LateApplied | Outcome::LateRefused(_)))
+            .count();
+        let refused = calls
+            .iter()
+            .filter(|call| call.outcome == Outcome::Applied && !call.failed.is_empty())
+            .count();
+        let good = calls
+            .iter()
+            .filter(|call| call.outcome == Outcome::Applied && call.failed.is_empty())
+            .count();
         let good = good.saturating_sub(self.timeouts);
-        let lost = |outcome: &Outcome| matches!(outcome, Outcome::Dropped | Outcome::Held | Outcome::AppliedUnanswered);
+        let lost = |outcome: &Outcome| {
+            matches!(outcome, Outcome::Dropped | Outcome::Held | Outcome::AppliedUnanswered)
+        };
         let figures = &mut self.figures;
         figures.calls = calls.len() - late;
         figures.unlucky = figures.calls - good;
         figures.lost = calls.iter().filter(|call| lost(&call.outcome)).count() + self.timeouts;
         figures.late = late;
         figures.refused = refused;
-        (figures.judged, figures.ready, figures.wrong) = (seen.judged, seen.ready, seen.wrong.len());
+        (figures.judged, figures.ready, figures.wrong) =
+            (seen.judged, seen.ready, seen.wrong.len());
         figures.took = self.began.elapsed();
         let figures = *figures;
         let bound = good_calls_max(&figures);
-        assert!(good <= bound, "{good} good calls, more than {bound}: {figures:?}\n{}", self.history());
+        assert!(
+            good <= bound,
+            "{good} good calls, more than {bound}: {figures:?}\n{}",
+            self.history()
+        );
         figures
     }
 }
 
 /// Calls with a good answer, at most.
 ///
-/// Each edit needs one for the phones that it takes out and one for those that it puts in ([`Figures::needed`]); edits that overtake each other
-/// need fewer. Besides, a call without a good answer and a journal whose process died each cost two at most: the call is made again (one
-/// whose error may be one phone's fault as two halves), and if the spec has turned meanwhile, what it may still do is made good by one more
-/// once it can't arrive any more. Refusals of a service that refuses what is done already are such calls too, and three of them
-/// cost a detach that finds out and an attach.
+/// Each edit needs one for the phones that it takes out and one for those that it puts in
+/// ([`Figures::needed`]); edits that overtake each other need fewer. Besides, a call without a good
+/// answer and a journal whose process died each cost two at most: the call is made again (one whose
+/// error may be one phone's fault as two halves), and if the spec has turned meanwhile, what it may
+/// still do is made good by one more once it can't arrive any more. Refusals of a service that
+/// refuses what is done already are such calls too, and three of them cost a detach that finds out
+/// and an attach.
 fn good_calls_max(figures: &Figures) -> usize {
     figures.needed + 2 * (figures.unlucky + figures.doomed)
 }

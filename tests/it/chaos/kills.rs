@@ -38,7 +38,11 @@ fn repeated(refused: bool) -> Repeated {
 
 /// Add-present and remove-absent, accepted or refused.
 fn world(number: usize) -> World {
-    World { add_present: repeated(number & 1 != 0), remove_absent: repeated(number & 2 != 0), ..World::default() }
+    World {
+        add_present: repeated(number & 1 != 0),
+        remove_absent: repeated(number & 2 != 0),
+        ..World::default()
+    }
 }
 
 fn chance(percent: u32) -> Probability {
@@ -54,15 +58,27 @@ pub fn faults(dice: &mut Dice, life: Duration) -> Faults {
     if life > LATE_LIFE { lateness(dice) } else { mischief(dice) }
 }
 
-/// Calls come late, and little else happens: objects are Ready in between, and the spec turns, and turns back, before a call comes.
+/// Calls come late, and little else happens: objects are Ready in between, and the spec turns, and
+/// turns back, before a call comes.
 fn lateness(dice: &mut Dice) -> Faults {
-    let chances = Chances { late_arrival: chance(30), drop_answer: chance(5), ..Chances::default() };
-    Faults { late_arrival_ms: millis(dice.millis(1_000, 7_000)), delay_ms: 20, chances, seed: dice.throw(), ..Faults::default() }
+    let chances =
+        Chances { late_arrival: chance(30), drop_answer: chance(5), ..Chances::default() };
+    Faults {
+        late_arrival_ms: millis(dice.millis(1_000, 7_000)),
+        delay_ms: 20,
+        chances,
+        seed: dice.throw(),
+        ..Faults::default()
+    }
 }
 
 /// Everything that may go wrong, some of it.
 fn mischief(dice: &mut Dice) -> Faults {
-    let refusing = |pattern: &str, operation| Refusing { pattern: pattern.to_owned(), tries: Some(1), operation };
+    let refusing = |pattern: &str, operation| Refusing {
+        pattern: pattern.to_owned(),
+        tries: Some(1),
+        operation,
+    };
     Faults {
         refusing: vec![refusing("*-f", Operation::Attach), refusing("*-e", Operation::Detach)],
         late_arrival_ms: millis(dice.millis(10, 6_000)),
@@ -75,9 +91,14 @@ fn mischief(dice: &mut Dice) -> Faults {
             late_arrival: chance(6),
             gateways: BTreeMap::from([(Garbling::Html502, chance(2))]),
             throttle: chance(2),
-            errors: BTreeMap::from([("FailedOperation".to_owned(), chance(3)), ("InternalError".to_owned(), chance(3))]),
+            errors: BTreeMap::from([
+                ("FailedOperation".to_owned(), chance(3)),
+                ("InternalError".to_owned(), chance(3)),
+            ]),
             drop_answer: chance(6),
-            garbled_answers: [Garbling::Truncated, Garbling::NoIds, Garbling::IdInBothLists].map(|kind| (kind, chance(1))).into(),
+            garbled_answers: [Garbling::Truncated, Garbling::NoIds, Garbling::IdInBothLists]
+                .map(|kind| (kind, chance(1)))
+                .into(),
             delay: chance(60),
             ..Chances::default()
         },
@@ -104,8 +125,14 @@ fn fate(dice: &mut Dice, number: usize) -> (Duration, Option<String>) {
     (life, failpoint)
 }
 
-/// Edits the fleet at random moments until then, or until the process ends by itself; answers how it did.
-pub async fn edit_until(fleet: &mut Fleet, dice: &mut Dice, process: &mut Child, end: Instant) -> Option<ExitStatus> {
+/// Edits the fleet at random moments until then, or until the process ends by itself; answers how
+/// it did.
+pub async fn edit_until(
+    fleet: &mut Fleet,
+    dice: &mut Dice,
+    process: &mut Child,
+    end: Instant,
+) -> Option<ExitStatus> {
     loop {
         let next = Instant::now() + dice.millis(20, 600);
         // An edit is never broken off: nobody would know whether it was made.
@@ -122,9 +149,11 @@ pub async fn edit_until(fleet: &mut Fleet, dice: &mut Dice, process: &mut Child,
 /// So many kills in the world of that number.
 async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
     let mut dice = Dice::new(seed);
-    // A longer one where a refused attach counts at once: the next process meets journals that may still arrive.
+    // A longer one where a refused attach counts at once: the next process meets journals that may
+    // still arrive.
     let validity = if number.is_multiple_of(2) { VALIDITY * 2 } else { VALIDITY };
-    let mut fleet = Fleet::new(format!("campaign {number}"), lab(world(number), validity).await, SLOTS);
+    let mut fleet =
+        Fleet::new(format!("campaign {number}"), lab(world(number), validity).await, SLOTS);
     for life in 1..kills {
         let (life, failpoint) = fate(&mut dice, life);
         fleet.set_faults(faults(&mut dice, life));
@@ -132,7 +161,11 @@ async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
         let end = Instant::now() + life;
         let at_failpoint = edit_until(&mut fleet, &mut dice, &mut process, end).await;
         match at_failpoint {
-            Some(status) => assert!(process::was_killed(status), "the operator ended by itself: {status}\n{}", fleet.history()),
+            Some(status) => assert!(
+                process::was_killed(status),
+                "the operator ended by itself: {status}\n{}",
+                fleet.history()
+            ),
             None => process::kill(&mut process).await,
         }
         fleet.buried(at_failpoint.is_some()).await;
@@ -141,8 +174,8 @@ async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
             fleet.edit_somehow(&mut dice).await;
         }
     }
-    // The last life has peace until no signature of before is good any more: while a detach may still arrive, a refused attach says nothing, and the
-    // pauses between them grow.
+    // The last life has peace until no signature of before is good any more: while a detach may
+    // still arrive, a refused attach says nothing, and the pauses between them grow.
     fleet.set_faults(Faults::default());
     let mut process = fleet.start(None);
     sleep(PEACE).await;

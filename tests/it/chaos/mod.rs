@@ -1,5 +1,6 @@
-//! The real operator is killed, by itself at every named step and from outside at random moments, under edits and faults, in all the worlds that the
-//! service may be. What is promised is judged all the while, and at the end.
+//! The real operator is killed, by itself at every named step and from outside at random moments,
+//! under edits and faults, in all the worlds that the service may be. What is promised is judged
+//! all the while, and at the end.
 //!
 //! `make chaos` is [`kills`] for longer: `CHAOS_KILLS=1000 CHAOS_SEED=… make chaos`.
 
@@ -17,15 +18,18 @@ use gs_simulator::{Options, World};
 
 use crate::harness::Lab;
 
-/// A lab in this world. A journal that a dead process left is older than `validity` and its margin of 5 s when the next one stops waiting for its
-/// writer (12 s), unless `validity` is more than 7 s.
+/// A lab in this world. A journal that a dead process left is older than `validity` and its margin
+/// of 5 s when the next one stops waiting for its writer (12 s), unless `validity` is more than 7
+/// s.
 async fn lab(world: World, validity: Duration) -> Lab {
-    let mut lab = Lab::with(Options { world, signature_validity: validity, ..Options::default() }).await;
+    let mut lab =
+        Lab::with(Options { world, signature_validity: validity, ..Options::default() }).await;
     // The next call of an object comes at once: its journal rides on the settle of the last.
     lab.options.gs_burst = NonZeroU32::MIN.saturating_add(9);
     lab
 }
 
 const VALIDITY: Duration = Duration::from_secs(4);
-/// Campaigns at a time, each with a namespace, a service and operators of its own: they mostly wait.
+/// Campaigns at a time, each with a namespace, a service and operators of its own: they mostly
+/// wait.
 const SIDE_BY_SIDE: usize = 8;

@@ -16,8 +16,11 @@ const KILLS_SHARE: usize = 12;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_operators_make_each_call_once() {
-    // Each keeps the whole quota, as it knows of nobody else. Time enough for every call: on a machine that is busy, too, none is made twice.
-    let mut lab = Lab::with(Options { signature_validity: VALIDITY * 10, qps: 40, ..Options::default() }).await;
+    // Each keeps the whole quota, as it knows of nobody else. Time enough for every call: on a
+    // machine that is busy, too, none is made twice.
+    let mut lab =
+        Lab::with(Options { signature_validity: VALIDITY * 10, qps: 40, ..Options::default() })
+            .await;
     lab.options.gs_timeout = DEADLINE;
     let mut fleet = Fleet::new("two operators", lab, SLOTS);
     let _both = [fleet.start(None), fleet.start(None)];
@@ -47,10 +50,12 @@ async fn two_operators_of_which_either_is_killed_leak_nothing() {
     let mut both = [fleet.start(None), fleet.start(None)];
     for life in 0..kills() / KILLS_SHARE {
         // Sometimes the one that is alive has time to lose patience with what the dead one left.
-        let life = if life % 4 == 3 { dice.millis(13_000, 15_000) } else { dice.millis(500, 4_000) };
+        let life =
+            if life % 4 == 3 { dice.millis(13_000, 15_000) } else { dice.millis(500, 4_000) };
         fleet.set_faults(faults(&mut dice, life));
         let victim = dice.below(2);
-        let by_itself = edit_until(&mut fleet, &mut dice, &mut both[victim], Instant::now() + life).await;
+        let by_itself =
+            edit_until(&mut fleet, &mut dice, &mut both[victim], Instant::now() + life).await;
         assert!(by_itself.is_none(), "{by_itself:?}\n{}", fleet.history());
         process::kill(&mut both[victim]).await;
         fleet.buried(false).await;

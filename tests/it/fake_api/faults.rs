@@ -41,7 +41,8 @@ pub enum Fault {
     Status(u16),
     /// Somebody edits the object just before.
     Edited,
-    /// Somebody deletes the object just before, whatever its finalizers, and creates another one of that name.
+    /// Somebody deletes the object just before, whatever its finalizers, and creates another one of
+    /// that name.
     Recreated,
     /// Nothing is done; the connection breaks.
     Unreachable,
@@ -104,7 +105,9 @@ impl Plan {
     }
 
     fn spring(&mut self, site: Site) -> Option<Fault> {
-        for (trap, met) in self.traps.iter_mut().zip(&mut self.met).filter(|(trap, _)| trap.site == site) {
+        for (trap, met) in
+            self.traps.iter_mut().zip(&mut self.met).filter(|(trap, _)| trap.site == site)
+        {
             if trap.skip > 0 {
                 trap.skip -= 1;
             } else if trap.times > 0 {
@@ -147,7 +150,8 @@ impl Plans {
         self.of.get_mut(namespace)?.spring(site)
     }
 
-    /// Whether each fault of the namespace, and of all, was met at least once; some can't be met again, as when a write took effect.
+    /// Whether each fault of the namespace, and of all, was met at least once; some can't be met
+    /// again, as when a write took effect.
     pub fn are_met(&self, namespace: &str) -> bool {
         [namespace, ""].iter().all(|name| self.of.get(*name).is_none_or(Plan::is_met))
     }

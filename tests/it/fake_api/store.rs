@@ -1,4 +1,5 @@
-//! The objects of the faked API server: revisions, preconditions, the status subresource, finalizers and the history, as the real one keeps them.
+//! The objects of the faked API server: revisions, preconditions, the status subresource,
+//! finalizers and the history, as the real one keeps them.
 
 use std::collections::BTreeMap;
 
@@ -77,18 +78,32 @@ impl Store {
     }
 
     /// The objects of one kind in one namespace.
-    pub fn within<'a>(&'a self, resource: &'a str, namespace: &'a str) -> impl Iterator<Item = &'a Value> {
+    pub fn within<'a>(
+        &'a self,
+        resource: &'a str,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Value> {
         let from = Key::new(resource, namespace, "");
-        let objects = self.objects.range(from..).take_while(move |(key, _)| key.resource == resource && key.namespace == namespace);
+        let objects = self
+            .objects
+            .range(from..)
+            .take_while(move |(key, _)| key.resource == resource && key.namespace == namespace);
         objects.map(|(_, object)| object)
     }
 
     /// The objects as they were at that revision, by name.
-    pub fn at(&self, revision: u64, resource: &str, namespace: Option<&str>) -> BTreeMap<Key, Value> {
+    pub fn at(
+        &self,
+        revision: u64,
+        resource: &str,
+        namespace: Option<&str>,
+    ) -> BTreeMap<Key, Value> {
         let mut objects = BTreeMap::new();
         let until = self.history.partition_point(|entry| entry.number <= revision);
         for entry in &self.history[..until] {
-            if entry.key.resource != resource || namespace.is_some_and(|namespace| namespace != entry.key.namespace) {
+            if entry.key.resource != resource
+                || namespace.is_some_and(|namespace| namespace != entry.key.namespace)
+            {
                 continue;
             }
             if entry.change == "DELETED" {
@@ -106,12 +121,17 @@ impl Store {
 
     pub fn create(&mut self, key: &Key, mut object: Value) -> Answer {
         if self.objects.contains_key(key) {
-            return refused(409, "AlreadyExists", format!("{} {:?} already exists", key.resource, key.name));
+            return refused(
+                409,
+                "AlreadyExists",
+                format!("{} {:?} already exists", key.resource, key.name),
+            );
         }
         object["metadata"]["name"] = json!(key.name);
         object["metadata"]["namespace"] = json!(key.namespace);
         object["metadata"]["uid"] = json!(Uuid::new_v4().to_string());
-        object["metadata"]["creationTimestamp"] = json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        object["metadata"]["creationTimestamp"] =
+            json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         if key.resource == "streamsessions" {
             object["metadata"]["generation"] = json!(1);
             // The schema's default; what the creator says of the status is ignored.
@@ -124,10 +144,18 @@ impl Store {
     pub fn replace_status(&mut self, key: &Key, body: &Value) -> Answer {
         let stored = self.get(key)?;
         if !body["metadata"]["resourceVersion"].is_string() {
-            return refused(422, "Invalid", "metadata.resourceVersion: Invalid value: 0: must be specified for an update");
+            return refused(
+                422,
+                "Invalid",
+                "metadata.resourceVersion: Invalid value: 0: must be specified for an update",
+            );
         }
         if is_other(&body["metadata"]["uid"], &stored["metadata"]["uid"]) {
-            return refused(409, "Conflict", "Precondition failed: UID in precondition differs from UID in object meta");
+            return refused(
+                409,
+                "Conflict",
+                "Precondition failed: UID in precondition differs from UID in object meta",
+            );
         }
         same_version(body, &stored)?;
         let mut object = stored.clone();
@@ -171,7 +199,8 @@ impl Store {
         if !object["metadata"]["deletionTimestamp"].is_null() {
             return Ok(object);
         }
-        object["metadata"]["deletionTimestamp"] = json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        object["metadata"]["deletionTimestamp"] =
+            json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         raise_generation(&mut object);
         Ok(self.commit(key, "MODIFIED", object))
     }
@@ -201,8 +230,7 @@ fn not_found(key: &Key) -> Answer {
 
 fn same_version(body: &Value, stored: &Value) -> Result<(), Refusal> {
     if is_other(&body["metadata"]["resourceVersion"], &stored["metadata"]["resourceVersion"]) {
-        let message =
-            "Operation cannot be fulfilled: the object has been modified; please apply your changes to the latest version and try again";
+        let message = "Operation cannot be fulfilled: the object has been modified; please apply your changes to the latest version and try again";
         return Err(Refusal { code: 409, reason: "Conflict", message: message.into() });
     }
     Ok(())
@@ -218,7 +246,8 @@ fn finalizers(object: &Value) -> impl Iterator<Item = &Value> {
 }
 
 fn raise_generation(object: &mut Value) {
-    object["metadata"]["generation"] = json!(object["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+    object["metadata"]["generation"] =
+        json!(object["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
 }
 
 /// RFC 7386.

@@ -1,4 +1,5 @@
-//! Watches of the faked API server: what each watcher is sent, in the order of the revisions, and what goes wrong on the way.
+//! Watches of the faked API server: what each watcher is sent, in the order of the revisions, and
+//! what goes wrong on the way.
 
 use std::collections::VecDeque;
 use std::io;
@@ -36,7 +37,8 @@ impl Watcher {
     }
 
     fn covers(&self, revision: &Revision) -> bool {
-        self.resource == revision.key.resource && self.namespace.as_ref().is_none_or(|namespace| *namespace == revision.key.namespace)
+        self.resource == revision.key.resource
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == revision.key.namespace)
     }
 }
 
@@ -69,7 +71,13 @@ impl Watches {
     pub fn open(&mut self, store: &Store, wanted: Wanted) -> Body {
         let (sender, mut lines) = mpsc::unbounded_channel();
         self.opened += 1;
-        let mut watcher = Watcher { number: self.opened, resource: wanted.resource, namespace: wanted.namespace, sender, held: None };
+        let mut watcher = Watcher {
+            number: self.opened,
+            resource: wanted.resource,
+            namespace: wanted.namespace,
+            sender,
+            held: None,
+        };
         let mut from = wanted.revision;
         if wanted.initial {
             let lag = std::mem::take(&mut self.stale);
@@ -109,16 +117,31 @@ impl Watches {
         self.sent = store.revision();
         for revision in news {
             let mut watchers = std::mem::take(&mut self.watchers);
-            watchers.retain_mut(|watcher| !watcher.covers(&revision) || self.tell(watcher, &revision, store, plans, log));
+            watchers.retain_mut(|watcher| {
+                !watcher.covers(&revision) || self.tell(watcher, &revision, store, plans, log)
+            });
             self.watchers = watchers;
         }
     }
 
     /// Sends a change to a watcher; false if its watch ends there.
-    fn tell(&mut self, watcher: &mut Watcher, revision: &Revision, store: &mut Store, plans: &mut Plans, log: &mut Log) -> bool {
+    fn tell(
+        &mut self,
+        watcher: &mut Watcher,
+        revision: &Revision,
+        store: &mut Store,
+        plans: &mut Plans,
+        log: &mut Log,
+    ) -> bool {
         let fault = plans.spring(&revision.key.namespace, Site::Delivery);
         let fault_text = fault.map_or_else(String::new, |fault| format!(" {fault:?}"));
-        log.add(&revision.key.namespace, format!("  watch {} {} {}{fault_text}", watcher.number, revision.change, revision.number));
+        log.add(
+            &revision.key.namespace,
+            format!(
+                "  watch {} {} {}{fault_text}",
+                watcher.number, revision.change, revision.number
+            ),
+        );
         let news = || line(revision.change, &revision.object);
         match fault {
             Some(Fault::Ended) => {
@@ -151,7 +174,10 @@ impl Watches {
             }
             Some(Fault::Older) => {
                 watcher.send(Ok(news()));
-                let earlier = store.since(0).iter().rfind(|entry| entry.key == revision.key && entry.number < revision.number);
+                let earlier = store
+                    .since(0)
+                    .iter()
+                    .rfind(|entry| entry.key == revision.key && entry.number < revision.number);
                 if let Some(earlier) = earlier.filter(|earlier| earlier.change != "DELETED") {
                     watcher.send(Ok(line("MODIFIED", &earlier.object)));
                 }
@@ -175,7 +201,10 @@ fn bookmark(revision: u64, ends_initial_events: bool) -> Bytes {
     if ends_initial_events {
         metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
     }
-    line("BOOKMARK", &json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "metadata": metadata}))
+    line(
+        "BOOKMARK",
+        &json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "metadata": metadata}),
+    )
 }
 
 /// An ERROR event of a watch.

@@ -1,4 +1,5 @@
-//! Where etcd, kube-apiserver and kubectl come from: the user's folder, the cache, or a build that fills the cache.
+//! Where etcd, kube-apiserver and kubectl come from: the user's folder, the cache, or a build that
+//! fills the cache.
 
 use std::{
     env,
@@ -23,14 +24,18 @@ const ETCD_MAIN: &str = include_str!("../controlplane/etcd/main.go");
 /// The module's folder; it is a path of the checkout, since `go build` needs the files themselves.
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/controlplane");
 
-/// What a control plane needs, in the order of the build: the smallest first, so that a broken set-up shows soon.
+/// What a control plane needs, in the order of the build: the smallest first, so that a broken
+/// set-up shows soon.
 const BASE: [Binary; 3] = [
     Binary { name: "etcd", package: "./etcd" },
     Binary { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl" },
     Binary { name: "kube-apiserver", package: "k8s.io/kubernetes/cmd/kube-apiserver" },
 ];
 
-const CONTROLLER_MANAGER: Binary = Binary { name: "kube-controller-manager", package: "k8s.io/kubernetes/cmd/kube-controller-manager" };
+const CONTROLLER_MANAGER: Binary = Binary {
+    name: "kube-controller-manager",
+    package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+};
 
 #[derive(Clone, Copy)]
 struct Binary {
@@ -45,8 +50,9 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Finds the binaries in the folder that `KUBEBUILDER_ASSETS` names, or in the cache, or builds them into the cache with Go,
-    /// telling `progress` line by line. A build happens once, also when several processes ask at the same time.
+    /// Finds the binaries in the folder that `KUBEBUILDER_ASSETS` names, or in the cache, or builds
+    /// them into the cache with Go, telling `progress` line by line. A build happens once, also
+    /// when several processes ask at the same time.
     pub fn find_or_build(progress: &dyn Fn(&str)) -> Result<Self, Error> {
         if let Some(folder) = assets() {
             return Self::in_assets(folder);
@@ -63,8 +69,9 @@ impl Binaries {
         }
     }
 
-    /// The kube-controller-manager beside these binaries, else the cached one, else one that is built now: about three more
-    /// minutes, which only those pay who need namespaces to end or garbage to be collected.
+    /// The kube-controller-manager beside these binaries, else the cached one, else one that is
+    /// built now: about three more minutes, which only those pay who need namespaces to end or
+    /// garbage to be collected.
     pub fn controller_manager(&self, progress: &dyn Fn(&str)) -> Result<PathBuf, Error> {
         let beside = self.folder.join(CONTROLLER_MANAGER.name);
         if beside.is_file() {
@@ -100,8 +107,8 @@ impl Binaries {
     }
 }
 
-/// Writes a line of progress to stderr, also from inside a test: the test harness captures `eprintln!`, and a build of minutes
-/// without a word looks like a hang.
+/// Writes a line of progress to stderr, also from inside a test: the test harness captures
+/// `eprintln!`, and a build of minutes without a word looks like a hang.
 pub fn report_to_stderr(line: &str) {
     // Nobody may be listening; the work goes on.
     let _ = writeln!(io::stderr(), "{line}");
@@ -112,9 +119,11 @@ fn assets() -> Option<PathBuf> {
     env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
-/// The folder that is ours in the user's cache. A relative `XDG_CACHE_HOME` is invalid by its specification.
+/// The folder that is ours in the user's cache. A relative `XDG_CACHE_HOME` is invalid by its
+/// specification.
 pub(crate) fn cache_root() -> Result<PathBuf, Error> {
-    let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute =
+        |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .map(|cache| cache.join("streamsession-operator").join("devcluster"))
@@ -122,11 +131,18 @@ pub(crate) fn cache_root() -> Result<PathBuf, Error> {
 }
 
 fn cache_folder() -> Result<PathBuf, Error> {
-    Ok(cache_root()?.join(cache_key(&[GO_SUM, GO_MOD, ETCD_MAIN, &ldflags(), env::consts::OS, env::consts::ARCH])))
+    Ok(cache_root()?.join(cache_key(&[
+        GO_SUM,
+        GO_MOD,
+        ETCD_MAIN,
+        &ldflags(),
+        env::consts::OS,
+        env::consts::ARCH,
+    ])))
 }
 
-/// Builds what is missing in `folder`. A binary stands under its name only when it is complete, so an interrupted build keeps
-/// what it finished and repeats the rest.
+/// Builds what is missing in `folder`. A binary stands under its name only when it is complete, so
+/// an interrupted build keeps what it finished and repeats the rest.
 fn ensure_built(folder: &Path, wanted: &[Binary], progress: &dyn Fn(&str)) -> Result<(), Error> {
     if missing(folder, wanted).is_empty() {
         return Ok(());
@@ -143,17 +159,27 @@ fn ensure_built(folder: &Path, wanted: &[Binary], progress: &dyn Fn(&str)) -> Re
     let go = Go::find()?;
     let started = Instant::now();
     let names = missing.iter().map(|binary| binary.name).collect::<Vec<_>>().join(", ");
-    // What the three of a control plane share is compiled with the first of them; one alone finds it in Go's cache.
+    // What the three of a control plane share is compiled with the first of them; one alone finds
+    // it in Go's cache.
     let minutes = if missing.len() > 1 { "5 to 10" } else { "2 to 4" };
     let version = kubernetes_version();
-    progress(&format!("Building {names} of Kubernetes {version} with Go: this takes about {minutes} minutes on two cores, once."));
+    progress(&format!(
+        "Building {names} of Kubernetes {version} with Go: this takes about {minutes} minutes on two cores, once."
+    ));
     for (number, binary) in missing.iter().enumerate() {
         let output = unfinished.join(binary.name);
         let title = format!("{} ({} of {})", binary.name, number + 1, missing.len());
         progress(&format!("  {title}: go build {}", binary.package));
-        let job = Job { module: Path::new(MODULE), package: binary.package, ldflags: &ldflags(), output: &output, title: &title };
+        let job = Job {
+            module: Path::new(MODULE),
+            package: binary.package,
+            ldflags: &ldflags(),
+            output: &output,
+            title: &title,
+        };
         go.build(&job, &lock, progress)?;
-        fs::rename(&output, folder.join(binary.name)).map_err(Error::file("move into the cache", &output))?;
+        fs::rename(&output, folder.join(binary.name))
+            .map_err(Error::file("move into the cache", &output))?;
     }
     progress(&format!("Built in {}; kept in {}.", elapsed(started.elapsed()), folder.display()));
     Ok(())
@@ -168,14 +194,19 @@ fn lock(path: &Path, progress: &dyn Fn(&str)) -> Result<File, Error> {
     let file = File::create(path).map_err(Error::file("create the lock", path))?;
     match file.try_lock() {
         Ok(()) => return Ok(file),
-        Err(TryLockError::WouldBlock) => progress("Another process builds the control plane; waiting for it."),
-        Err(TryLockError::Error(source)) => return Err(Error::File { action: "lock", path: path.to_owned(), source }),
+        Err(TryLockError::WouldBlock) => {
+            progress("Another process builds the control plane; waiting for it.")
+        }
+        Err(TryLockError::Error(source)) => {
+            return Err(Error::File { action: "lock", path: path.to_owned(), source });
+        }
     }
     file.lock().map_err(Error::file("lock", path))?;
     Ok(file)
 }
 
-/// The first quarter of a SHA-256: enough to tell versions apart, short enough for a path. Lengths keep the parts apart.
+/// The first quarter of a SHA-256: enough to tell versions apart, short enough for a path. Lengths
+/// keep the parts apart.
 fn cache_key(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -190,10 +221,14 @@ fn cache_key(parts: &[&str]) -> String {
 
 /// The version that go.mod pins, such as `v1.37.2`.
 fn kubernetes_version() -> &'static str {
-    GO_MOD.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes ")).unwrap_or("v0.0.0")
+    GO_MOD
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes "))
+        .unwrap_or("v0.0.0")
 }
 
-/// Without symbols, and with the version that Kubernetes's own build scripts would stamp; clients compare by it.
+/// Without symbols, and with the version that Kubernetes's own build scripts would stamp; clients
+/// compare by it.
 fn ldflags() -> String {
     let version = kubernetes_version();
     let mut numbers = version.trim_start_matches('v').split('.');
@@ -209,7 +244,11 @@ mod tests {
     #[test]
     fn the_version_stamp_follows_go_mod() {
         assert_eq!(kubernetes_version(), "v1.37.2");
-        assert!(ldflags().ends_with("version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"), "{}", ldflags());
+        assert!(
+            ldflags().ends_with("version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"),
+            "{}",
+            ldflags()
+        );
     }
 
     #[test]

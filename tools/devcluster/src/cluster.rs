@@ -18,13 +18,15 @@ use crate::{
     identity,
 };
 
-/// Ready takes 3 s on an idle machine; the rest is for one that compiles with all its cores meanwhile.
+/// Ready takes 3 s on an idle machine; the rest is for one that compiles with all its cores
+/// meanwhile.
 const READY_WITHIN: Duration = Duration::from_mins(2);
 
 /// Short against the 3 s, long against the cost of a look.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
-/// How often another process may take the port between our look and the server's; more than once is rare already.
+/// How often another process may take the port between our look and the server's; more than once is
+/// rare already.
 const PORT_TRIES: usize = 5;
 
 const ETCD: &str = "etcd";
@@ -36,19 +38,23 @@ const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 pub struct Options {
     /// The binaries to run; without, [`Binaries::find_or_build`] with its progress on stderr.
     pub binaries: Option<Binaries>,
-    /// Also run a kube-controller-manager with the controllers that end namespaces, collect garbage and make default
-    /// `ServiceAccount`s. Without it a deleted namespace stays `Terminating`.
+    /// Also run a kube-controller-manager with the controllers that end namespaces, collect garbage
+    /// and make default `ServiceAccount`s. Without it a deleted namespace stays `Terminating`.
     pub controller_manager: bool,
-    /// Write the kubeconfig here, when all is ready, and remove it at the end. The file must not exist yet.
+    /// Write the kubeconfig here, when all is ready, and remove it at the end. The file must not
+    /// exist yet.
     pub kubeconfig: Option<PathBuf>,
 }
 
-/// A running etcd and kube-apiserver. When it is dropped, or this process ends in any way, the servers and their data go.
+/// A running etcd and kube-apiserver. When it is dropped, or this process ends in any way, the
+/// servers and their data go.
 ///
-/// A `static` is never dropped but ends with its process, so tests may share a cluster in a `static OnceLock`.
+/// A `static` is never dropped but ends with its process, so tests may share a cluster in a `static
+/// OnceLock`.
 #[derive(Debug)]
 pub struct Cluster {
-    // The order of the fields is the order in which they are dropped: clients before servers, the janitor last.
+    // The order of the fields is the order in which they are dropped: clients before servers, the
+    // janitor last.
     controller_manager: Option<Server>,
     apiserver: Option<Server>,
     etcd: Server,
@@ -61,9 +67,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Builds the binaries if they are missing, starts the servers and waits until they are ready: about 3 s once built.
+    /// Builds the binaries if they are missing, starts the servers and waits until they are ready:
+    /// about 3 s once built.
     pub fn start(options: Options) -> Result<Self, Error> {
-        if let Some(path) = options.kubeconfig.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
+        if let Some(path) =
+            options.kubeconfig.as_ref().filter(|path| path.symlink_metadata().is_ok())
+        {
             return Err(Error::KubeconfigExists { path: path.clone() });
         }
         let binaries = match options.binaries {
@@ -71,11 +80,17 @@ impl Cluster {
             None => Binaries::find_or_build(&report_to_stderr)?,
         };
         // A missing one is built before anything runs.
-        let controller_manager = if options.controller_manager { Some(binaries.controller_manager(&report_to_stderr)?) } else { None };
+        let controller_manager = if options.controller_manager {
+            Some(binaries.controller_manager(&report_to_stderr)?)
+        } else {
+            None
+        };
 
         let folder = DataFolder::create()?;
         let published = options.kubeconfig.as_deref().map(absolute).transpose()?;
-        let janitor = Janitor::start(&[Some(folder.root()), published.as_deref()].into_iter().flatten().collect::<Vec<_>>())?;
+        let janitor = Janitor::start(
+            &[Some(folder.root()), published.as_deref()].into_iter().flatten().collect::<Vec<_>>(),
+        )?;
         let token = identity::random_hex::<16>()?;
         write_private(&folder.tokens(), &identity::token_file(&token))?;
         write_private(&folder.service_account_key(), &identity::service_account_key()?)?;
@@ -83,26 +98,39 @@ impl Cluster {
 
         let etcd = Server::start(ETCD, &binaries.etcd(), &flags::etcd(&folder), &folder, &janitor)?;
         let kubeconfig = folder.kubeconfig();
-        let mut cluster = Self { controller_manager: None, apiserver: None, etcd, janitor, folder, binaries, port: 0, token, kubeconfig };
+        let mut cluster = Self {
+            controller_manager: None,
+            apiserver: None,
+            etcd,
+            janitor,
+            folder,
+            binaries,
+            port: 0,
+            token,
+            kubeconfig,
+        };
         cluster.start_apiserver_on_a_free_port()?;
         if let Some(program) = controller_manager {
             cluster.start_controller_manager(&program)?;
         }
         if let Some(path) = published {
-            let content = fs::read_to_string(&cluster.kubeconfig).map_err(Error::file("read", &cluster.kubeconfig))?;
+            let content = fs::read_to_string(&cluster.kubeconfig)
+                .map_err(Error::file("read", &cluster.kubeconfig))?;
             write_private(&path, &content)?;
             cluster.kubeconfig = path;
         }
         Ok(cluster)
     }
 
-    /// The kubeconfig of the administrator, with mode 0600: server, certificate and token, no other file needed.
+    /// The kubeconfig of the administrator, with mode 0600: server, certificate and token, no other
+    /// file needed.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// kubectl for this cluster, as its administrator; it reads and writes nothing in the user's home.
+    /// kubectl for this cluster, as its administrator; it reads and writes nothing in the user's
+    /// home.
     #[must_use]
     pub fn kubectl(&self) -> Command {
         let mut command = Command::new(self.binaries.kubectl());
@@ -117,8 +145,9 @@ impl Cluster {
         format!("https://127.0.0.1:{}", self.port)
     }
 
-    /// The API server's audit log: one JSON object a line for each answered request, level `Metadata`. A line is written when
-    /// the request ends, which may be a moment after its client has the answer.
+    /// The API server's audit log: one JSON object a line for each answered request, level
+    /// `Metadata`. A line is written when the request ends, which may be a moment after its client
+    /// has the answer.
     #[must_use]
     pub fn audit_log(&self) -> PathBuf {
         self.folder.audit_log()
@@ -138,7 +167,9 @@ impl Cluster {
 
     /// Fails if a server ended by itself.
     pub fn check(&mut self) -> Result<(), Error> {
-        for server in self.controller_manager.iter_mut().chain(&mut self.apiserver).chain([&mut self.etcd]) {
+        for server in
+            self.controller_manager.iter_mut().chain(&mut self.apiserver).chain([&mut self.etcd])
+        {
             if let Some(status) = server.ended()? {
                 let (log, tail) = keep_log(server);
                 return Err(Error::ServerEnded { name: server.name, status, log, tail });
@@ -147,12 +178,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops the API server: an outage, until [`Cluster::start_apiserver`]. Returns when its process is gone.
+    /// Stops the API server: an outage, until [`Cluster::start_apiserver`]. Returns when its
+    /// process is gone.
     pub fn stop_apiserver(&mut self) {
         self.apiserver = None;
     }
 
-    /// Starts the API server again on the same port, with the same data, certificate and tokens, and waits until it is ready.
+    /// Starts the API server again on the same port, with the same data, certificate and tokens,
+    /// and waits until it is ready.
     pub fn start_apiserver(&mut self) -> Result<(), Error> {
         if self.apiserver.is_none() {
             self.spawn_apiserver()?;
@@ -160,7 +193,8 @@ impl Cluster {
         self.wait_until_apiserver_ready()
     }
 
-    /// The API server can't choose a port itself (it refuses 0), so a free one may be taken before it binds.
+    /// The API server can't choose a port itself (it refuses 0), so a free one may be taken before
+    /// it binds.
     fn start_apiserver_on_a_free_port(&mut self) -> Result<(), Error> {
         let mut tries_left = PORT_TRIES;
         loop {
@@ -168,7 +202,9 @@ impl Cluster {
             self.port = free_port()?;
             self.spawn_apiserver()?;
             match self.wait_until_apiserver_ready() {
-                Err(Error::ServerEnded { name: APISERVER, tail, .. }) if tries_left > 0 && port_was_taken(&tail) => {
+                Err(Error::ServerEnded { name: APISERVER, tail, .. })
+                    if tries_left > 0 && port_was_taken(&tail) =>
+                {
                     self.apiserver = None;
                 }
                 result => return result,
@@ -178,31 +214,49 @@ impl Cluster {
 
     fn spawn_apiserver(&mut self) -> Result<(), Error> {
         let arguments = flags::kube_apiserver(&self.folder, self.port);
-        let server = Server::start(APISERVER, &self.binaries.kube_apiserver(), &arguments, &self.folder, &self.janitor)?;
+        let server = Server::start(
+            APISERVER,
+            &self.binaries.kube_apiserver(),
+            &arguments,
+            &self.folder,
+            &self.janitor,
+        )?;
         self.apiserver = Some(server);
         Ok(())
     }
 
     fn wait_until_apiserver_ready(&mut self) -> Result<(), Error> {
         let certificate = self.folder.certificates().join("apiserver.crt");
-        // The server writes its key after its certificate: when the key is there, the certificate is complete.
+        // The server writes its key after its certificate: when the key is there, the certificate
+        // is complete.
         let key = self.folder.certificates().join("apiserver.key");
-        self.wait_until(APISERVER, "its certificate", |_| if key.is_file() { Ok(()) } else { Err("none yet".to_owned()) })?;
+        self.wait_until(APISERVER, "its certificate", |_| {
+            if key.is_file() { Ok(()) } else { Err("none yet".to_owned()) }
+        })?;
 
         let pem = fs::read(&certificate).map_err(Error::file("read", &certificate))?;
-        write_private(&self.folder.kubeconfig(), &identity::kubeconfig(&self.server_url(), &pem, &self.token))?;
+        write_private(
+            &self.folder.kubeconfig(),
+            &identity::kubeconfig(&self.server_url(), &pem, &self.token),
+        )?;
         self.wait_until(APISERVER, "/readyz", |cluster| cluster.get("/readyz"))?;
-        // Ready does not include it, and the first thing that people do is to create something in it.
-        self.wait_until(APISERVER, "the default namespace", |cluster| cluster.get("/api/v1/namespaces/default"))
+        // Ready does not include it, and the first thing that people do is to create something in
+        // it.
+        self.wait_until(APISERVER, "the default namespace", |cluster| {
+            cluster.get("/api/v1/namespaces/default")
+        })
     }
 
     fn start_controller_manager(&mut self, program: &Path) -> Result<(), Error> {
         let arguments = flags::kube_controller_manager(&self.folder);
-        let server = Server::start(CONTROLLER_MANAGER, program, &arguments, &self.folder, &self.janitor)?;
+        let server =
+            Server::start(CONTROLLER_MANAGER, program, &arguments, &self.folder, &self.janitor)?;
         self.controller_manager = Some(server);
         // Made by one of its controllers, so they run.
         let path = "/api/v1/namespaces/default/serviceaccounts/default";
-        self.wait_until(CONTROLLER_MANAGER, "the default ServiceAccount", |cluster| cluster.get(path))
+        self.wait_until(CONTROLLER_MANAGER, "the default ServiceAccount", |cluster| {
+            cluster.get(path)
+        })
     }
 
     /// Asks until the answer is good; fails when a server ends or the time is over.
@@ -217,9 +271,20 @@ impl Cluster {
             self.check()?;
             let Err(answer) = ask(self) else { return Ok(()) };
             if Instant::now() >= deadline {
-                let server = if name == APISERVER { self.apiserver.as_ref() } else { self.controller_manager.as_ref() };
+                let server = if name == APISERVER {
+                    self.apiserver.as_ref()
+                } else {
+                    self.controller_manager.as_ref()
+                };
                 let (log, tail) = keep_log(server.unwrap_or(&self.etcd));
-                return Err(Error::NotReady { name, seconds: READY_WITHIN.as_secs(), asked, answer, log, tail });
+                return Err(Error::NotReady {
+                    name,
+                    seconds: READY_WITHIN.as_secs(),
+                    asked,
+                    answer,
+                    log,
+                    tail,
+                });
             }
             thread::sleep(POLL_EVERY);
         }
@@ -227,7 +292,11 @@ impl Cluster {
 
     /// Reads a path of the API server. kubectl does it, so that this crate needs no TLS.
     fn get(&self, path: &str) -> Result<(), String> {
-        let output = self.kubectl().args(["get", "--request-timeout=5s", "--raw", path]).stdin(Stdio::null()).output();
+        let output = self
+            .kubectl()
+            .args(["get", "--request-timeout=5s", "--raw", path])
+            .stdin(Stdio::null())
+            .output();
         match output {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
@@ -250,7 +319,8 @@ fn port_was_taken(log: &str) -> bool {
     log.contains("address already in use")
 }
 
-/// Saves a failed server's log from the data folder, which goes; one file for each server in the user's cache folder.
+/// Saves a failed server's log from the data folder, which goes; one file for each server in the
+/// user's cache folder.
 fn keep_log(server: &Server) -> (PathBuf, String) {
     let tail = tail(server.log());
     let keep = || {

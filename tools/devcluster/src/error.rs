@@ -26,7 +26,9 @@ pub enum Error {
         found: String,
     },
     /// `go` itself failed before any build.
-    #[error("`go env` failed ({status}): {message}. Make `go env GOVERSION` work in a terminal and try again")]
+    #[error(
+        "`go env` failed ({status}): {message}. Make `go env GOVERSION` work in a terminal and try again"
+    )]
     GoBroken {
         /// How `go env` ended.
         status: ExitStatus,
@@ -57,7 +59,9 @@ pub enum Error {
         name: &'static str,
     },
     /// No place for the cache.
-    #[error("no cache folder for the built etcd and kube-apiserver: neither XDG_CACHE_HOME nor HOME is an absolute path; set one of them")]
+    #[error(
+        "no cache folder for the built etcd and kube-apiserver: neither XDG_CACHE_HOME nor HOME is an absolute path; set one of them"
+    )]
     NoCacheFolder,
     /// The kubeconfig that was asked for would overwrite a file.
     #[error("the kubeconfig {} exists already and might be in use: remove it, or choose another path", path.display())]
@@ -128,7 +132,10 @@ pub enum Error {
 
 impl Error {
     /// For `map_err`: a file operation on `path` that failed.
-    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }
     }

@@ -4,8 +4,8 @@ use std::{ffi::OsString, path::Path};
 
 use crate::folder::DataFolder;
 
-/// One line a request, with who, what and the answer's code but without bodies. The stage before the answer is left out, so a
-/// count of lines is a count of requests.
+/// One line a request, with who, what and the answer's code but without bodies. The stage before
+/// the answer is left out, so a count of lines is a count of requests.
 pub(crate) const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -26,7 +26,8 @@ fn socket(name: &str, path: &Path) -> OsString {
     flag
 }
 
-/// etcd listens on sockets in the data folder: no port to clash, and nobody else on the machine can reach it.
+/// etcd listens on sockets in the data folder: no port to clash, and nobody else on the machine can
+/// reach it.
 pub(crate) fn etcd(folder: &DataFolder) -> Vec<OsString> {
     let (client, peer) = (folder.etcd_socket(), folder.peer_socket());
     vec![
@@ -66,11 +67,13 @@ pub(crate) fn kube_apiserver(folder: &DataFolder, port: u16) -> Vec<OsString> {
     ]
 }
 
-/// Only the controllers that end namespaces, collect garbage and make default `ServiceAccount`s: no nodes exist for the others.
+/// Only the controllers that end namespaces, collect garbage and make default `ServiceAccount`s: no
+/// nodes exist for the others.
 pub(crate) fn kube_controller_manager(folder: &DataFolder) -> Vec<OsString> {
     vec![
         flag("kubeconfig", folder.kubeconfig()),
-        "--controllers=namespace-controller,garbage-collector-controller,serviceaccount-controller".into(),
+        "--controllers=namespace-controller,garbage-collector-controller,serviceaccount-controller"
+            .into(),
         "--leader-elect=false".into(),
         "--bind-address=127.0.0.1".into(),
         "--secure-port=0".into(), // nobody asks it anything

@@ -32,7 +32,10 @@ impl DataFolder {
         if socket.as_os_str().len() > SOCKET_PATH_MAX_BYTES {
             return Err(Error::SocketPathTooLong { path: socket });
         }
-        DirBuilder::new().mode(0o700).create(&folder.root).map_err(Error::file("create the data folder", &folder.root))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder.root)
+            .map_err(Error::file("create the data folder", &folder.root))?;
         Ok(folder)
     }
 
@@ -89,7 +92,8 @@ impl DataFolder {
     }
 }
 
-/// Writes a file that only its owner may read, complete or not at all: a reader who finds it may use it.
+/// Writes a file that only its owner may read, complete or not at all: a reader who finds it may
+/// use it.
 pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), Error> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}", identity::random_hex::<6>()?));
@@ -122,7 +126,12 @@ pub(crate) fn tail(log: &Path) -> String {
         Ok(bytes) => {
             let text = String::from_utf8_lossy(&bytes);
             let lines = text.lines().collect::<Vec<_>>();
-            lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)).map(|line| format!("  {line}\n")).collect::<Vec<_>>().concat()
+            lines
+                .iter()
+                .skip(lines.len().saturating_sub(TAIL_LINES))
+                .map(|line| format!("  {line}\n"))
+                .collect::<Vec<_>>()
+                .concat()
         }
         Err(error) => format!("  (can't read {}: {error})\n", log.display()),
     }
@@ -150,11 +159,18 @@ mod tests {
     fn the_tail_of_a_log_is_its_last_lines() {
         let folder = DataFolder::create().unwrap();
         let log = folder.log("etcd");
-        fs::write(&log, (0..2000).map(|number| format!("line {number}\n")).collect::<Vec<_>>().concat()).unwrap();
+        fs::write(
+            &log,
+            (0..2000).map(|number| format!("line {number}\n")).collect::<Vec<_>>().concat(),
+        )
+        .unwrap();
 
         let tail = tail(&log);
 
-        assert_eq!((tail.lines().next(), tail.lines().last()), (Some("  line 1985"), Some("  line 1999")));
+        assert_eq!(
+            (tail.lines().next(), tail.lines().last()),
+            (Some("  line 1985"), Some("  line 1999"))
+        );
         fs::remove_dir_all(folder.root()).unwrap();
     }
 }

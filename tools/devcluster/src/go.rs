@@ -44,8 +44,13 @@ pub(crate) struct Job<'a> {
 impl Go {
     /// Finds `go` in PATH and checks that it is new enough.
     pub(crate) fn find() -> Result<Self, Error> {
-        // In the root folder no go.mod is above, which an older Go would refuse before it tells its version.
-        let output = Command::new("go").args(["env", "GOVERSION", "GOPROXY"]).env("GOTOOLCHAIN", "local").current_dir("/").output();
+        // In the root folder no go.mod is above, which an older Go would refuse before it tells its
+        // version.
+        let output = Command::new("go")
+            .args(["env", "GOVERSION", "GOPROXY"])
+            .env("GOTOOLCHAIN", "local")
+            .current_dir("/")
+            .output();
         let output = match output {
             Ok(output) => output,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::GoMissing),
@@ -65,13 +70,29 @@ impl Go {
         Ok(Self { proxy: without_direct(lines.next().unwrap_or_default()).to_owned() })
     }
 
-    /// Builds one package; `lock` stays locked for as long as `go` runs, also when this process is killed meanwhile.
-    pub(crate) fn build(&self, job: &Job<'_>, lock: &File, progress: &dyn Fn(&str)) -> Result<(), Error> {
-        // `go` gets the lock as its stdin, which it never reads: a lock belongs to all holders of the open file, so a second
-        // builder can't begin while an orphaned `go` still writes the same output.
+    /// Builds one package; `lock` stays locked for as long as `go` runs, also when this process is
+    /// killed meanwhile.
+    pub(crate) fn build(
+        &self,
+        job: &Job<'_>,
+        lock: &File,
+        progress: &dyn Fn(&str),
+    ) -> Result<(), Error> {
+        // `go` gets the lock as its stdin, which it never reads: a lock belongs to all holders of
+        // the open file, so a second builder can't begin while an orphaned `go` still writes the
+        // same output.
         let stdin = lock.try_clone().map_err(Error::file("share the lock of", job.output))?;
         let mut child = Command::new("go")
-            .args(["build", "-v", "-trimpath", "-mod=readonly", "-buildvcs=false", "-ldflags", job.ldflags, "-o"])
+            .args([
+                "build",
+                "-v",
+                "-trimpath",
+                "-mod=readonly",
+                "-buildvcs=false",
+                "-ldflags",
+                job.ldflags,
+                "-o",
+            ])
             .arg(job.output)
             .arg(job.package)
             .current_dir(job.module)
@@ -95,11 +116,17 @@ impl Go {
             progress(&format!("  {}: done in {}", job.title, elapsed(started.elapsed())));
             return Ok(());
         }
-        Err(Error::Build { package: job.package.to_owned(), module: job.module.to_owned(), status, tail })
+        Err(Error::Build {
+            package: job.package.to_owned(),
+            module: job.module.to_owned(),
+            status,
+            tail,
+        })
     }
 }
 
-/// Reads lines on a thread, so that the reader can also look at the clock. The channel closes with the stream.
+/// Reads lines on a thread, so that the reader can also look at the clock. The channel closes with
+/// the stream.
 fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -121,8 +148,8 @@ fn follow(lines: &Receiver<String>, title: &str, progress: &dyn Fn(&str)) -> Str
         let now = Instant::now();
         if now >= next_report {
             next_report = now + REPORT_EVERY;
-            // With -v the last line is the package that is being compiled, or the module that is being downloaded; there is none
-            // when all of them are in Go's own cache.
+            // With -v the last line is the package that is being compiled, or the module that is
+            // being downloaded; there is none when all of them are in Go's own cache.
             let doing = tail.back().map_or("linking", String::as_str);
             progress(&format!("  {title}: {}, {doing}", elapsed(now - started)));
         }
@@ -155,8 +182,9 @@ fn minor_version(version: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// Without the last resort `direct`: for a module that the proxy refuses, Go would fall back to version control on the module's
-/// own host, and where that host can't be reached the build hangs instead of failing.
+/// Without the last resort `direct`: for a module that the proxy refuses, Go would fall back to
+/// version control on the module's own host, and where that host can't be reached the build hangs
+/// instead of failing.
 fn without_direct(proxy: &str) -> &str {
     proxy.strip_suffix(",direct").unwrap_or(proxy)
 }

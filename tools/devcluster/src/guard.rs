@@ -1,4 +1,5 @@
-//! Nothing outlives this process, however it ends: a watchdog holds each server, a janitor the data folder.
+//! Nothing outlives this process, however it ends: a watchdog holds each server, a janitor the data
+//! folder.
 //!
 //! ```text
 //! this process ──pipe──► watchdog (sh) ──► server        the pipe closes: TERM, after 3 s KILL
@@ -6,8 +7,9 @@
 //!      └───────pipe─────────┴────────────► janitor (sh)  the last holder is gone: rm -rf the folder
 //! ```
 //!
-//! The kernel closes a pipe also for a process that was killed with SIGKILL, which no handler in this process could see. Rust
-//! opens pipes close-on-exec, so no program that this process starts keeps one open by accident.
+//! The kernel closes a pipe also for a process that was killed with SIGKILL, which no handler in
+//! this process could see. Rust opens pipes close-on-exec, so no program that this process starts
+//! keeps one open by accident.
 
 use std::{
     ffi::OsString,
@@ -21,8 +23,9 @@ use crate::{Error, folder::DataFolder};
 
 const SHELL: &str = "/bin/sh";
 
-/// A shell script in its own process group, so that Ctrl-C in the terminal reaches this process only and the servers are
-/// stopped in order. It inherits no variable but PATH: etcd takes every `ETCD_…` of the environment as a flag.
+/// A shell script in its own process group, so that Ctrl-C in the terminal reaches this process
+/// only and the servers are stopped in order. It inherits no variable but PATH: etcd takes every
+/// `ETCD_…` of the environment as a flag.
 fn shell(script: &str) -> Command {
     let mut command = Command::new(SHELL);
     command.args(["-c", script, "devcluster"]).env_clear().current_dir("/").process_group(0);
@@ -42,7 +45,11 @@ impl Janitor {
     /// Starts to guard `paths`.
     pub(crate) fn start(paths: &[&Path]) -> Result<Self, Error> {
         let (reader, writer) = io::pipe().map_err(Error::run(SHELL))?;
-        let child = shell(include_str!("janitor.sh")).args(paths).stdin(reader).spawn().map_err(Error::run(SHELL))?;
+        let child = shell(include_str!("janitor.sh"))
+            .args(paths)
+            .stdin(reader)
+            .spawn()
+            .map_err(Error::run(SHELL))?;
         Ok(Self { child, lifeline: Some(writer) })
     }
 
@@ -58,7 +65,8 @@ impl Janitor {
 impl Drop for Janitor {
     fn drop(&mut self) {
         self.lifeline = None;
-        // It ends as soon as the watchdogs have, and they were dropped before; there is nobody to tell a failure to.
+        // It ends as soon as the watchdogs have, and they were dropped before; there is nobody to
+        // tell a failure to.
         let _ = self.child.wait();
     }
 }
@@ -103,7 +111,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The standard library keeps stdin in the child until wait, which closes it first: the watchdog's sign to stop.
+        // The standard library keeps stdin in the child until wait, which closes it first: the
+        // watchdog's sign to stop.
         let _ = self.watchdog.wait();
     }
 }
@@ -126,12 +135,19 @@ mod tests {
     }
 
     fn lives(pid: &str) -> bool {
-        Command::new(SHELL).args(["-c", "kill -0 \"$1\" 2>/dev/null", "sh", pid]).status().unwrap().success()
+        Command::new(SHELL)
+            .args(["-c", "kill -0 \"$1\" 2>/dev/null", "sh", pid])
+            .status()
+            .unwrap()
+            .success()
     }
 
-    /// Waits until the server has said a word and the watchdog has noted its pid, in whichever order.
+    /// Waits until the server has said a word and the watchdog has noted its pid, in whichever
+    /// order.
     fn pid_once_started(folder: &DataFolder, server: &Server) -> String {
-        wait_for("the server's first line", || fs::read_to_string(server.log()).is_ok_and(|log| log == "started\n"));
+        wait_for("the server's first line", || {
+            fs::read_to_string(server.log()).is_ok_and(|log| log == "started\n")
+        });
         let mut pid = String::new();
         wait_for("the server's pid", || {
             pid = fs::read_to_string(folder.pid("server")).unwrap_or_default();
@@ -143,7 +159,14 @@ mod tests {
     fn start(script: &str) -> (DataFolder, Janitor, Server) {
         let folder = DataFolder::create().unwrap();
         let janitor = Janitor::start(&[folder.root()]).unwrap();
-        let server = Server::start("server", Path::new(SHELL), &["-c".into(), script.into()], &folder, &janitor).unwrap();
+        let server = Server::start(
+            "server",
+            Path::new(SHELL),
+            &["-c".into(), script.into()],
+            &folder,
+            &janitor,
+        )
+        .unwrap();
         (folder, janitor, server)
     }
 
@@ -163,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_server_that_ignores_term_is_killed() {
-        let (folder, _janitor, server) = start("trap '' TERM; echo started; while :; do sleep 0.1; done");
+        let (folder, _janitor, server) =
+            start("trap '' TERM; echo started; while :; do sleep 0.1; done");
         let pid = pid_once_started(&folder, &server);
 
         drop(server);

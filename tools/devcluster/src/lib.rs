@@ -1,4 +1,5 @@
-//! A real etcd and kube-apiserver on this machine, without Docker, for the demo and the integration tests.
+//! A real etcd and kube-apiserver on this machine, without Docker, for the demo and the integration
+//! tests.
 //!
 //! ```no_run
 //! use devcluster::{Cluster, Options};
@@ -8,8 +9,9 @@
 //! # Ok::<(), devcluster::Error>(())
 //! ```
 //!
-//! The first start builds the servers with Go, which takes minutes, and keeps them in the user's cache folder; later starts take
-//! seconds. `KUBEBUILDER_ASSETS` names a folder with ready binaries instead.
+//! The first start builds the servers with Go, which takes minutes, and keeps them in the user's
+//! cache folder; later starts take seconds. `KUBEBUILDER_ASSETS` names a folder with ready binaries
+//! instead.
 //!
 //! The map, in the order in which a start uses the modules:
 //!

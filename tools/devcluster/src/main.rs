@@ -37,13 +37,15 @@ struct Arguments {
 enum Action {
     /// Start a cluster, print how to use it, and stop and remove it on Ctrl-C or SIGTERM.
     ///
-    /// It listens on 127.0.0.1 only, on a free port, and starts empty. Nothing is left behind, also when this process is killed.
+    /// It listens on 127.0.0.1 only, on a free port, and starts empty. Nothing is left behind, also
+    /// when this process is killed.
     Up {
-        /// Also write the kubeconfig here when the cluster is ready, and remove it at the end; the file must not exist yet.
+        /// Also write the kubeconfig here when the cluster is ready, and remove it at the end; the
+        /// file must not exist yet.
         #[arg(long, value_name = "PATH")]
         kubeconfig: Option<PathBuf>,
-        /// Also run a kube-controller-manager, so that deleted namespaces end and garbage is collected (3 more minutes to build,
-        /// once).
+        /// Also run a kube-controller-manager, so that deleted namespaces end and garbage is
+        /// collected (3 more minutes to build, once).
         #[arg(long)]
         controller_manager: bool,
     },
@@ -59,9 +61,12 @@ enum Action {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Action::Up { kubeconfig, controller_manager } => up(Options { binaries: None, controller_manager, kubeconfig }),
+        Action::Up { kubeconfig, controller_manager } => {
+            up(Options { binaries: None, controller_manager, kubeconfig })
+        }
         Action::Build { controller_manager } => build(controller_manager),
-        Action::Path => Binaries::find_or_build(&report_to_stderr).map(|binaries| say(binaries.folder().display())),
+        Action::Path => Binaries::find_or_build(&report_to_stderr)
+            .map(|binaries| say(binaries.folder().display())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,7 +87,8 @@ fn build(controller_manager: bool) -> Result<(), Error> {
 }
 
 fn up(mut options: Options) -> Result<(), Error> {
-    // Built before the clock runs. A signal ends the process during both, and the watchdogs clean up after it.
+    // Built before the clock runs. A signal ends the process during both, and the watchdogs clean
+    // up after it.
     options.binaries = Some(Binaries::find_or_build(&report_to_stderr)?);
     let started = Instant::now();
     let mut cluster = Cluster::start(options)?;

@@ -1,6 +1,10 @@
 //! The whole life of a cluster, with real servers. The first run on a machine builds them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy.toml allows them in tests, which for clippy excludes their helpers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "clippy.toml allows them in tests, which for clippy excludes their helpers"
+)]
 
 use std::{
     fs,
@@ -27,7 +31,11 @@ fn kubectl(cluster: &Cluster, arguments: &[&str], stdin: &str) -> String {
         .expect("kubectl starts");
     child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "kubectl {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -44,7 +52,11 @@ fn pid(data: &Path, server: &str) -> String {
 }
 
 fn lives(pid: &str) -> bool {
-    Command::new("/bin/sh").args(["-c", "kill -0 \"$1\" 2>/dev/null", "sh", pid]).status().unwrap().success()
+    Command::new("/bin/sh")
+        .args(["-c", "kill -0 \"$1\" 2>/dev/null", "sh", pid])
+        .status()
+        .unwrap()
+        .success()
 }
 
 /// `devcluster up` as a process of its own, once it says that it is ready.
@@ -63,7 +75,9 @@ fn up(kubeconfig: &Path) -> Up {
         .spawn()
         .expect("devcluster starts");
     let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let data = lines.into_iter().find_map(|line| line.trim().strip_prefix("data folder").map(|path| PathBuf::from(path.trim())));
+    let data = lines.into_iter().find_map(|line| {
+        line.trim().strip_prefix("data folder").map(|path| PathBuf::from(path.trim()))
+    });
     let data = data.expect("devcluster up ends its introduction with the data folder");
     let pids = [pid(&data, "etcd"), pid(&data, "kube-apiserver")];
     assert!(pids.iter().all(|pid| lives(pid)) && kubeconfig.is_file());
@@ -81,7 +95,9 @@ impl Drop for Up {
 impl Up {
     fn wait_until_nothing_is_left(&self) {
         wait_for("both servers to end", || !self.pids.iter().any(|pid| lives(pid)));
-        wait_for("the data folder and the kubeconfig to go", || !self.data.exists() && !self.kubeconfig.exists());
+        wait_for("the data folder and the kubeconfig to go", || {
+            !self.data.exists() && !self.kubeconfig.exists()
+        });
     }
 }
 
@@ -93,23 +109,35 @@ fn a_cluster_serves_its_administrator_and_service_accounts_and_leaves_nothing_be
 
     assert_eq!(kubectl(&cluster, &["get", "--raw", "/readyz"], ""), "ok");
     kubectl(&cluster, &["apply", "-f", "-"], NAMESPACE);
-    assert!(kubectl(&cluster, &["get", "namespaces", "-o", "name"], "").contains("namespace/phones\n"));
+    assert!(
+        kubectl(&cluster, &["get", "namespaces", "-o", "name"], "").contains("namespace/phones\n")
+    );
     kubectl(&cluster, &["create", "serviceaccount", "operator", "-n", "phones"], "");
     let token = kubectl(&cluster, &["create", "token", "operator", "-n", "phones"], "");
 
-    // kubectl prefers the certificate or token of its kubeconfig's user to a flag, so the token gets a kubeconfig of its own.
+    // kubectl prefers the certificate or token of its kubeconfig's user to a flag, so the token
+    // gets a kubeconfig of its own.
     let limited = cluster.data_dir().join("limited.kubeconfig");
     let admin = fs::read_to_string(cluster.kubeconfig()).unwrap();
     let admin_token = admin.lines().find_map(|line| line.trim().strip_prefix("token: ")).unwrap();
     fs::write(&limited, admin.replace(admin_token, token.trim())).unwrap();
-    let as_operator = |arguments: &[&str]| cluster.kubectl().env("KUBECONFIG", &limited).args(arguments).output().unwrap();
+    let as_operator = |arguments: &[&str]| {
+        cluster.kubectl().env("KUBECONFIG", &limited).args(arguments).output().unwrap()
+    };
     let who = as_operator(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]);
     assert_eq!(String::from_utf8_lossy(&who.stdout), "system:serviceaccount:phones:operator");
     let refused = as_operator(&["get", "secrets", "-n", "phones"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("forbidden"), "RBAC must be on: {refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("forbidden"),
+        "RBAC must be on: {refused:?}"
+    );
 
-    let created = |line: &str| line.contains("\"verb\":\"create\"") && line.contains("\"resource\":\"serviceaccounts\"");
-    wait_for("the audit log's line", || fs::read_to_string(cluster.audit_log()).unwrap().lines().any(created));
+    let created = |line: &str| {
+        line.contains("\"verb\":\"create\"") && line.contains("\"resource\":\"serviceaccounts\"")
+    };
+    wait_for("the audit log's line", || {
+        fs::read_to_string(cluster.audit_log()).unwrap().lines().any(created)
+    });
 
     let data = cluster.data_dir().to_owned();
     let pids = [pid(&data, "etcd"), pid(&data, "kube-apiserver")];
@@ -127,11 +155,15 @@ fn the_api_server_comes_back_after_an_outage_with_its_data() {
     let url = cluster.server_url();
 
     cluster.stop_apiserver();
-    assert!(!cluster.kubectl().args(["get", "--raw", "/readyz"]).output().unwrap().status.success());
+    assert!(
+        !cluster.kubectl().args(["get", "--raw", "/readyz"]).output().unwrap().status.success()
+    );
     cluster.start_apiserver().unwrap_or_else(|error| panic!("{error}"));
 
     assert_eq!(cluster.server_url(), url);
-    assert!(kubectl(&cluster, &["get", "namespaces", "-o", "name"], "").contains("namespace/phones\n"));
+    assert!(
+        kubectl(&cluster, &["get", "namespaces", "-o", "name"], "").contains("namespace/phones\n")
+    );
 }
 
 #[test]
@@ -139,7 +171,13 @@ fn a_server_that_dies_is_reported_with_its_log() {
     let mut cluster = Cluster::start(Options::default()).unwrap_or_else(|error| panic!("{error}"));
     let apiserver = pid(cluster.data_dir(), "kube-apiserver");
 
-    assert!(Command::new("/bin/sh").args(["-c", "kill -KILL \"$1\"", "sh", &apiserver]).status().unwrap().success());
+    assert!(
+        Command::new("/bin/sh")
+            .args(["-c", "kill -KILL \"$1\"", "sh", &apiserver])
+            .status()
+            .unwrap()
+            .success()
+    );
 
     let mut message = String::new();
     wait_for("the report", || {
@@ -162,11 +200,18 @@ fn a_process_killed_with_sigkill_leaves_nothing_behind() {
 
 #[test]
 fn a_terminated_process_stops_its_cluster_and_succeeds() {
-    let kubeconfig = std::env::temp_dir().join(format!("devcluster-terminated-{}", std::process::id()));
+    let kubeconfig =
+        std::env::temp_dir().join(format!("devcluster-terminated-{}", std::process::id()));
     let mut up = up(&kubeconfig);
 
     let pid = up.process.id().to_string();
-    assert!(Command::new("/bin/sh").args(["-c", "kill -TERM \"$1\"", "sh", &pid]).status().unwrap().success());
+    assert!(
+        Command::new("/bin/sh")
+            .args(["-c", "kill -TERM \"$1\"", "sh", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
 
     assert!(up.process.wait().unwrap().success());
     up.wait_until_nothing_is_left();
@@ -177,7 +222,8 @@ fn a_kubeconfig_that_exists_is_not_overwritten() {
     let path = std::env::temp_dir().join(format!("devcluster-existing-{}", std::process::id()));
     fs::write(&path, "mine").unwrap();
 
-    let error = Cluster::start(Options { kubeconfig: Some(path.clone()), ..Options::default() }).unwrap_err();
+    let error = Cluster::start(Options { kubeconfig: Some(path.clone()), ..Options::default() })
+        .unwrap_err();
 
     assert!(error.to_string().contains("exists already"), "{error}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "mine");

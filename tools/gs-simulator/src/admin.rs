@@ -38,7 +38,11 @@ async fn sessions(State(host): Shared) -> Json<BTreeMap<String, BTreeSet<String>
     Json(host.with(|service| service.sessions.all().clone()))
 }
 
-async fn set_members(State(host): Shared, Path(id): Path<String>, body: Bytes) -> Result<StatusCode, BadBody> {
+async fn set_members(
+    State(host): Shared,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, BadBody> {
     let members = from_json(&body)?;
     host.with(|service| service.sessions.set(&id, members));
     Ok(StatusCode::NO_CONTENT)
@@ -104,5 +108,6 @@ async fn reset(State(host): Shared) -> StatusCode {
 
 /// Whatever its Content-Type: `curl -d` says that JSON is a form, and axum's `Json` would insist.
 fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, BadBody> {
-    serde_json::from_slice(body).map_err(|error| (StatusCode::BAD_REQUEST, format!("The body can't be used: {error}.\n")))
+    serde_json::from_slice(body)
+        .map_err(|error| (StatusCode::BAD_REQUEST, format!("The body can't be used: {error}.\n")))
 }

@@ -74,19 +74,37 @@ impl Answer {
     }
 
     /// A success that was garbled.
-    pub(crate) fn garbled(kind: Garbling, session_id: &str, switched: &Switched, world: &World, request_id: &str) -> Self {
+    pub(crate) fn garbled(
+        kind: Garbling,
+        session_id: &str,
+        switched: &Switched,
+        world: &World,
+        request_id: &str,
+    ) -> Self {
         let success = |switched: &Switched| wire::success(session_id, switched, world, request_id);
         let good = success(switched);
         let (status, content_type, body) = match kind {
-            Garbling::Html502 => (502, HTML, "<html><head><title>502 Bad Gateway</title></head></html>\n".to_owned()),
-            Garbling::Html429 => (429, HTML, "<html><head><title>429 Too Many Requests</title></head></html>\n".to_owned()),
-            Garbling::Html200 => (200, HTML, "<html><head><title>Please log in</title></head></html>\n".to_owned()),
+            Garbling::Html502 => {
+                (502, HTML, "<html><head><title>502 Bad Gateway</title></head></html>\n".to_owned())
+            }
+            Garbling::Html429 => (
+                429,
+                HTML,
+                "<html><head><title>429 Too Many Requests</title></head></html>\n".to_owned(),
+            ),
+            Garbling::Html200 => {
+                (200, HTML, "<html><head><title>Please log in</title></head></html>\n".to_owned())
+            }
             Garbling::NotJson => (200, JSON, "upstream request timeout".to_owned()),
             Garbling::Empty => (200, JSON, String::new()),
-            Garbling::Truncated => (200, JSON, good.chars().take(good.chars().count() / 2).collect()),
+            Garbling::Truncated => {
+                (200, JSON, good.chars().take(good.chars().count() / 2).collect())
+            }
             Garbling::Oversized => (200, JSON, good + &" ".repeat(ANSWER_BYTES_MAX)),
             Garbling::WithoutResponse => (200, JSON, format!(r#"{{"RequestId":"{request_id}"}}"#)),
-            Garbling::UnknownFields => (200, JSON, good.replacen('{', r#"{"Trace":{"Hops":[1,null]},"#, 1)),
+            Garbling::UnknownFields => {
+                (200, JSON, good.replacen('{', r#"{"Trace":{"Hops":[1,null]},"#, 1))
+            }
             Garbling::NullLists => (
                 200,
                 JSON,
@@ -95,11 +113,17 @@ impl Answer {
                 ),
             ),
             Garbling::IdInBothLists => {
-                let both: Vec<String> = switched.succeeded.iter().chain(&switched.failed).cloned().collect();
+                let both: Vec<String> =
+                    switched.succeeded.iter().chain(&switched.failed).cloned().collect();
                 (200, JSON, success(&Switched { succeeded: both.clone(), failed: both }))
             }
             Garbling::UnaskedId => {
-                let succeeded = switched.succeeded.iter().cloned().chain(["nobody-asked-for-this".to_owned()]).collect();
+                let succeeded = switched
+                    .succeeded
+                    .iter()
+                    .cloned()
+                    .chain(["nobody-asked-for-this".to_owned()])
+                    .collect();
                 (200, JSON, success(&Switched { succeeded, failed: switched.failed.clone() }))
             }
             Garbling::NoIds => (200, JSON, success(&Switched::default())),
@@ -121,7 +145,14 @@ mod tests {
 
     #[test]
     fn what_is_no_json_does_not_parse() {
-        for kind in [Garbling::Html502, Garbling::Html429, Garbling::Html200, Garbling::NotJson, Garbling::Empty, Garbling::Truncated] {
+        for kind in [
+            Garbling::Html502,
+            Garbling::Html429,
+            Garbling::Html200,
+            Garbling::NotJson,
+            Garbling::Empty,
+            Garbling::Truncated,
+        ] {
             assert!(serde_json::from_str::<Value>(&garbled(kind).body).is_err(), "{kind:?}");
         }
         assert_eq!(garbled(Garbling::Html502).status, 502);
@@ -129,12 +160,19 @@ mod tests {
 
     #[test]
     fn what_is_json_has_its_one_fault() {
-        let response = |kind| serde_json::from_str::<Value>(&garbled(kind).body).unwrap()["Response"].clone();
+        let response =
+            |kind| serde_json::from_str::<Value>(&garbled(kind).body).unwrap()["Response"].clone();
         assert_eq!(response(Garbling::WithoutResponse), Value::Null);
         assert_eq!(response(Garbling::UnknownFields)["SuccessInstanceIds"][0], "é");
         assert_eq!(response(Garbling::NullLists)["RequestId"], "r");
-        assert_eq!(response(Garbling::IdInBothLists)["SuccessInstanceIds"], response(Garbling::IdInBothLists)["FailureInstanceIds"]);
-        assert_eq!(response(Garbling::UnaskedId)["SuccessInstanceIds"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            response(Garbling::IdInBothLists)["SuccessInstanceIds"],
+            response(Garbling::IdInBothLists)["FailureInstanceIds"]
+        );
+        assert_eq!(
+            response(Garbling::UnaskedId)["SuccessInstanceIds"].as_array().unwrap().len(),
+            2
+        );
         assert_eq!(response(Garbling::NoIds).as_object().unwrap().len(), 2);
         assert!(garbled(Garbling::Oversized).body.len() > ANSWER_BYTES_MAX);
     }

@@ -8,7 +8,8 @@ use serde::{Serialize, Serializer};
 
 use crate::wire::Operation;
 
-/// The oldest calls are forgotten beyond this many: a soak test must not fill the memory. [`Stats`] count on.
+/// The oldest calls are forgotten beyond this many: a soak test must not fill the memory. [`Stats`]
+/// count on.
 const CALLS_MAX: usize = 100_000;
 
 /// A `POST /` that the simulator saw. Fields are empty where the request did not say.
@@ -87,7 +88,10 @@ impl Serialize for Outcome {
     }
 }
 
-fn rfc3339_with_milliseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+fn rfc3339_with_milliseconds<S: Serializer>(
+    time: &Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{time:.3}"))
 }
 
@@ -101,11 +105,13 @@ pub struct Stats {
     pub throttled: u64,
     /// Temporary keys that were given out, by STS and the metadata service, since the start.
     pub keys_issued: u64,
-    /// The most arrivals of one known `SecretId` in any one second. Unsigned, dropped and held requests do not arrive.
+    /// The most arrivals of one known `SecretId` in any one second. Unsigned, dropped and held
+    /// requests do not arrive.
     pub max_arrivals_in_one_second: usize,
     /// The same without the throttled: never above the quota, unless the rate window is fixed.
     pub max_accepted_in_one_second: usize,
-    /// The same of each known `SecretId` that called; `issued` is all temporary keys that were given out.
+    /// The same of each known `SecretId` that called; `issued` is all temporary keys that were
+    /// given out.
     pub by_key: BTreeMap<String, KeyStats>,
 }
 

@@ -15,14 +15,28 @@ pub(crate) const ATTACH: &str = r#"{"SessionId":"s","Type":1,"SlaveInstanceIds":
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Sends a request on a connection of its own and returns every byte until the server closes it.
-pub(crate) async fn exchange(simulator: &Simulator, method: &str, path: &str, headers: &HeaderMap, body: &str) -> Vec<u8> {
-    let headers: String = headers.iter().flat_map(|(name, value)| [name.as_str(), ": ", value.to_str().unwrap(), "\r\n"]).collect();
+pub(crate) async fn exchange(
+    simulator: &Simulator,
+    method: &str,
+    path: &str,
+    headers: &HeaderMap,
+    body: &str,
+) -> Vec<u8> {
+    let headers: String = headers
+        .iter()
+        .flat_map(|(name, value)| [name.as_str(), ": ", value.to_str().unwrap(), "\r\n"])
+        .collect();
     let length = body.len();
-    let request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    );
     let mut stream = TcpStream::connect(simulator.address()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("the server closes the connection").unwrap();
+    timeout(DEADLINE, stream.read_to_end(&mut answer))
+        .await
+        .expect("the server closes the connection")
+        .unwrap();
     answer
 }
 
@@ -43,7 +57,13 @@ pub(crate) async fn call(simulator: &Simulator, body: &str) -> Vec<u8> {
     call_with(simulator, body, EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, None).await
 }
 
-pub(crate) async fn call_with(simulator: &Simulator, body: &str, secret_id: &str, secret_key: &str, token: Option<&str>) -> Vec<u8> {
+pub(crate) async fn call_with(
+    simulator: &Simulator,
+    body: &str,
+    secret_id: &str,
+    secret_key: &str,
+    token: Option<&str>,
+) -> Vec<u8> {
     let (mut headers, now) = (api_headers(simulator), simulator.now());
     let authorization = tc3::sign(&headers, body.as_bytes(), secret_id, secret_key, now);
     headers.insert("x-tc-timestamp", now.as_second().into());
@@ -52,7 +72,12 @@ pub(crate) async fn call_with(simulator: &Simulator, body: &str, secret_id: &str
     exchange(simulator, "POST", "/", &headers, body).await
 }
 
-pub(crate) async fn admin(simulator: &Simulator, method: &str, path: &str, body: &str) -> (String, Value) {
+pub(crate) async fn admin(
+    simulator: &Simulator,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (String, Value) {
     let mut headers = HeaderMap::new();
     headers.insert("host", "localhost".parse().unwrap());
     let (head, body) = split(&exchange(simulator, method, path, &headers, body).await);

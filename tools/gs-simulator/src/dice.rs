@@ -40,7 +40,8 @@ impl Dice {
         Self { state: seed }
     }
 
-    /// What is impossible throws no dice: a fault that is not used does not change when others strike.
+    /// What is impossible throws no dice: a fault that is not used does not change when others
+    /// strike.
     pub(crate) fn happens(&mut self, probability: Probability) -> bool {
         probability.0 > 0.0 && self.fraction() < probability.0
     }

@@ -10,9 +10,9 @@ use crate::wire::Operation;
 
 /// The faults in force. A new value replaces all of an old one; the default is none.
 ///
-/// Only correctly signed calls meet faults: a client that asks for the time without a signature is not disturbed.
-/// Of several, a call meets the first of: lost request, late arrival, gateway, throttle, error, lost answer, garbled answer.
-/// Counts are used up before chances are tried.
+/// Only correctly signed calls meet faults: a client that asks for the time without a signature is
+/// not disturbed. Of several, a call meets the first of: lost request, late arrival, gateway,
+/// throttle, error, lost answer, garbled answer. Counts are used up before chances are tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Faults {
@@ -20,9 +20,11 @@ pub struct Faults {
     pub fail_instances: BTreeSet<String>,
     /// Ids that fail by their pattern. The first rule that fits an id and the operation counts.
     pub refusing: Vec<Refusing>,
-    /// So many calls are lost on their way here: the connection closes, nothing is applied or counted.
+    /// So many calls are lost on their way here: the connection closes, nothing is applied or
+    /// counted.
     pub drop_requests: u32,
-    /// So many calls take a detour: the connection closes at once, the request arrives [`Self::late_arrival_ms`] later.
+    /// So many calls take a detour: the connection closes at once, the request arrives
+    /// [`Self::late_arrival_ms`] later.
     pub late_arrivals: u32,
     /// How long a detour takes. The signature is judged at the late arrival.
     pub late_arrival_ms: u64,
@@ -36,13 +38,15 @@ pub struct Faults {
     pub drop_answers: u32,
     /// Answers that are garbled, in this order: the call is applied.
     pub garbled_answers: Vec<AnswerFault>,
-    /// The answers of so many calls come [`Self::drip_bytes`] at a time with pauses of [`Self::drip_pause_ms`].
+    /// The answers of so many calls come [`Self::drip_bytes`] at a time with pauses of
+    /// [`Self::drip_pause_ms`].
     pub slow_answers: u32,
     /// 0 is 1.
     pub drip_bytes: usize,
     /// The pause before each piece of a slow answer.
     pub drip_pause_ms: u64,
-    /// Every answer to a signed call leaves so much later than the call took effect; with [`Chances::delay`], some do.
+    /// Every answer to a signed call leaves so much later than the call took effect; with
+    /// [`Chances::delay`], some do.
     pub delay_ms: u64,
     /// The service's clock is so much further ahead than it started.
     pub clock_offset_seconds: i64,
@@ -155,7 +159,10 @@ mod tests {
     #[test]
     fn every_field_of_the_json_may_be_left_out_and_none_misspelt() {
         assert_eq!(serde_json::from_str::<Faults>("{}").unwrap(), Faults::default());
-        assert_eq!(serde_json::from_str::<Faults>(r#"{"dropAnswers":2}"#).unwrap(), Faults { drop_answers: 2, ..Faults::default() });
+        assert_eq!(
+            serde_json::from_str::<Faults>(r#"{"dropAnswers":2}"#).unwrap(),
+            Faults { drop_answers: 2, ..Faults::default() }
+        );
         assert!(serde_json::from_str::<Faults>(r#"{"dropAnswer":2}"#).is_err());
         assert!(serde_json::from_str::<Faults>(r#"{"chances":{"dropAnswers":0.5}}"#).is_err());
     }
@@ -166,7 +173,10 @@ mod tests {
                        "chances":{"errors":{"InternalError":0.5},"gateways":{"not-json":0.25}},"seed":7}"#;
         let faults: Faults = serde_json::from_str(json).unwrap();
         assert_eq!(faults.refusing[0].operation, Operation::Detach);
-        assert_eq!(serde_json::from_value::<Faults>(serde_json::to_value(&faults).unwrap()).unwrap(), faults);
+        assert_eq!(
+            serde_json::from_value::<Faults>(serde_json::to_value(&faults).unwrap()).unwrap(),
+            faults
+        );
     }
 
     #[test]
@@ -180,7 +190,10 @@ mod tests {
             ("*", "", "never"),
         ] {
             assert!(glob(pattern.as_bytes(), fitting.as_bytes()), "{pattern} {fitting}");
-            assert!(pattern == "*" || !glob(pattern.as_bytes(), other.as_bytes()), "{pattern} {other}");
+            assert!(
+                pattern == "*" || !glob(pattern.as_bytes(), other.as_bytes()),
+                "{pattern} {other}"
+            );
         }
     }
 }

@@ -38,18 +38,22 @@ impl Host {
     /// At the ends of time, the machine's own.
     fn now_at(&self, service: &Service) -> Timestamp {
         let now = Timestamp::now();
-        let offset = SignedDuration::from_secs(service.mischief.faults().clock_offset_seconds).checked_add(self.clock_offset);
+        let offset = SignedDuration::from_secs(service.mischief.faults().clock_offset_seconds)
+            .checked_add(self.clock_offset);
         offset.and_then(|offset| now.checked_add(offset).ok()).unwrap_or(now)
     }
 
-    /// The Date header. Rounded down, as every server does: clients take it for a time that has certainly come.
+    /// The Date header. Rounded down, as every server does: clients take it for a time that has
+    /// certainly come.
     pub(crate) fn date(&self) -> HeaderValue {
-        let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&self.now()).unwrap_or_default();
+        let date =
+            DateTimePrinter::new().timestamp_to_rfc9110_string(&self.now()).unwrap_or_default();
         HeaderValue::try_from(date).unwrap_or(HeaderValue::from_static(""))
     }
 
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Service) -> T) -> T {
-        // The service is whole after each of its methods, so a thread that panicked under the lock left nothing half done.
+        // The service is whole after each of its methods, so a thread that panicked under the lock
+        // left nothing half done.
         act(&mut self.service.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -60,7 +64,8 @@ impl Host {
         })
     }
 
-    /// A call arrives; `act` gives it to the service. It is timed and recorded under the lock: the order of times is the order of calls.
+    /// A call arrives; `act` gives it to the service. It is timed and recorded under the lock: the
+    /// order of times is the order of calls.
     pub(crate) fn with_arrival<T>(&self, act: impl FnOnce(&mut Service, Arrival) -> T) -> T {
         self.with_now(|service, now| {
             let at = Arrival { now, since_start: self.started.elapsed() };

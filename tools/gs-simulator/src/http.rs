@@ -29,9 +29,11 @@ use crate::metadata;
 use crate::service::Reaction;
 use crate::wire::{self, BODY_BYTES_MAX};
 
-/// "The server closes idle keep-alive connections after about 30 s" (reference, section 3): clients must cope with it here too.
+/// "The server closes idle keep-alive connections after about 30 s" (reference, section 3): clients
+/// must cope with it here too.
 const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Accepting fails when the process has too many files open. They get closed; until then, retrying at once would burn a core.
+/// Accepting fails when the process has too many files open. They get closed; until then, retrying
+/// at once would burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const HELP: &str = "This is gs-simulator. It has POST / (the API) and, for you: GET /admin/sessions, PUT|DELETE /admin/sessions/{id}, \
@@ -58,13 +60,15 @@ pub(crate) async fn serve(listener: TcpListener, host: Arc<Host>, tls: Option<Tl
 #[derive(Clone, Copy, Debug)]
 struct NoAnswer;
 
-/// Given to hyper instead of a response, it closes the connection and writes nothing: this is why `axum::serve` is not used here.
+/// Given to hyper instead of a response, it closes the connection and writes nothing: this is why
+/// `axum::serve` is not used here.
 #[derive(Debug, thiserror::Error)]
 #[error("the simulator hangs up")]
 struct HangUp;
 
 async fn welcome(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, host: Arc<Host>) {
-    // Without it, small answers wait for the client's acknowledgement. A socket that refuses the option still works.
+    // Without it, small answers wait for the client's acknowledgement. A socket that refuses the
+    // option still works.
     let _ = stream.set_nodelay(true);
     let Some(tls) = tls else { return converse(stream, router, host).await };
     // A client that does not trust the certificate says so itself.
@@ -117,7 +121,8 @@ async fn api(State(host): State<Arc<Host>>, headers: HeaderMap, body: Body) -> R
                 Some(drip) => Body::new(Dripping::new(answer.body.into(), drip)),
                 None => answer.body.into(),
             };
-            let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let status =
+                StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             (status, [(CONTENT_TYPE, answer.content_type)], body).into_response()
         }
         Reaction::HangUp => no_answer(),
@@ -177,7 +182,10 @@ mod tests {
 
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         assert!(head.contains("content-type: application/json"), "{head}");
-        assert!((before..=simulator.now().as_second()).contains(&date(&head).as_second()), "{head}");
+        assert!(
+            (before..=simulator.now().as_second()).contains(&date(&head).as_second()),
+            "{head}"
+        );
         let response = &serde_json::from_str::<Value>(&body).unwrap()["Response"];
         assert_eq!(response["SuccessInstanceIds"], json!(["a", "b"]));
         assert_eq!(response["RequestId"], json!(simulator.calls()[0].request_id));
@@ -188,7 +196,8 @@ mod tests {
     async fn an_unsigned_request_is_refused_with_a_readable_answer_and_a_date() {
         let simulator = start(Faults::default()).await;
 
-        let (head, body) = split(&exchange(&simulator, "POST", "/", &api_headers(&simulator), "{}").await);
+        let (head, body) =
+            split(&exchange(&simulator, "POST", "/", &api_headers(&simulator), "{}").await);
 
         assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
         assert!(simulator.now().duration_since(date(&head)).unsigned_abs() < DEADLINE, "{head}");
@@ -211,7 +220,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_held_request_arrives_although_its_connection_is_closed() {
-        let simulator = start(Faults { late_arrivals: 1, late_arrival_ms: 50, ..Faults::default() }).await;
+        let simulator =
+            start(Faults { late_arrivals: 1, late_arrival_ms: 50, ..Faults::default() }).await;
 
         let answer = call(&simulator, ATTACH).await;
 
@@ -227,7 +237,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_answer_comes_drop_by_drop_with_its_length_announced() {
-        let simulator = start(Faults { slow_answers: 1, drip_bytes: 40, drip_pause_ms: 20, ..Faults::default() }).await;
+        let simulator = start(Faults {
+            slow_answers: 1,
+            drip_bytes: 40,
+            drip_pause_ms: 20,
+            ..Faults::default()
+        })
+        .await;
         let started = Instant::now();
 
         let (head, body) = split(&call(&simulator, ATTACH).await);
@@ -243,7 +259,10 @@ mod tests {
         let gateways = vec![AnswerFault { kind: Garbling::Html502, times: 1 }];
         let simulator = start(Faults { gateways, ..Faults::default() }).await;
         let (head, body) = split(&call(&simulator, ATTACH).await);
-        assert!(head.starts_with("HTTP/1.1 502") && head.contains("content-type: text/html"), "{head}");
+        assert!(
+            head.starts_with("HTTP/1.1 502") && head.contains("content-type: text/html"),
+            "{head}"
+        );
         assert!(body.starts_with("<html>"), "{body}");
     }
 
@@ -263,7 +282,8 @@ mod tests {
         let simulator = start(Faults::default()).await;
         let body = " ".repeat(BODY_BYTES_MAX + 1);
 
-        let (_, body) = split(&exchange(&simulator, "POST", "/", &api_headers(&simulator), &body).await);
+        let (_, body) =
+            split(&exchange(&simulator, "POST", "/", &api_headers(&simulator), &body).await);
 
         assert!(body.contains("RequestSizeLimitExceeded"), "{body}");
     }
@@ -272,12 +292,19 @@ mod tests {
     async fn the_admin_routes_show_and_change_what_the_methods_do() {
         let simulator = start(Faults::default()).await;
 
-        assert_eq!(admin(&simulator, "PUT", "/admin/sessions/s", r#"["z","b"]"#).await.0, "HTTP/1.1 204 No Content");
-        let (status, faults) = admin(&simulator, "PUT", "/admin/faults", r#"{"failInstances":["a"]}"#).await;
+        assert_eq!(
+            admin(&simulator, "PUT", "/admin/sessions/s", r#"["z","b"]"#).await.0,
+            "HTTP/1.1 204 No Content"
+        );
+        let (status, faults) =
+            admin(&simulator, "PUT", "/admin/faults", r#"{"failInstances":["a"]}"#).await;
         assert_eq!((status.as_str(), &faults["failInstances"]), ("HTTP/1.1 200 OK", &json!(["a"])));
         call(&simulator, ATTACH).await;
 
-        assert_eq!(admin(&simulator, "GET", "/admin/sessions", "").await.1, json!({"s": ["b", "z"]}));
+        assert_eq!(
+            admin(&simulator, "GET", "/admin/sessions", "").await.1,
+            json!({"s": ["b", "z"]})
+        );
         let calls = admin(&simulator, "GET", "/admin/calls", "").await.1;
         assert_eq!((&calls[0]["outcome"], &calls[0]["failed"]), (&json!("applied"), &json!(["a"])));
         let of_key = json!({"arrivals": 1, "throttled": 0, "maxArrivalsInOneSecond": 1, "maxAcceptedInOneSecond": 1});
@@ -286,12 +313,19 @@ mod tests {
         assert_eq!(admin(&simulator, "GET", "/admin/stats", "").await.1, counts);
 
         admin(&simulator, "DELETE", "/admin/faults", "").await;
-        let world = admin(&simulator, "PUT", "/admin/world", r#"{"addPresent":"error:ResourceInUse"}"#).await.1;
+        let world =
+            admin(&simulator, "PUT", "/admin/world", r#"{"addPresent":"error:ResourceInUse"}"#)
+                .await
+                .1;
         assert_eq!(admin(&simulator, "GET", "/admin/world", "").await.1, world);
         assert_eq!(simulator.world().add_present.to_string(), "error:ResourceInUse");
         admin(&simulator, "DELETE", "/admin/sessions/s", "").await;
         assert_eq!(simulator.faults(), Faults::default());
-        assert!(str::from_utf8(&call(&simulator, ATTACH).await).unwrap().contains("ResourceNotFound.SessionNotFound"));
+        assert!(
+            str::from_utf8(&call(&simulator, ATTACH).await)
+                .unwrap()
+                .contains("ResourceNotFound.SessionNotFound")
+        );
 
         admin(&simulator, "POST", "/admin/reset", "").await;
         assert_eq!((simulator.calls().len(), simulator.sessions().len()), (0, 0));
@@ -299,19 +333,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_record_has_a_line_for_each_call_and_is_appended_to() {
-        let folder = std::env::temp_dir().join(format!("gs-simulator-record-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("gs-simulator-record-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let record = folder.join("calls.jsonl");
         for drop_answers in [0, 1] {
-            let options =
-                Options { record: Some(record.clone()), faults: Faults { drop_answers, ..Faults::default() }, ..Options::default() };
+            let options = Options {
+                record: Some(record.clone()),
+                faults: Faults { drop_answers, ..Faults::default() },
+                ..Options::default()
+            };
             call(&Simulator::start(options).await.unwrap(), ATTACH).await;
         }
 
         let lines = std::fs::read_to_string(&record).unwrap();
         std::fs::remove_dir_all(folder).unwrap();
 
-        let outcomes: Vec<Value> = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone()).collect();
+        let outcomes: Vec<Value> = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone())
+            .collect();
         assert_eq!(outcomes, ["applied", "applied-unanswered"]);
     }
 
@@ -328,13 +369,32 @@ mod tests {
         ];
         let body = r#"{"ProviderId":"p","WebIdentityToken":"jwt","RoleArn":"r","RoleSessionName":"s","DurationSeconds":900}"#;
 
-        let (_, answer) = split(&exchange(&simulator, "POST", "/", &headers.map(client::header).into_iter().collect(), body).await);
-        let keys = serde_json::from_str::<Value>(&answer).unwrap()["Response"]["Credentials"].clone();
+        let (_, answer) = split(
+            &exchange(
+                &simulator,
+                "POST",
+                "/",
+                &headers.map(client::header).into_iter().collect(),
+                body,
+            )
+            .await,
+        );
+        let keys =
+            serde_json::from_str::<Value>(&answer).unwrap()["Response"]["Credentials"].clone();
         let text = |name: &str| keys[name].as_str().unwrap();
-        client::call_with(&simulator, ATTACH, text("TmpSecretId"), text("TmpSecretKey"), Some(text("Token"))).await;
-        client::call_with(&simulator, ATTACH, text("TmpSecretId"), text("TmpSecretKey"), None).await;
+        client::call_with(
+            &simulator,
+            ATTACH,
+            text("TmpSecretId"),
+            text("TmpSecretKey"),
+            Some(text("Token")),
+        )
+        .await;
+        client::call_with(&simulator, ATTACH, text("TmpSecretId"), text("TmpSecretKey"), None)
+            .await;
 
-        let outcomes: Vec<String> = simulator.calls().iter().map(|call| call.outcome.to_string()).collect();
+        let outcomes: Vec<String> =
+            simulator.calls().iter().map(|call| call.outcome.to_string()).collect();
         assert_eq!(outcomes, ["applied", "applied", "refused:AuthFailure.TokenFailure"]);
         assert_eq!(simulator.stats().keys_issued, 1);
     }
@@ -342,21 +402,35 @@ mod tests {
     #[tokio::test]
     async fn a_mistake_in_an_admin_body_or_a_path_is_explained() {
         let simulator = start(Faults::default()).await;
-        let headers = HeaderMap::from_iter([("host".parse().unwrap(), "localhost".parse().unwrap())]);
+        let headers =
+            HeaderMap::from_iter([("host".parse().unwrap(), "localhost".parse().unwrap())]);
 
-        let (head, body) = split(&exchange(&simulator, "PUT", "/admin/faults", &headers, r#"{"dropAnswer":1}"#).await);
-        assert!(head.starts_with("HTTP/1.1 400") && body.contains("unknown field `dropAnswer`"), "{head}\n{body}");
+        let (head, body) = split(
+            &exchange(&simulator, "PUT", "/admin/faults", &headers, r#"{"dropAnswer":1}"#).await,
+        );
+        assert!(
+            head.starts_with("HTTP/1.1 400") && body.contains("unknown field `dropAnswer`"),
+            "{head}\n{body}"
+        );
 
-        for (method, path, status) in [("GET", "/", "HTTP/1.1 405"), ("GET", "/admin", "HTTP/1.1 404")] {
+        for (method, path, status) in
+            [("GET", "/", "HTTP/1.1 405"), ("GET", "/admin", "HTTP/1.1 404")]
+        {
             let (head, body) = split(&exchange(&simulator, method, path, &headers, "").await);
-            assert!(head.starts_with(status) && body.contains("GET /admin/sessions"), "{head}\n{body}");
+            assert!(
+                head.starts_with(status) && body.contains("GET /admin/sessions"),
+                "{head}\n{body}"
+            );
         }
     }
 
     #[tokio::test]
     async fn only_loopback_is_listened_on_by_default() {
         let options = Options { listen: "0.0.0.0:0".parse().unwrap(), ..Options::default() };
-        assert_eq!(Simulator::start(options.clone()).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(
+            Simulator::start(options.clone()).await.unwrap_err().kind(),
+            io::ErrorKind::InvalidInput
+        );
         assert!(Simulator::start(Options { allow_non_loopback: true, ..options }).await.is_ok());
     }
 
@@ -371,7 +445,10 @@ mod tests {
 
         drop(simulator);
 
-        timeout(DEADLINE, idle.read_to_end(&mut Vec::new())).await.expect("the connection closes").unwrap();
+        timeout(DEADLINE, idle.read_to_end(&mut Vec::new()))
+            .await
+            .expect("the connection closes")
+            .unwrap();
         assert!(TcpStream::connect(address).await.is_err());
     }
 }

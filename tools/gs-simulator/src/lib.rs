@@ -1,7 +1,8 @@
 //! A Tencent Cloud GS server for laptops and tests.
 //!
-//! It answers `SwitchCloudPhoneMultipleStreamSessionSlaves` over HTTP or HTTPS, verifies signatures as the service does, counts
-//! the rate, keeps sessions in memory, and misbehaves on request. It shares no code with the operator that it tests.
+//! It answers `SwitchCloudPhoneMultipleStreamSessionSlaves` over HTTP or HTTPS, verifies signatures
+//! as the service does, counts the rate, keeps sessions in memory, and misbehaves on request. It
+//! shares no code with the operator that it tests.
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
@@ -86,12 +87,14 @@ pub const EXAMPLE_SECRET_ID: &str = "AKIDEXAMPLE";
 /// The secret of [`EXAMPLE_SECRET_ID`].
 pub const EXAMPLE_SECRET_KEY: &str = "SECRETEXAMPLE";
 
-/// How to start a [`Simulator`]. The default listens on a free port of loopback, knows the example key and behaves well.
+/// How to start a [`Simulator`]. The default listens on a free port of loopback, knows the example
+/// key and behaves well.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Listening elsewhere than on loopback is an error without this: anyone who reaches the simulator may use its admin routes.
+    /// Listening elsewhere than on loopback is an error without this: anyone who reaches the
+    /// simulator may use its admin routes.
     pub allow_non_loopback: bool,
     /// None: plain HTTP.
     pub tls: Option<Tls>,
@@ -148,11 +151,13 @@ pub struct Simulator {
 }
 
 impl Simulator {
-    /// Listens, and serves in a task of the current tokio runtime. Connections are accepted from the return on.
+    /// Listens, and serves in a task of the current tokio runtime. Connections are accepted from
+    /// the return on.
     ///
     /// # Errors
     ///
-    /// The address can't be listened on, or is not loopback without [`Options::allow_non_loopback`]; the record can't be opened; the certificate can't be used.
+    /// The address can't be listened on, or is not loopback without
+    /// [`Options::allow_non_loopback`]; the record can't be opened; the certificate can't be used.
     pub async fn start(options: Options) -> io::Result<Self> {
         if !options.listen.ip().is_loopback() && !options.allow_non_loopback {
             let message = format!(
@@ -162,7 +167,11 @@ impl Simulator {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
         let record = options.record.map(|path| open_record(&path)).transpose()?;
-        let tls = options.tls.as_ref().map(|tls| Terminator::new(tls, options.listen.ip())).transpose()?;
+        let tls = options
+            .tls
+            .as_ref()
+            .map(|tls| Terminator::new(tls, options.listen.ip()))
+            .transpose()?;
         let listener = TcpListener::bind(options.listen).await?;
         let address = listener.local_addr()?;
         let rules = Rules {
@@ -173,10 +182,15 @@ impl Simulator {
         };
         // Request ids of two simulators must differ, as those of the service do.
         let seed = RandomState::new().hash_one(address);
-        let mut service = Service::new(rules, options.world, options.known_sessions, options.faults, seed);
+        let mut service =
+            Service::new(rules, options.world, options.known_sessions, options.faults, seed);
         service.issuer.identity = options.identity;
         let host = Arc::new(Host::new(service, options.clock_offset_seconds, record));
-        let server = tokio::spawn(http::serve(listener, Arc::clone(&host), tls.as_ref().map(|tls| tls.acceptor.clone())));
+        let server = tokio::spawn(http::serve(
+            listener,
+            Arc::clone(&host),
+            tls.as_ref().map(|tls| tls.acceptor.clone()),
+        ));
         Ok(Self { address, host, tls, server })
     }
 
@@ -272,14 +286,20 @@ impl Simulator {
         self.host.with(|service| service.mischief = Mischief::new(faults));
     }
 
-    /// Forgets sessions, calls and counts, the current second's quota included. The world and the faults stay.
+    /// Forgets sessions, calls and counts, the current second's quota included. The world and the
+    /// faults stay.
     pub fn reset(&self) {
         self.host.with(Service::reset);
     }
 }
 
 fn open_record(path: &Path) -> io::Result<File> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("the record {} can't be opened: {error}", path.display()));
+    let named = |error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("the record {} can't be opened: {error}", path.display()),
+        )
+    };
     File::options().create(true).append(true).open(path).map_err(named)
 }
 

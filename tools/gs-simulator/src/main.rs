@@ -8,7 +8,10 @@ use std::time::Duration;
 use std::{fs, io};
 
 use clap::Parser;
-use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Identity, Key, Options, RateWindow, Repeated, Simulator, Tls, World};
+use gs_simulator::{
+    EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Identity, Key, Options, RateWindow, Repeated,
+    Simulator, Tls, World,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 const AFTER_HELP: &str = "\
@@ -49,10 +52,11 @@ Point a client at the printed address (POST /). People look at it with curl:
                      garbledAnswers {kind:P},slowAnswer,delay}   the same by chance, each P from 0 to 1
 Only correctly signed calls meet faults. The simulator ends on SIGINT or SIGTERM and keeps nothing.";
 
-/// Plays Tencent Cloud GS for laptops and tests: verifies signatures, keeps sessions in memory, misbehaves on request.
+/// Plays Tencent Cloud GS for laptops and tests: verifies signatures, keeps sessions in memory,
+/// misbehaves on request.
 ///
-/// It answers the action `SwitchCloudPhoneMultipleStreamSessionSlaves` (version 2019-11-18). The first line on standard output
-/// is its address, once it listens.
+/// It answers the action `SwitchCloudPhoneMultipleStreamSessionSlaves` (version 2019-11-18). The
+/// first line on standard output is its address, once it listens.
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP)]
 struct Arguments {
@@ -64,12 +68,20 @@ struct Arguments {
     #[arg(long, env = "SIM_ALLOW_NON_LOOPBACK")]
     allow_non_loopback: bool,
 
-    /// A key that is accepted (repeatable) [default: AKIDEXAMPLE=SECRETEXAMPLE]. The environment variable separates with commas.
+    /// A key that is accepted (repeatable) [default: AKIDEXAMPLE=SECRETEXAMPLE]. The environment
+    /// variable separates with commas.
     #[arg(long = "key", env = "SIM_KEY", hide_env_values = true, value_name = "ID=SECRET", value_parser = key, value_delimiter = ',')]
     keys: Vec<(String, Key)>,
 
-    /// How many seconds the service's clock is ahead of this machine's. It dates answers and judges signatures.
-    #[arg(long, env = "SIM_CLOCK_OFFSET", value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    /// How many seconds the service's clock is ahead of this machine's. It dates answers and judges
+    /// signatures.
+    #[arg(
+        long,
+        env = "SIM_CLOCK_OFFSET",
+        value_name = "SECONDS",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
     clock_offset: i64,
 
     /// How far a signature's timestamp may be from the service's clock.
@@ -84,21 +96,33 @@ struct Arguments {
     #[arg(long, env = "SIM_RATE_WINDOW", value_name = "WINDOW", value_enum, default_value_t)]
     rate_window: RateWindow,
 
-    /// A session that exists (repeatable). With none, every session exists from its first use on; with any, all others answer
-    /// `ResourceNotFound.SessionNotFound`.
-    #[arg(long = "known-session", env = "SIM_KNOWN_SESSION", value_name = "ID", value_delimiter = ',')]
+    /// A session that exists (repeatable). With none, every session exists from its first use on;
+    /// with any, all others answer `ResourceNotFound.SessionNotFound`.
+    #[arg(
+        long = "known-session",
+        env = "SIM_KNOWN_SESSION",
+        value_name = "ID",
+        value_delimiter = ','
+    )]
     known_sessions: Vec<String>,
 
-    /// The machine's role: the metadata service (GET /latest/meta-data/cam/security-credentials/) gives out its keys.
+    /// The machine's role: the metadata service (GET /latest/meta-data/cam/security-credentials/)
+    /// gives out its keys.
     #[arg(long, env = "SIM_ROLE", value_name = "NAME")]
     role: Option<String>,
 
-    /// How long keys serve that STS (AssumeRoleWithWebIdentity) and the metadata service give out [default: as asked for, 7200].
+    /// How long keys serve that STS (AssumeRoleWithWebIdentity) and the metadata service give out
+    /// [default: as asked for, 7200].
     #[arg(long, env = "SIM_KEY_LIFE", value_name = "SECONDS")]
     key_life: Option<u32>,
 
     /// A phone that fails to attach (repeatable): it is listed in `FailureInstanceIds`.
-    #[arg(long = "fail-instance", env = "SIM_FAIL_INSTANCE", value_name = "ID", value_delimiter = ',')]
+    #[arg(
+        long = "fail-instance",
+        env = "SIM_FAIL_INSTANCE",
+        value_name = "ID",
+        value_delimiter = ','
+    )]
     fail_instances: Vec<String>,
 
     /// Apply the first N calls and close their connections without an answer.
@@ -134,7 +158,11 @@ impl From<Arguments> for Options {
             rate_window: arguments.rate_window,
             known_sessions: without_empty(arguments.known_sessions),
             world: arguments.world.into(),
-            identity: Identity { role: arguments.role, key_life_seconds: arguments.key_life, ..Identity::default() },
+            identity: Identity {
+                role: arguments.role,
+                key_life_seconds: arguments.key_life,
+                ..Identity::default()
+            },
             faults: Faults {
                 fail_instances: without_empty(arguments.fail_instances),
                 drop_answers: arguments.drop_answers,
@@ -149,7 +177,8 @@ impl From<Arguments> for Options {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "TLS")]
 struct TlsArguments {
-    /// Serve HTTPS with a self-made certificate for loopback and the service's names; the CA to trust is written to this file.
+    /// Serve HTTPS with a self-made certificate for loopback and the service's names; the CA to
+    /// trust is written to this file.
     #[arg(long = "tls-self-signed", env = "SIM_TLS_SELF_SIGNED", value_name = "CA_FILE", conflicts_with_all = ["chain", "key"])]
     ca_file: Option<PathBuf>,
 
@@ -181,31 +210,47 @@ fn about(path: &Path, error: &io::Error) -> io::Error {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "What is published nowhere")]
 struct WorldArguments {
-    /// What adding a phone answers that is already in the session: success, failure, or error:CODE for the whole call.
+    /// What adding a phone answers that is already in the session: success, failure, or error:CODE
+    /// for the whole call.
     #[arg(long, env = "SIM_ADD_PRESENT", value_name = "ANSWER", default_value_t)]
     add_present: Repeated,
 
-    /// What removing a phone answers that is not in the session: success, failure, or error:CODE for the whole call.
+    /// What removing a phone answers that is not in the session: success, failure, or error:CODE
+    /// for the whole call.
     #[arg(long, env = "SIM_REMOVE_ABSENT", value_name = "ANSWER", default_value_t)]
     remove_absent: Repeated,
 
     /// The code for a session that does not exist.
-    #[arg(long, env = "SIM_GONE_CODE", value_name = "CODE", default_value = "ResourceNotFound.SessionNotFound")]
+    #[arg(
+        long,
+        env = "SIM_GONE_CODE",
+        value_name = "CODE",
+        default_value = "ResourceNotFound.SessionNotFound"
+    )]
     gone_code: String,
 
-    /// A call with more phones is refused, with InvalidParameterValue unless a code follows: 100 or 100:LimitExceeded.
+    /// A call with more phones is refused, with InvalidParameterValue unless a code follows: 100 or
+    /// 100:LimitExceeded.
     #[arg(long, env = "SIM_MAX_BATCH", value_name = "N[:CODE]", value_parser = max_batch)]
     max_batch: Option<(usize, Option<String>)>,
 
-    /// A phone that is not valid (repeatable): a call that names it answers InvalidParameterValue as a whole.
-    #[arg(long = "invalid-instance", env = "SIM_INVALID_INSTANCE", value_name = "ID", value_delimiter = ',')]
+    /// A phone that is not valid (repeatable): a call that names it answers InvalidParameterValue
+    /// as a whole.
+    #[arg(
+        long = "invalid-instance",
+        env = "SIM_INVALID_INSTANCE",
+        value_name = "ID",
+        value_delimiter = ','
+    )]
     invalid_instances: Vec<String>,
 
-    /// Leave empty lists of successes and failures out of the answer. False: an empty list stands there.
+    /// Leave empty lists of successes and failures out of the answer. False: an empty list stands
+    /// there.
     #[arg(long, env = "SIM_OMIT_EMPTY_FAILURES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     omit_empty_failures: bool,
 
-    /// Answer with an empty session id, as the only published sample does. False: with the request's.
+    /// Answer with an empty session id, as the only published sample does. False: with the
+    /// request's.
     #[arg(long, env = "SIM_EMPTY_SESSION_ECHO", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     empty_session_echo: bool,
 }
@@ -218,7 +263,9 @@ impl From<WorldArguments> for World {
             remove_absent: arguments.remove_absent,
             gone_code: arguments.gone_code,
             max_batch,
-            max_batch_code: max_batch_code.flatten().unwrap_or_else(|| Self::default().max_batch_code),
+            max_batch_code: max_batch_code
+                .flatten()
+                .unwrap_or_else(|| Self::default().max_batch_code),
             invalid_instances: without_empty(arguments.invalid_instances),
             omit_empty_failures: arguments.omit_empty_failures,
             empty_session_echo: arguments.empty_session_echo,
@@ -227,7 +274,9 @@ impl From<WorldArguments> for World {
 }
 
 fn max_batch(argument: &str) -> Result<(usize, Option<String>), &'static str> {
-    let (most, code) = argument.split_once(':').map_or((argument, None), |(most, code)| (most, Some(code.to_owned())));
+    let (most, code) = argument
+        .split_once(':')
+        .map_or((argument, None), |(most, code)| (most, Some(code.to_owned())));
     most.parse().map(|most| (most, code)).map_err(|_| "a limit is written N or N:CODE")
 }
 
@@ -238,7 +287,9 @@ fn without_empty(names: Vec<String>) -> BTreeSet<String> {
 
 fn key(argument: &str) -> Result<(String, Key), &'static str> {
     match argument.split_once('=') {
-        Some((id, secret)) if !id.is_empty() && !secret.is_empty() => Ok((id.to_owned(), Key::long_term(secret))),
+        Some((id, secret)) if !id.is_empty() && !secret.is_empty() => {
+            Ok((id.to_owned(), Key::long_term(secret)))
+        }
         _ => Err("a key is written ID=SECRET"),
     }
 }
@@ -250,7 +301,11 @@ async fn main() -> ExitCode {
     match run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let hint = if error.kind() == io::ErrorKind::InvalidInput { " with --allow-non-loopback" } else { "" };
+            let hint = if error.kind() == io::ErrorKind::InvalidInput {
+                " with --allow-non-loopback"
+            } else {
+                ""
+            };
             eprintln!("gs-simulator: can't serve on {listen}: {error}{hint}");
             ExitCode::FAILURE
         }
@@ -259,7 +314,8 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> io::Result<()> {
     // Before the address is printed: from then on, a script may stop us.
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (tls, ca_file) = (arguments.tls.read()?, arguments.tls.ca_file.clone());
     let simulator = Simulator::start(Options { tls, ..arguments.into() }).await?;
     if let (Some(path), Some(ca_pem)) = (ca_file, simulator.ca_pem()) {
@@ -292,16 +348,24 @@ mod tests {
 
     #[test]
     fn an_empty_name_is_no_name() {
-        let options: Options = Arguments::parse_from(["gs-simulator", "--known-session=", "--fail-instance=a,"]).into();
+        let options: Options =
+            Arguments::parse_from(["gs-simulator", "--known-session=", "--fail-instance=a,"])
+                .into();
         assert!(options.known_sessions.is_empty());
         assert_eq!(options.faults.fail_instances.into_iter().collect::<Vec<_>>(), ["a"]);
     }
 
     #[test]
     fn a_batch_limit_may_have_a_code() {
-        let world = |limit: &str| Options::from(Arguments::parse_from(["gs-simulator", "--max-batch", limit])).world;
+        let world = |limit: &str| {
+            Options::from(Arguments::parse_from(["gs-simulator", "--max-batch", limit])).world
+        };
         assert_eq!(world("100"), World { max_batch: Some(100), ..World::default() });
-        let other = World { max_batch: Some(7), max_batch_code: "LimitExceeded".to_owned(), ..World::default() };
+        let other = World {
+            max_batch: Some(7),
+            max_batch_code: "LimitExceeded".to_owned(),
+            ..World::default()
+        };
         assert_eq!(world("7:LimitExceeded"), other);
     }
 

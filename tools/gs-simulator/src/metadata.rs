@@ -26,7 +26,10 @@ async fn role(State(host): State<Arc<Host>>) -> Result<String, StatusCode> {
     identity.role.ok_or(StatusCode::NOT_FOUND)
 }
 
-async fn keys(State(host): State<Arc<Host>>, Path(role): Path<String>) -> Result<Response, StatusCode> {
+async fn keys(
+    State(host): State<Arc<Host>>,
+    Path(role): Path<String>,
+) -> Result<Response, StatusCode> {
     sleep(host.with(|service| service.issuer.identity.delay())).await;
     let keys = host.with_now(|service, now| {
         up(&service.issuer.identity)?;
@@ -38,7 +41,9 @@ async fn keys(State(host): State<Arc<Host>>, Path(role): Path<String>) -> Result
 }
 
 fn up(identity: &Identity) -> Result<(), StatusCode> {
-    let status = identity.metadata_status.map(|status| StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+    let status = identity
+        .metadata_status
+        .map(|status| StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     status.map_or(Ok(()), Err)
 }
 
@@ -54,7 +59,16 @@ mod tests {
     const PATH: &str = "/latest/meta-data/cam/security-credentials/";
 
     async fn get(simulator: &Simulator, path: &str) -> (String, String) {
-        split(&client::exchange(simulator, "GET", path, &[("host", "localhost")].map(client::header).into_iter().collect(), "").await)
+        split(
+            &client::exchange(
+                simulator,
+                "GET",
+                path,
+                &[("host", "localhost")].map(client::header).into_iter().collect(),
+                "",
+            )
+            .await,
+        )
     }
 
     #[tokio::test]
@@ -63,10 +77,18 @@ mod tests {
         let simulator = Simulator::start(Options { identity, ..Options::default() }).await.unwrap();
 
         assert_eq!(get(&simulator, PATH).await.1, "phones");
-        let keys: Value = serde_json::from_str(&get(&simulator, &format!("{PATH}phones")).await.1).unwrap();
+        let keys: Value =
+            serde_json::from_str(&get(&simulator, &format!("{PATH}phones")).await.1).unwrap();
         let call = async || {
             let text = |name: &str| keys[name].as_str().unwrap();
-            let answer = client::call_with(&simulator, ATTACH, text("TmpSecretId"), text("TmpSecretKey"), Some(text("Token"))).await;
+            let answer = client::call_with(
+                &simulator,
+                ATTACH,
+                text("TmpSecretId"),
+                text("TmpSecretKey"),
+                Some(text("Token")),
+            )
+            .await;
             split(&answer).1
         };
 
@@ -78,7 +100,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_service_answers_all_the_same() {
-        let identity = Identity { role: Some("phones".to_owned()), delay_ms: 30, ..Identity::default() };
+        let identity =
+            Identity { role: Some("phones".to_owned()), delay_ms: 30, ..Identity::default() };
         let simulator = Simulator::start(Options { identity, ..Options::default() }).await.unwrap();
         let started = Instant::now();
         assert_eq!(get(&simulator, PATH).await.1, "phones");
@@ -90,7 +113,8 @@ mod tests {
         let simulator = Simulator::start(Options::default()).await.unwrap();
         assert!(get(&simulator, PATH).await.0.starts_with("HTTP/1.1 404"));
 
-        admin(&simulator, "PUT", "/admin/identity", r#"{"role":"phones","metadataStatus":503}"#).await;
+        admin(&simulator, "PUT", "/admin/identity", r#"{"role":"phones","metadataStatus":503}"#)
+            .await;
 
         assert!(get(&simulator, PATH).await.0.starts_with("HTTP/1.1 503"));
         assert!(get(&simulator, &format!("{PATH}phones")).await.0.starts_with("HTTP/1.1 503"));

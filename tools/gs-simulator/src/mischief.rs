@@ -79,7 +79,9 @@ impl Mischief {
         if operation == Operation::Attach && self.faults.fail_instances.contains(id) {
             return true;
         }
-        let Some(rule) = self.faults.refusing.iter().find(|rule| rule.fits(operation, id)) else { return false };
+        let Some(rule) = self.faults.refusing.iter().find(|rule| rule.fits(operation, id)) else {
+            return false;
+        };
         let Some(tries) = rule.tries else { return true };
         let key = (operation, id.to_owned());
         if self.refused.len() >= REFUSED_IDS_MAX && !self.refused.contains_key(&key) {
@@ -96,18 +98,25 @@ impl Mischief {
         if strikes(&mut faults.drop_answers, faults.chances.drop_answer, dice) {
             return Return::Lost;
         }
-        garbling(&mut faults.garbled_answers, &faults.chances.garbled_answers, dice).map_or(Return::Clear, Return::Garbled)
+        garbling(&mut faults.garbled_answers, &faults.chances.garbled_answers, dice)
+            .map_or(Return::Clear, Return::Garbled)
     }
 
     pub(crate) fn delay(&mut self) -> Duration {
         let chance = self.faults.chances.delay;
         let all = chance == Probability::default();
-        if all || self.dice.happens(chance) { Duration::from_millis(self.faults.delay_ms) } else { Duration::ZERO }
+        if all || self.dice.happens(chance) {
+            Duration::from_millis(self.faults.delay_ms)
+        } else {
+            Duration::ZERO
+        }
     }
 
     pub(crate) fn drip(&mut self) -> Option<Drip> {
-        let slow = strikes(&mut self.faults.slow_answers, self.faults.chances.slow_answer, &mut self.dice);
-        let (bytes, pause) = (self.faults.drip_bytes.max(1), Duration::from_millis(self.faults.drip_pause_ms));
+        let slow =
+            strikes(&mut self.faults.slow_answers, self.faults.chances.slow_answer, &mut self.dice);
+        let (bytes, pause) =
+            (self.faults.drip_bytes.max(1), Duration::from_millis(self.faults.drip_pause_ms));
         slow.then_some(Drip { bytes, pause })
     }
 }
@@ -119,7 +128,11 @@ fn strikes(left: &mut u32, chance: Probability, dice: &mut Dice) -> bool {
     counted || dice.happens(chance)
 }
 
-fn garbling(left: &mut Vec<AnswerFault>, chances: &BTreeMap<Garbling, Probability>, dice: &mut Dice) -> Option<Garbling> {
+fn garbling(
+    left: &mut Vec<AnswerFault>,
+    chances: &BTreeMap<Garbling, Probability>,
+    dice: &mut Dice,
+) -> Option<Garbling> {
     left.retain(|fault| fault.times > 0);
     if let Some(fault) = left.first_mut() {
         fault.times -= 1;
@@ -145,7 +158,10 @@ mod tests {
     #[test]
     fn errors_are_used_up_in_their_order() {
         let error = |code: &str, times| ErrorFault { code: code.to_owned(), times };
-        let mut mischief = Mischief::new(Faults { errors: vec![error("A", 2), error("None", 0), error("B", 1)], ..Faults::default() });
+        let mut mischief = Mischief::new(Faults {
+            errors: vec![error("A", 2), error("None", 0), error("B", 1)],
+            ..Faults::default()
+        });
         let met: Vec<_> = std::iter::from_fn(|| mischief.error()).collect();
         assert_eq!(met, ["A", "A", "B"]);
     }
@@ -153,16 +169,31 @@ mod tests {
     #[test]
     fn a_request_is_lost_before_it_can_be_late_and_late_before_a_gateway_sees_it() {
         let gateways = vec![AnswerFault { kind: Garbling::Html502, times: 1 }];
-        let faults = Faults { drop_requests: 1, late_arrivals: 1, late_arrival_ms: 7, gateways, ..Faults::default() };
+        let faults = Faults {
+            drop_requests: 1,
+            late_arrivals: 1,
+            late_arrival_ms: 7,
+            gateways,
+            ..Faults::default()
+        };
         let mut mischief = Mischief::new(faults);
         let met: Vec<_> = (0..4).map(|_| mischief.way()).collect();
-        assert_eq!(met, [Way::Lost, Way::Late(Duration::from_millis(7)), Way::Gateway(Garbling::Html502), Way::Clear]);
+        assert_eq!(
+            met,
+            [
+                Way::Lost,
+                Way::Late(Duration::from_millis(7)),
+                Way::Gateway(Garbling::Html502),
+                Way::Clear
+            ]
+        );
     }
 
     #[test]
     fn an_answer_is_lost_before_it_can_be_garbled() {
         let garbled_answers = vec![AnswerFault { kind: Garbling::Empty, times: 1 }];
-        let mut mischief = Mischief::new(Faults { drop_answers: 1, garbled_answers, ..Faults::default() });
+        let mut mischief =
+            Mischief::new(Faults { drop_answers: 1, garbled_answers, ..Faults::default() });
         let met: Vec<_> = (0..3).map(|_| mischief.back()).collect();
         assert_eq!(met, [Return::Lost, Return::Garbled(Garbling::Empty), Return::Clear]);
     }
@@ -170,8 +201,13 @@ mod tests {
     #[test]
     fn chances_strike_after_the_counts_and_follow_from_the_seed() {
         let fates = |seed| {
-            let chances = Chances { throttle: half(), errors: BTreeMap::from([("E".to_owned(), half())]), ..Chances::default() };
-            let mut mischief = Mischief::new(Faults { throttle: 1, chances, seed, ..Faults::default() });
+            let chances = Chances {
+                throttle: half(),
+                errors: BTreeMap::from([("E".to_owned(), half())]),
+                ..Chances::default()
+            };
+            let mut mischief =
+                Mischief::new(Faults { throttle: 1, chances, seed, ..Faults::default() });
             (0..50).map(|_| (mischief.throttles(), mischief.error())).collect::<Vec<_>>()
         };
         assert!(fates(1)[0].0);
@@ -181,8 +217,13 @@ mod tests {
 
     #[test]
     fn an_id_recovers_after_its_own_tries() {
-        let rule = |pattern: &str, tries, operation| Refusing { pattern: pattern.to_owned(), tries, operation };
-        let refusing = vec![rule("bad-*", Some(2), Operation::Attach), rule("*", None, Operation::Detach)];
+        let rule = |pattern: &str, tries, operation| Refusing {
+            pattern: pattern.to_owned(),
+            tries,
+            operation,
+        };
+        let refusing =
+            vec![rule("bad-*", Some(2), Operation::Attach), rule("*", None, Operation::Detach)];
         let mut mischief = Mischief::new(Faults { refusing, ..Faults::default() });
 
         let mut fails = |operation, id| (0..3).filter(|_| mischief.refuses(operation, id)).count();
@@ -198,14 +239,19 @@ mod tests {
         let mut all = Mischief::new(Faults { delay_ms: 5, ..Faults::default() });
         assert!((0..50).all(|_| all.delay() == Duration::from_millis(5)));
 
-        let mut some = Mischief::new(Faults { delay_ms: 5, chances: Chances { delay: half(), ..Chances::default() }, ..Faults::default() });
+        let mut some = Mischief::new(Faults {
+            delay_ms: 5,
+            chances: Chances { delay: half(), ..Chances::default() },
+            ..Faults::default()
+        });
         let delayed = (0..50).filter(|_| !some.delay().is_zero()).count();
         assert!((5..45).contains(&delayed), "{delayed}");
     }
 
     #[test]
     fn slow_answers_have_pieces_of_at_least_a_byte() {
-        let mut mischief = Mischief::new(Faults { slow_answers: 1, drip_pause_ms: 3, ..Faults::default() });
+        let mut mischief =
+            Mischief::new(Faults { slow_answers: 1, drip_pause_ms: 3, ..Faults::default() });
         assert_eq!(mischief.drip(), Some(Drip { bytes: 1, pause: Duration::from_millis(3) }));
         assert_eq!(mischief.drip(), None);
     }

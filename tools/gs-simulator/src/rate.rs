@@ -13,11 +13,13 @@ pub enum RateWindow {
     /// Any: the one that ends with the call.
     #[default]
     Sliding,
-    /// Each full second since the simulator's start: around its ends, twice the quota fits into one second.
+    /// Each full second since the simulator's start: around its ends, twice the quota fits into one
+    /// second.
     Fixed,
 }
 
-/// The rate of each key. The caller lets in known keys only, so that strangers can't fill the memory.
+/// The rate of each key. The caller lets in known keys only, so that strangers can't fill the
+/// memory.
 #[derive(Debug)]
 pub(crate) struct Quota {
     limit: usize,
@@ -27,7 +29,11 @@ pub(crate) struct Quota {
 
 impl Quota {
     pub(crate) fn new(calls_per_second: u32, window: RateWindow) -> Self {
-        Self { limit: usize::try_from(calls_per_second).unwrap_or(usize::MAX), window, keys: BTreeMap::new() }
+        Self {
+            limit: usize::try_from(calls_per_second).unwrap_or(usize::MAX),
+            window,
+            keys: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -54,11 +60,23 @@ impl Quota {
 
     /// `calls` and `keys_issued` are counted elsewhere.
     pub(crate) fn stats(&self) -> Stats {
-        let by_key: BTreeMap<_, _> = self.keys.iter().map(|(secret_id, arrivals)| (secret_id.clone(), arrivals.stats)).collect();
+        let by_key: BTreeMap<_, _> = self
+            .keys
+            .iter()
+            .map(|(secret_id, arrivals)| (secret_id.clone(), arrivals.stats))
+            .collect();
         Stats {
             throttled: by_key.values().map(|stats| stats.throttled).sum(),
-            max_arrivals_in_one_second: by_key.values().map(|stats| stats.max_arrivals_in_one_second).max().unwrap_or(0),
-            max_accepted_in_one_second: by_key.values().map(|stats| stats.max_accepted_in_one_second).max().unwrap_or(0),
+            max_arrivals_in_one_second: by_key
+                .values()
+                .map(|stats| stats.max_arrivals_in_one_second)
+                .max()
+                .unwrap_or(0),
+            max_accepted_in_one_second: by_key
+                .values()
+                .map(|stats| stats.max_accepted_in_one_second)
+                .max()
+                .unwrap_or(0),
             by_key,
             ..Stats::default()
         }
@@ -67,8 +85,8 @@ impl Quota {
 
 /// The arrivals of one `SecretId` within the last second.
 ///
-/// A call over the quota takes no place in it: a client that hammers still gets its 20 calls a second through. Memory is
-/// bounded by what one machine can send in a second.
+/// A call over the quota takes no place in it: a client that hammers still gets its 20 calls a
+/// second through. Memory is bounded by what one machine can send in a second.
 #[derive(Debug, Default)]
 struct Arrivals {
     arrived: VecDeque<Duration>,
@@ -90,7 +108,8 @@ impl Arrivals {
         self.arrived.push_back(at);
         self.stats.arrivals += 1;
         // By the sliding window, whichever counts: this is what a client's limiter promises.
-        self.stats.max_arrivals_in_one_second = self.stats.max_arrivals_in_one_second.max(self.arrived.len());
+        self.stats.max_arrivals_in_one_second =
+            self.stats.max_arrivals_in_one_second.max(self.arrived.len());
         let counted = |times: &VecDeque<Duration>| match window {
             RateWindow::Sliding => times.len(),
             RateWindow::Fixed => times.iter().filter(|time| time.as_secs() == at.as_secs()).count(),
@@ -100,7 +119,8 @@ impl Arrivals {
             return Err(OverLimit { arrived: counted(&self.arrived) });
         }
         self.accepted.push_back(at);
-        self.stats.max_accepted_in_one_second = self.stats.max_accepted_in_one_second.max(self.accepted.len());
+        self.stats.max_accepted_in_one_second =
+            self.stats.max_accepted_in_one_second.max(self.accepted.len());
         Ok(())
     }
 }
@@ -137,7 +157,10 @@ mod tests {
 
         assert_eq!(arrivals.arrive(ms(999), 2, RateWindow::Sliding), Err(OverLimit { arrived: 3 }));
         assert_eq!(arrivals.arrive(ms(1000), 2, RateWindow::Sliding), Ok(()));
-        assert_eq!(arrivals.arrive(ms(1001), 2, RateWindow::Sliding), Err(OverLimit { arrived: 4 }));
+        assert_eq!(
+            arrivals.arrive(ms(1001), 2, RateWindow::Sliding),
+            Err(OverLimit { arrived: 4 })
+        );
         assert_eq!(arrivals.arrive(ms(1900), 2, RateWindow::Sliding), Ok(()));
     }
 
@@ -157,14 +180,23 @@ mod tests {
         for at in [0, 100, 200, 5000] {
             let _ = arrivals.arrive(ms(at), 2, RateWindow::Sliding);
         }
-        let KeyStats { arrivals, throttled, max_arrivals_in_one_second, max_accepted_in_one_second } = arrivals.stats;
-        assert_eq!((arrivals, throttled, max_arrivals_in_one_second, max_accepted_in_one_second), (4, 1, 3, 2));
+        let KeyStats {
+            arrivals,
+            throttled,
+            max_arrivals_in_one_second,
+            max_accepted_in_one_second,
+        } = arrivals.stats;
+        assert_eq!(
+            (arrivals, throttled, max_arrivals_in_one_second, max_accepted_in_one_second),
+            (4, 1, 3, 2)
+        );
     }
 
     #[test]
     fn a_fixed_window_forgets_all_at_once() {
         let mut arrivals = Arrivals::default();
-        let mut arrive = |at| arrivals.arrive(ms(at), 2, RateWindow::Fixed).map_err(|over| over.arrived);
+        let mut arrive =
+            |at| arrivals.arrive(ms(at), 2, RateWindow::Fixed).map_err(|over| over.arrived);
 
         assert_eq!([arrive(900), arrive(998), arrive(999)], [Ok(()), Ok(()), Err(3)]);
         assert_eq!([arrive(1000), arrive(1001), arrive(1999)], [Ok(()), Ok(()), Err(3)]);

@@ -1,4 +1,5 @@
-//! The service: in which order a request is judged, and what then changes. Pure: it is told what time it is.
+//! The service: in which order a request is judged, and what then changes. Pure: it is told what
+//! time it is.
 //!
 //! ```text
 //! request ─ lost? late? gateway? ─ shape ─ rate ─ action, version ─ signature ─ throttled? error? ─ parameters ─ session ─ applied
@@ -66,7 +67,13 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    pub(crate) fn new(rules: Rules, world: World, known_sessions: BTreeSet<String>, faults: Faults, seed: u64) -> Self {
+    pub(crate) fn new(
+        rules: Rules,
+        world: World,
+        known_sessions: BTreeSet<String>,
+        faults: Faults,
+        seed: u64,
+    ) -> Self {
         let quota = Quota::new(rules.qps, rules.rate_window);
         Self {
             rules,
@@ -90,16 +97,22 @@ impl Service {
         let way = if strange { Way::Clear } else { self.mischief.way() };
         let (outcome, switched, reaction) = match way {
             Way::Lost => (Outcome::Dropped, Switched::default(), Reaction::HangUp),
-            Way::Late(delay) => (Outcome::Held, Switched::default(), Reaction::Hold { request_id: request_id.clone(), delay }),
+            Way::Late(delay) => (
+                Outcome::Held,
+                Switched::default(),
+                Reaction::Hold { request_id: request_id.clone(), delay },
+            ),
             Way::Gateway(kind) => {
-                let answer = Answer::garbled(kind, "", &Switched::default(), &self.world, &request_id);
+                let answer =
+                    Answer::garbled(kind, "", &Switched::default(), &self.world, &request_id);
                 (Outcome::Gateway, Switched::default(), self.send(answer))
             }
             Way::Clear => match self.carry_out(request, at) {
                 Ok((switch, switched)) => self.answer(&switch, switched, &request_id),
                 Err(refusal) => {
                     let answer = Answer::of_the_service(wire::failure(&refusal, &request_id));
-                    let reaction = if strange { Reaction::Answer(answer) } else { self.send(answer) };
+                    let reaction =
+                        if strange { Reaction::Answer(answer) } else { self.send(answer) };
                     (Outcome::Refused(refusal.code), Switched::default(), reaction)
                 }
             },
@@ -110,15 +123,19 @@ impl Service {
 
     /// STS, for short: unsigned, so it meets no faults but those of [`Identity`].
     fn assume_role(&mut self, request: &Request, at: Arrival, request_id: String) -> Reaction {
-        let (outcome, body) = match self.issuer.assume_role(request, &mut self.rules.keys, at.now, &request_id) {
-            Ok(body) => (Outcome::Applied, body),
-            Err(refusal) => {
-                let body = wire::failure(&refusal, &request_id);
-                (Outcome::Refused(refusal.code), body)
-            }
-        };
+        let (outcome, body) =
+            match self.issuer.assume_role(request, &mut self.rules.keys, at.now, &request_id) {
+                Ok(body) => (Outcome::Applied, body),
+                Err(refusal) => {
+                    let body = wire::failure(&refusal, &request_id);
+                    (Outcome::Refused(refusal.code), body)
+                }
+            };
         self.history.add(call(request, at, request_id, outcome, Switched::default()));
-        Reaction::Answer(Answer { delay: self.issuer.identity.delay(), ..Answer::of_the_service(body) })
+        Reaction::Answer(Answer {
+            delay: self.issuer.identity.delay(),
+            ..Answer::of_the_service(body)
+        })
     }
 
     /// The metadata service's keys. None: the machine has no such role.
@@ -130,22 +147,38 @@ impl Service {
         self.issuer.expire_all(&mut self.rules.keys, now);
     }
 
-    fn answer(&mut self, switch: &Switch, switched: Switched, request_id: &str) -> (Outcome, Switched, Reaction) {
+    fn answer(
+        &mut self,
+        switch: &Switch,
+        switched: Switched,
+        request_id: &str,
+    ) -> (Outcome, Switched, Reaction) {
         let (outcome, answer) = match self.mischief.back() {
             Return::Lost => return (Outcome::AppliedUnanswered, switched, Reaction::HangUp),
-            Return::Garbled(kind) => {
-                (Outcome::AppliedGarbled, Answer::garbled(kind, &switch.session_id, &switched, &self.world, request_id))
-            }
-            Return::Clear => {
-                (Outcome::Applied, Answer::of_the_service(wire::success(&switch.session_id, &switched, &self.world, request_id)))
-            }
+            Return::Garbled(kind) => (
+                Outcome::AppliedGarbled,
+                Answer::garbled(kind, &switch.session_id, &switched, &self.world, request_id),
+            ),
+            Return::Clear => (
+                Outcome::Applied,
+                Answer::of_the_service(wire::success(
+                    &switch.session_id,
+                    &switched,
+                    &self.world,
+                    request_id,
+                )),
+            ),
         };
         (outcome, switched, self.send(answer))
     }
 
     /// As fast as the faults let it. Strangers meet none.
     fn send(&mut self, answer: Answer) -> Reaction {
-        Reaction::Answer(Answer { delay: self.mischief.delay(), drip: self.mischief.drip(), ..answer })
+        Reaction::Answer(Answer {
+            delay: self.mischief.delay(),
+            drip: self.mischief.drip(),
+            ..answer
+        })
     }
 
     /// A held request arrives after all. Nobody waits for the answer.
@@ -168,10 +201,15 @@ impl Service {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        Stats { calls: self.history.count(), keys_issued: self.issuer.count(), ..self.quota.stats() }
+        Stats {
+            calls: self.history.count(),
+            keys_issued: self.issuer.count(),
+            ..self.quota.stats()
+        }
     }
 
-    /// Forgets sessions, calls and counts, the current second's quota included. The world and the faults stay.
+    /// Forgets sessions, calls and counts, the current second's quota included. The world and the
+    /// faults stay.
     pub(crate) fn reset(&mut self) {
         self.sessions.forget();
         self.quota.forget();
@@ -196,27 +234,42 @@ impl Service {
         Ok((switch, switched))
     }
 
-    /// Whose quota a request draws on: its key's, and one quota for all issued keys, as they belong to one account. None without a
-    /// known key: it counts for nobody, its refusal comes with the signature.
+    /// Whose quota a request draws on: its key's, and one quota for all issued keys, as they belong
+    /// to one account. None without a known key: it counts for nobody, its refusal comes with the
+    /// signature.
     fn account<'a>(&self, request: &'a Request) -> Option<&'a str> {
-        let secret_id = tc3::claimed_secret_id(&request.headers).filter(|&id| self.rules.keys.contains_key(id))?;
+        let secret_id = tc3::claimed_secret_id(&request.headers)
+            .filter(|&id| self.rules.keys.contains_key(id))?;
         Some(if self.issuer.issued(secret_id) { ISSUED_KEYS } else { secret_id })
     }
 
     fn count(&mut self, request: &Request, at: Arrival) -> Result<(), Refusal> {
         let Some(account) = self.account(request) else { return Ok(()) };
-        self.quota.arrive(account, at.since_start).map_err(|over| over_limit(over.arrived, self.quota.limit()))
+        self.quota
+            .arrive(account, at.since_start)
+            .map_err(|over| over_limit(over.arrived, self.quota.limit()))
     }
 
     fn verify(&self, request: &Request, at: Arrival) -> Result<(), AuthError> {
-        tc3::verify(&request.headers, request.bytes(), &self.rules.keys, at.now, self.rules.signature_validity)
+        tc3::verify(
+            &request.headers,
+            request.bytes(),
+            &self.rules.keys,
+            at.now,
+            self.rules.signature_validity,
+        )
     }
 
     fn apply(&mut self, switch: &Switch) -> Result<Switched, Refusal> {
         let refuses = |id: &str| self.mischief.refuses(switch.operation, id);
         self.sessions.switch(switch, &self.world, refuses).map_err(|unchanged| match unchanged {
-            Unchanged::NotFound => Refusal::new(&self.world.gone_code, format!("The session {} does not exist.", switch.session_id)),
-            Unchanged::Repeated { code, id } => Refusal::new(code, format!("The instance {id} has nothing to change.")),
+            Unchanged::NotFound => Refusal::new(
+                &self.world.gone_code,
+                format!("The session {} does not exist.", switch.session_id),
+            ),
+            Unchanged::Repeated { code, id } => {
+                Refusal::new(code, format!("The instance {id} has nothing to change."))
+            }
         })
     }
 }
@@ -231,8 +284,15 @@ fn over_limit(arrived: usize, limit: usize) -> Refusal {
     )
 }
 
-fn call(request: &Request, at: Arrival, request_id: String, outcome: Outcome, switched: Switched) -> Call {
-    // Read once more, with no regard to the verdict: also a refused call is worth reading in the history.
+fn call(
+    request: &Request,
+    at: Arrival,
+    request_id: String,
+    outcome: Outcome,
+    switched: Switched,
+) -> Call {
+    // Read once more, with no regard to the verdict: also a refused call is worth reading in the
+    // history.
     let switch = request.parameters().and_then(|parameters| parameters.switch()).ok();
     let (operation, session_id, instance_ids) = match switch {
         Some(switch) => (Some(switch.operation), Some(switch.session_id), switch.instance_ids),
@@ -266,7 +326,12 @@ mod tests {
 
     fn service(faults: Faults) -> Service {
         let keys = Keys::from([("ID".to_owned(), Key::long_term("SECRET"))]);
-        let rules = Rules { keys, signature_validity: Duration::from_mins(5), qps: 20, rate_window: RateWindow::Sliding };
+        let rules = Rules {
+            keys,
+            signature_validity: Duration::from_mins(5),
+            qps: 20,
+            rate_window: RateWindow::Sliding,
+        };
         Service::new(rules, World::default(), BTreeSet::new(), faults, 1)
     }
 
@@ -313,7 +378,9 @@ mod tests {
         let reaction = service.receive(&signed(ATTACH), after(250));
         service.receive(&signed(DETACH), after(300));
 
-        let Reaction::Answer(Answer { body, delay: Duration::ZERO, .. }) = reaction else { panic!("{reaction:?}") };
+        let Reaction::Answer(Answer { body, delay: Duration::ZERO, .. }) = reaction else {
+            panic!("{reaction:?}")
+        };
         assert!(body.contains(r#""SuccessInstanceIds":["a","b"]"#), "{body}");
         assert_eq!(members(&service), ["b"]);
         let call = service.calls().next().unwrap();
@@ -331,9 +398,16 @@ mod tests {
     fn an_unsigned_request_is_refused_and_counts_for_nobodys_rate() {
         let mut service = service(Faults { drop_requests: 1, delay_ms: 9, ..Faults::default() });
         for _ in 0..30 {
-            assert!(matches!(service.receive(&unsigned(ATTACH), after(0)), Reaction::Answer(Answer { delay: Duration::ZERO, .. })));
+            assert!(matches!(
+                service.receive(&unsigned(ATTACH), after(0)),
+                Reaction::Answer(Answer { delay: Duration::ZERO, .. })
+            ));
         }
-        assert!(outcomes(&service).iter().all(|outcome| outcome == "refused:AuthFailure.InvalidAuthorization"));
+        assert!(
+            outcomes(&service)
+                .iter()
+                .all(|outcome| outcome == "refused:AuthFailure.InvalidAuthorization")
+        );
         assert_eq!(service.stats(), Stats { calls: 30, ..Stats::default() });
     }
 
@@ -352,7 +426,15 @@ mod tests {
         assert!(body.contains("Your current request times equals to `21` in a second, which exceeds the frequency limit `20`"), "{body}");
         assert_eq!(outcomes(&service).last().unwrap(), "refused:RequestLimitExceeded");
         let stats = service.stats();
-        assert_eq!((stats.calls, stats.throttled, stats.max_accepted_in_one_second, stats.by_key["ID"].arrivals), (21, 1, 20, 21));
+        assert_eq!(
+            (
+                stats.calls,
+                stats.throttled,
+                stats.max_accepted_in_one_second,
+                stats.by_key["ID"].arrivals
+            ),
+            (21, 1, 20, 21)
+        );
         service.receive(&signed(ATTACH), after(1000));
         assert_eq!(outcomes(&service).last().unwrap(), "applied");
     }
@@ -363,7 +445,14 @@ mod tests {
         service.receive(&unsigned("{}"), after(0));
         service.receive(&signed("{}"), after(0));
         service.receive(&signed("no json"), after(0));
-        assert_eq!(outcomes(&service), ["refused:AuthFailure.InvalidAuthorization", "refused:MissingParameter", "refused:InvalidRequest"]);
+        assert_eq!(
+            outcomes(&service),
+            [
+                "refused:AuthFailure.InvalidAuthorization",
+                "refused:MissingParameter",
+                "refused:InvalidRequest"
+            ]
+        );
     }
 
     #[test]
@@ -400,7 +489,11 @@ mod tests {
     #[test]
     fn a_gateways_answer_changes_nothing_and_a_garbled_one_belongs_to_an_applied_call() {
         let fault = |kind| vec![AnswerFault { kind, times: 1 }];
-        let faults = Faults { gateways: fault(Garbling::Html502), garbled_answers: fault(Garbling::NotJson), ..Faults::default() };
+        let faults = Faults {
+            gateways: fault(Garbling::Html502),
+            garbled_answers: fault(Garbling::NotJson),
+            ..Faults::default()
+        };
         let mut service = service(faults);
 
         let first = service.receive(&signed(ATTACH), after(0));
@@ -423,7 +516,8 @@ mod tests {
 
     #[test]
     fn a_held_request_takes_effect_when_it_arrives() {
-        let mut service = service(Faults { late_arrivals: 1, late_arrival_ms: 300_000, ..Faults::default() });
+        let mut service =
+            service(Faults { late_arrivals: 1, late_arrival_ms: 300_000, ..Faults::default() });
 
         let reaction = service.receive(&signed(ATTACH), after(0));
         let Reaction::Hold { request_id, delay } = reaction else { panic!("{reaction:?}") };
@@ -452,7 +546,10 @@ mod tests {
         service.receive(&signed(ATTACH), after(0));
         service.world.gone_code = "ResourceNotFound".to_owned();
         service.receive(&signed(ATTACH), after(0));
-        assert_eq!(outcomes(&service), ["refused:ResourceNotFound.SessionNotFound", "refused:ResourceNotFound"]);
+        assert_eq!(
+            outcomes(&service),
+            ["refused:ResourceNotFound.SessionNotFound", "refused:ResourceNotFound"]
+        );
     }
 
     #[test]
@@ -462,15 +559,24 @@ mod tests {
         service.sessions.end("s");
         service.receive(&signed(ATTACH), after(0));
         service.receive(&signed(DETACH), after(0));
-        assert_eq!(outcomes(&service), ["refused:InvalidParameterValue", "refused:ResourceNotFound.SessionNotFound"]);
+        assert_eq!(
+            outcomes(&service),
+            ["refused:InvalidParameterValue", "refused:ResourceNotFound.SessionNotFound"]
+        );
     }
 
     #[test]
     fn a_reset_forgets_all_but_the_faults() {
-        let mut service = service(Faults { fail_instances: BTreeSet::from(["a".to_owned()]), ..Faults::default() });
+        let mut service = service(Faults {
+            fail_instances: BTreeSet::from(["a".to_owned()]),
+            ..Faults::default()
+        });
         service.receive(&signed(ATTACH), after(0));
         service.reset();
-        assert_eq!((members(&service).len(), service.calls().count(), service.stats()), (0, 0, Stats::default()));
+        assert_eq!(
+            (members(&service).len(), service.calls().count(), service.stats()),
+            (0, 0, Stats::default())
+        );
         assert_eq!(service.mischief.faults().fail_instances.len(), 1);
     }
 }

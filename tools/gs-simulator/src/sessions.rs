@@ -60,7 +60,12 @@ impl Sessions {
     }
 
     /// Carries out a call. Ids for which `refuses` is true fail.
-    pub(crate) fn switch(&mut self, switch: &Switch, world: &World, mut refuses: impl FnMut(&str) -> bool) -> Result<Switched, Unchanged> {
+    pub(crate) fn switch(
+        &mut self,
+        switch: &Switch,
+        world: &World,
+        mut refuses: impl FnMut(&str) -> bool,
+    ) -> Result<Switched, Unchanged> {
         let comes_to_life = self.known.is_empty() && !self.ended.contains(&switch.session_id);
         if comes_to_life {
             self.members.entry(switch.session_id.clone()).or_default();
@@ -98,7 +103,11 @@ mod tests {
     use super::*;
 
     fn call(operation: Operation, ids: &[&str]) -> Switch {
-        Switch { session_id: "s".to_owned(), operation, instance_ids: ids.iter().map(|&id| id.to_owned()).collect() }
+        Switch {
+            session_id: "s".to_owned(),
+            operation,
+            instance_ids: ids.iter().map(|&id| id.to_owned()).collect(),
+        }
     }
 
     fn set(ids: &[&str]) -> BTreeSet<String> {
@@ -108,15 +117,23 @@ mod tests {
     #[test]
     fn a_session_exists_from_its_first_use() {
         let mut sessions = Sessions::new(BTreeSet::new());
-        let switched = sessions.switch(&call(Operation::Attach, &["b", "a", "b"]), &World::default(), |_| false).unwrap();
-        assert_eq!(switched, Switched { succeeded: vec!["b".to_owned(), "a".to_owned()], failed: vec![] });
+        let switched = sessions
+            .switch(&call(Operation::Attach, &["b", "a", "b"]), &World::default(), |_| false)
+            .unwrap();
+        assert_eq!(
+            switched,
+            Switched { succeeded: vec!["b".to_owned(), "a".to_owned()], failed: vec![] }
+        );
         assert_eq!(sessions.all()["s"], set(&["a", "b"]));
     }
 
     #[test]
     fn with_known_sessions_no_other_comes_to_life() {
         let mut sessions = Sessions::new(set(&["other"]));
-        assert_eq!(sessions.switch(&call(Operation::Attach, &["a"]), &World::default(), |_| false), Err(Unchanged::NotFound));
+        assert_eq!(
+            sessions.switch(&call(Operation::Attach, &["a"]), &World::default(), |_| false),
+            Err(Unchanged::NotFound)
+        );
         assert_eq!(sessions.all().keys().collect::<Vec<_>>(), ["other"]);
     }
 
@@ -125,7 +142,10 @@ mod tests {
         let mut sessions = Sessions::new(BTreeSet::new());
         let attach = call(Operation::Attach, &["a"]);
         sessions.end("s");
-        assert_eq!(sessions.switch(&attach, &World::default(), |_| false), Err(Unchanged::NotFound));
+        assert_eq!(
+            sessions.switch(&attach, &World::default(), |_| false),
+            Err(Unchanged::NotFound)
+        );
 
         sessions.set("s", set(&["z"]));
         assert!(sessions.switch(&attach, &World::default(), |_| false).is_ok());
@@ -138,15 +158,26 @@ mod tests {
 
     #[test]
     fn the_world_decides_what_an_operation_without_work_answers() {
-        for (repeated, attached, detached) in [(Repeated::Success, 1, 1), (Repeated::Failure, 0, 0)] {
-            let world = World { add_present: repeated.clone(), remove_absent: repeated.clone(), ..World::default() };
+        for (repeated, attached, detached) in [(Repeated::Success, 1, 1), (Repeated::Failure, 0, 0)]
+        {
+            let world = World {
+                add_present: repeated.clone(),
+                remove_absent: repeated.clone(),
+                ..World::default()
+            };
             let mut sessions = Sessions::new(BTreeSet::new());
             sessions.set("s", set(&["in"]));
 
-            let attach = sessions.switch(&call(Operation::Attach, &["in"]), &world, |_| false).unwrap();
-            let detach = sessions.switch(&call(Operation::Detach, &["out"]), &world, |_| false).unwrap();
+            let attach =
+                sessions.switch(&call(Operation::Attach, &["in"]), &world, |_| false).unwrap();
+            let detach =
+                sessions.switch(&call(Operation::Detach, &["out"]), &world, |_| false).unwrap();
 
-            assert_eq!((attach.succeeded.len(), detach.succeeded.len()), (attached, detached), "{repeated:?}");
+            assert_eq!(
+                (attach.succeeded.len(), detach.succeeded.len()),
+                (attached, detached),
+                "{repeated:?}"
+            );
             assert_eq!(sessions.all()["s"], set(&["in"]));
         }
     }
@@ -155,11 +186,23 @@ mod tests {
     fn a_refusing_phone_fails_to_attach_and_its_neighbours_do_not() {
         let mut sessions = Sessions::new(BTreeSet::new());
 
-        let attach = sessions.switch(&call(Operation::Attach, &["bad", "good"]), &World::default(), |id| id == "bad").unwrap();
-        let detach = sessions.switch(&call(Operation::Detach, &["bad", "good"]), &World::default(), |id| id == "good").unwrap();
+        let attach = sessions
+            .switch(&call(Operation::Attach, &["bad", "good"]), &World::default(), |id| id == "bad")
+            .unwrap();
+        let detach = sessions
+            .switch(&call(Operation::Detach, &["bad", "good"]), &World::default(), |id| {
+                id == "good"
+            })
+            .unwrap();
 
-        assert_eq!((attach.succeeded, attach.failed), (vec!["good".to_owned()], vec!["bad".to_owned()]));
-        assert_eq!((detach.succeeded, detach.failed), (vec!["bad".to_owned()], vec!["good".to_owned()]));
+        assert_eq!(
+            (attach.succeeded, attach.failed),
+            (vec!["good".to_owned()], vec!["bad".to_owned()])
+        );
+        assert_eq!(
+            (detach.succeeded, detach.failed),
+            (vec!["bad".to_owned()], vec!["good".to_owned()])
+        );
         assert_eq!(sessions.all()["s"], set(&["good"]));
     }
 
@@ -170,11 +213,21 @@ mod tests {
         let mut sessions = Sessions::new(BTreeSet::new());
         sessions.set("s", set(&["in"]));
 
-        let refusal = |id: &str| Err(Unchanged::Repeated { code: "ResourceInUse".to_owned(), id: id.to_owned() });
-        assert_eq!(sessions.switch(&call(Operation::Attach, &["new", "in"]), &world, |_| false), refusal("in"));
-        assert_eq!(sessions.switch(&call(Operation::Detach, &["in", "out"]), &world, |_| false), refusal("out"));
+        let refusal = |id: &str| {
+            Err(Unchanged::Repeated { code: "ResourceInUse".to_owned(), id: id.to_owned() })
+        };
+        assert_eq!(
+            sessions.switch(&call(Operation::Attach, &["new", "in"]), &world, |_| false),
+            refusal("in")
+        );
+        assert_eq!(
+            sessions.switch(&call(Operation::Detach, &["in", "out"]), &world, |_| false),
+            refusal("out")
+        );
         assert_eq!(sessions.all()["s"], set(&["in"]));
 
-        assert!(sessions.switch(&call(Operation::Attach, &["new", "new"]), &world, |_| false).is_ok());
+        assert!(
+            sessions.switch(&call(Operation::Attach, &["new", "new"]), &world, |_| false).is_ok()
+        );
     }
 }

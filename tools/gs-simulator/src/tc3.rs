@@ -1,6 +1,7 @@
 //! Verifies TC3-HMAC-SHA256 signatures. Pure: the time is an argument.
 //!
-//! It is written from the documentation and not from the operator's signer, so that each checks the other.
+//! It is written from the documentation and not from the operator's signer, so that each checks the
+//! other.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,7 +49,11 @@ impl Key {
 /// Tests print their options when they fail, and somebody will run the simulator with real keys.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.token.is_some() { "Key(temporary, hidden)" } else { "Key(long-term, hidden)" })
+        f.write_str(if self.token.is_some() {
+            "Key(temporary, hidden)"
+        } else {
+            "Key(long-term, hidden)"
+        })
     }
 }
 
@@ -67,7 +72,9 @@ pub(crate) enum AuthError {
         "X-TC-Timestamp is {apart_seconds} s away from the server's clock ({now}), more than the {validity_seconds} s that are allowed."
     )]
     Expired { apart_seconds: u64, validity_seconds: u64, now: Timestamp },
-    #[error("X-TC-Token does not belong to this SecretId: temporary keys need theirs, long-term keys must not send one.")]
+    #[error(
+        "X-TC-Token does not belong to this SecretId: temporary keys need theirs, long-term keys must not send one."
+    )]
     Token,
     #[error("These temporary keys expired at {0}.")]
     KeyExpired(Timestamp),
@@ -101,14 +108,20 @@ struct Authorization<'a> {
 impl<'a> Authorization<'a> {
     fn parse(value: &'a str) -> Result<Self, AuthError> {
         let malformed = |what: &str| AuthError::Malformed(what.to_owned());
-        let fields = value.strip_prefix(ALGORITHM).ok_or_else(|| malformed("it does not begin with TC3-HMAC-SHA256"))?;
+        let fields = value
+            .strip_prefix(ALGORITHM)
+            .ok_or_else(|| malformed("it does not begin with TC3-HMAC-SHA256"))?;
         let (mut credential, mut signed_headers, mut signature) = (None, None, None);
         for field in fields.split(',') {
             match field.trim().split_once('=') {
                 Some(("Credential", value)) => credential = Some(value),
                 Some(("SignedHeaders", value)) => signed_headers = Some(value),
                 Some(("Signature", value)) => signature = Some(value),
-                _ => return Err(malformed("it has a field other than Credential, SignedHeaders and Signature")),
+                _ => {
+                    return Err(malformed(
+                        "it has a field other than Credential, SignedHeaders and Signature",
+                    ));
+                }
             }
         }
         let credential = credential.ok_or_else(|| malformed("Credential is missing"))?;
@@ -132,34 +145,55 @@ impl<'a> Authorization<'a> {
     }
 }
 
-/// The `SecretId` that a request names, true or not: the rate is counted before signatures are judged.
+/// The `SecretId` that a request names, true or not: the rate is counted before signatures are
+/// judged.
 pub(crate) fn claimed_secret_id(headers: &HeaderMap) -> Option<&str> {
     Authorization::of(headers).ok().map(|authorization| authorization.secret_id)
 }
 
 /// Judges a `POST /` with these headers and this body as the service does at `now`.
-pub(crate) fn verify(headers: &HeaderMap, body: &[u8], keys: &Keys, now: Timestamp, validity: Duration) -> Result<(), AuthError> {
+pub(crate) fn verify(
+    headers: &HeaderMap,
+    body: &[u8],
+    keys: &Keys,
+    now: Timestamp,
+    validity: Duration,
+) -> Result<(), AuthError> {
     let authorization = Authorization::of(headers)?;
     let timestamp = text(headers, "x-tc-timestamp").ok_or(AuthError::NoTimestamp)?;
     let signed_at = timestamp
         .parse()
         .ok()
         .and_then(|seconds| Timestamp::from_second(seconds).ok())
-        .ok_or_else(|| AuthError::Malformed(format!("X-TC-Timestamp {timestamp:?} is not a time in unix seconds")))?;
-    let key = keys.get(authorization.secret_id).ok_or_else(|| AuthError::UnknownKey(authorization.secret_id.to_owned()))?;
+        .ok_or_else(|| {
+            AuthError::Malformed(format!(
+                "X-TC-Timestamp {timestamp:?} is not a time in unix seconds"
+            ))
+        })?;
+    let key = keys
+        .get(authorization.secret_id)
+        .ok_or_else(|| AuthError::UnknownKey(authorization.secret_id.to_owned()))?;
 
     // Both sides of the clock: a request from the future is no more to be trusted than an old one.
     let apart = now.duration_since(signed_at).unsigned_abs();
     if apart > validity {
-        return Err(AuthError::Expired { apart_seconds: apart.as_secs(), validity_seconds: validity.as_secs(), now });
+        return Err(AuthError::Expired {
+            apart_seconds: apart.as_secs(),
+            validity_seconds: validity.as_secs(),
+            now,
+        });
     }
     let date = Offset::UTC.to_datetime(signed_at).date().to_string();
     if authorization.date != date {
-        return Err(AuthError::Mismatch(format!("Credential says {}, but X-TC-Timestamp falls on {date} in UTC", authorization.date)));
+        return Err(AuthError::Mismatch(format!(
+            "Credential says {}, but X-TC-Timestamp falls on {date} in UTC",
+            authorization.date
+        )));
     }
 
     let canonical = canonical_request(headers, body, authorization.signed_headers)?;
-    // The service's name is the client's: some SDKs take it from the endpoint's first label, which is `127` on loopback.
+    // The service's name is the client's: some SDKs take it from the endpoint's first label, which
+    // is `127` on loopback.
     let to_sign = string_to_sign(timestamp, &date, authorization.service, &canonical);
     // Both hashes and no secret: with them a client's author finds the first line that differs.
     let mismatch = || {
@@ -170,7 +204,8 @@ pub(crate) fn verify(headers: &HeaderMap, body: &[u8], keys: &Keys, now: Timesta
         ))
     };
     let signature = hex::decode(authorization.signature).map_err(|_| mismatch())?;
-    let mac = signing_key(&key.secret_key, &date, authorization.service).and_then(|key| mac(&key, to_sign.as_bytes()));
+    let mac = signing_key(&key.secret_key, &date, authorization.service)
+        .and_then(|key| mac(&key, to_sign.as_bytes()));
     // `verify_slice` compares in constant time.
     mac.and_then(|mac| mac.verify_slice(&signature).ok()).ok_or_else(mismatch)?;
 
@@ -183,7 +218,11 @@ pub(crate) fn verify(headers: &HeaderMap, body: &[u8], keys: &Keys, now: Timesta
     }
 }
 
-fn canonical_request(headers: &HeaderMap, body: &[u8], signed_headers: &str) -> Result<String, AuthError> {
+fn canonical_request(
+    headers: &HeaderMap,
+    body: &[u8],
+    signed_headers: &str,
+) -> Result<String, AuthError> {
     let names: Vec<&str> = signed_headers.split(';').collect();
     if let Some(missing) = MUST_SIGN.iter().find(|name| !names.contains(name)) {
         return Err(AuthError::Malformed(format!("SignedHeaders must contain {missing}")));
@@ -191,7 +230,11 @@ fn canonical_request(headers: &HeaderMap, body: &[u8], signed_headers: &str) -> 
     let mut lines = String::new();
     for name in names {
         let value = text(headers, name)
-            .ok_or_else(|| AuthError::Malformed(format!("SignedHeaders names {name}, which the request does not have")))?
+            .ok_or_else(|| {
+                AuthError::Malformed(format!(
+                    "SignedHeaders names {name}, which the request does not have"
+                ))
+            })?
             .trim();
         // These two are signed as sent, every other value in lower case (reference, section 2).
         let value = if MUST_SIGN.contains(&name) { value.to_owned() } else { value.to_lowercase() };
@@ -204,7 +247,10 @@ fn canonical_request(headers: &HeaderMap, body: &[u8], signed_headers: &str) -> 
 }
 
 fn string_to_sign(timestamp: &str, date: &str, service: &str, canonical_request: &str) -> String {
-    format!("{ALGORITHM}\n{timestamp}\n{date}/{service}/{TERMINATOR}\n{}", hex_sha256(canonical_request.as_bytes()))
+    format!(
+        "{ALGORITHM}\n{timestamp}\n{date}/{service}/{TERMINATOR}\n{}",
+        hex_sha256(canonical_request.as_bytes())
+    )
 }
 
 fn signing_key(secret_key: &str, date: &str, service: &str) -> Option<Vec<u8>> {
@@ -232,11 +278,21 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 /// Signs a call, for the tests of this crate.
 #[cfg(test)]
-pub(crate) fn sign(headers: &HeaderMap, body: &[u8], secret_id: &str, secret_key: &str, signed_at: Timestamp) -> String {
-    let (date, timestamp) = (Offset::UTC.to_datetime(signed_at).date().to_string(), signed_at.as_second().to_string());
+pub(crate) fn sign(
+    headers: &HeaderMap,
+    body: &[u8],
+    secret_id: &str,
+    secret_key: &str,
+    signed_at: Timestamp,
+) -> String {
+    let (date, timestamp) =
+        (Offset::UTC.to_datetime(signed_at).date().to_string(), signed_at.as_second().to_string());
     let canonical = canonical_request(headers, body, "content-type;host").unwrap();
     let key = signing_key(secret_key, &date, "gs").unwrap();
-    let signature = mac(&key, string_to_sign(&timestamp, &date, "gs", &canonical).as_bytes()).unwrap().finalize().into_bytes();
+    let signature = mac(&key, string_to_sign(&timestamp, &date, "gs", &canonical).as_bytes())
+        .unwrap()
+        .finalize()
+        .into_bytes();
     format!(
         "{ALGORITHM} Credential={secret_id}/{date}/gs/{TERMINATOR}, SignedHeaders=content-type;host, Signature={}",
         hex::encode(signature)
@@ -252,7 +308,8 @@ mod tests {
 
     const FIVE_MINUTES: Duration = Duration::from_mins(5);
     const STARS: &str = "********************************";
-    const CVM_BODY: &str = r#"{"Limit": 1, "Filters": [{"Values": ["\u672a\u547d\u540d"], "Name": "instance-name"}]}"#;
+    const CVM_BODY: &str =
+        r#"{"Limit": 1, "Filters": [{"Values": ["\u672a\u547d\u540d"], "Name": "instance-name"}]}"#;
     const SWITCH_BODY: &str = r#"{"SessionId":"1326515201117065216","Type":2,"SlaveInstanceIds":["RK8S37P1402445261_69f8d3e2-8867-462c-a8cf-7c1d1a527782","RK8S37P1402445261_95de5774-0f9f-4cc2-aa67-58d41378d209"]}"#;
 
     /// A published request, with its published signature.
@@ -281,7 +338,8 @@ mod tests {
             let date = Offset::UTC.to_datetime(signed_at).date();
             let mut headers = HeaderMap::new();
             headers.insert("content-type", self.content_type.parse().unwrap());
-            headers.insert("host", format!("{}.tencentcloudapi.com", self.service).parse().unwrap());
+            headers
+                .insert("host", format!("{}.tencentcloudapi.com", self.service).parse().unwrap());
             headers.insert("x-tc-action", self.action.parse().unwrap());
             headers.insert("x-tc-timestamp", self.signed_at.into());
             let authorization = format!(
@@ -312,7 +370,12 @@ mod tests {
         }
     }
 
-    fn cvm<'a>(secret_id: &'a str, secret_key: &'a str, signed_headers: &'a str, signature: &'a str) -> Published<'a> {
+    fn cvm<'a>(
+        secret_id: &'a str,
+        secret_key: &'a str,
+        signed_headers: &'a str,
+        signature: &'a str,
+    ) -> Published<'a> {
         Published {
             service: "cvm",
             content_type: "application/json; charset=utf-8",
@@ -342,14 +405,23 @@ mod tests {
     }
 
     fn this_action() -> Vector {
-        switch("content-type;host", "21f55035d98f0a733f8d4e9bd1f5b822f5f2bec968c5c70774bc370d93e8c36f")
+        switch(
+            "content-type;host",
+            "21f55035d98f0a733f8d4e9bd1f5b822f5f2bec968c5c70774bc370d93e8c36f",
+        )
     }
 
     #[test]
     fn the_published_vectors_are_accepted_at_their_time() {
         let a = format!("AKID{STARS}");
         let vectors = [
-            cvm(&a, STARS, "content-type;host;x-tc-action", "10b1a37a7301a02ca19a647ad722d5e43b4b3cff309d421d85b46093f6ab6c4f").vector(),
+            cvm(
+                &a,
+                STARS,
+                "content-type;host;x-tc-action",
+                "10b1a37a7301a02ca19a647ad722d5e43b4b3cff309d421d85b46093f6ab6c4f",
+            )
+            .vector(),
             cvm(
                 "AKIDz8krbsJ5yKBZQpn74WFkmLPx3*******",
                 "Gu5t9xGARNpq86cd98joQYCN3*******",
@@ -365,7 +437,10 @@ mod tests {
             )
             .vector(),
             this_action(),
-            switch("content-type;host;x-tc-action", "66b1139bb98f64de6a5934e2181e5ff39f8572485447c54d50869efea06f0a34"),
+            switch(
+                "content-type;host;x-tc-action",
+                "66b1139bb98f64de6a5934e2181e5ff39f8572485447c54d50869efea06f0a34",
+            ),
         ];
 
         for vector in vectors {
@@ -378,10 +453,18 @@ mod tests {
         let key = signing_key(STARS, "2019-02-25", "cvm").unwrap();
         let vector = this_action();
 
-        let canonical = canonical_request(&vector.headers, vector.body.as_bytes(), "content-type;host").unwrap();
+        let canonical =
+            canonical_request(&vector.headers, vector.body.as_bytes(), "content-type;host")
+                .unwrap();
 
-        assert_eq!(hex::encode(key), "b596b923aad85185e2d1f6659d2a062e0a86731226e021e61bfe06f7ed05f5af");
-        assert_eq!(hex_sha256(canonical.as_bytes()), "21f5915c77f8806ca9495fca11a013d230bb0cc702b017bc1e096a617cbf3283");
+        assert_eq!(
+            hex::encode(key),
+            "b596b923aad85185e2d1f6659d2a062e0a86731226e021e61bfe06f7ed05f5af"
+        );
+        assert_eq!(
+            hex_sha256(canonical.as_bytes()),
+            "21f5915c77f8806ca9495fca11a013d230bb0cc702b017bc1e096a617cbf3283"
+        );
     }
 
     #[test]
@@ -393,7 +476,10 @@ mod tests {
 
     #[test]
     fn another_host_or_content_type_is_refused() {
-        for (name, value) in [("host", "gs.tencentcloudapi.com:443"), ("content-type", "application/json; charset=utf-8")] {
+        for (name, value) in [
+            ("host", "gs.tencentcloudapi.com:443"),
+            ("content-type", "application/json; charset=utf-8"),
+        ] {
             let mut vector = this_action();
             vector.headers.insert(name, value.parse().unwrap());
             assert_eq!(vector.code(), "AuthFailure.SignatureFailure", "{name}");
@@ -453,7 +539,12 @@ mod tests {
 
     #[test]
     fn a_broken_or_missing_authorization_is_invalid() {
-        for broken in ["", "SKIP", "TC3-HMAC-SHA256", "TC3-HMAC-SHA256 Credential=A/B/C, SignedHeaders=host, Signature=00"] {
+        for broken in [
+            "",
+            "SKIP",
+            "TC3-HMAC-SHA256",
+            "TC3-HMAC-SHA256 Credential=A/B/C, SignedHeaders=host, Signature=00",
+        ] {
             let mut vector = this_action();
             vector.headers.insert("authorization", broken.parse().unwrap());
             assert_eq!(vector.code(), "AuthFailure.InvalidAuthorization", "{broken:?}");
@@ -472,7 +563,8 @@ mod tests {
         vector.keys.insert("AKIDEXAMPLE".to_owned(), Key::temporary("SECRETEXAMPLE", "t-1"));
         assert_eq!(vector.code(), "accepted");
 
-        let key = Key { expires_at: Some(vector.signed_at), ..Key::temporary("SECRETEXAMPLE", "t-1") };
+        let key =
+            Key { expires_at: Some(vector.signed_at), ..Key::temporary("SECRETEXAMPLE", "t-1") };
         vector.keys.insert("AKIDEXAMPLE".to_owned(), key);
         assert_eq!(vector.verify_after(-1), Ok(()));
         assert_eq!(vector.code(), "AuthFailure.TokenFailure");

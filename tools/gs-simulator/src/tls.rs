@@ -5,21 +5,26 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
-/// What a self-made certificate is good for, besides the address that is listened on. The real names are for clients whose name
-/// resolution leads here.
-const NAMES: [&str; 5] = ["localhost", "127.0.0.1", "::1", "gs.tencentcloudapi.com", "sts.tencentcloudapi.com"];
+/// What a self-made certificate is good for, besides the address that is listened on. The real
+/// names are for clients whose name resolution leads here.
+const NAMES: [&str; 5] =
+    ["localhost", "127.0.0.1", "::1", "gs.tencentcloudapi.com", "sts.tencentcloudapi.com"];
 
 /// Where the certificate comes from.
 #[derive(Clone)]
 pub enum Tls {
-    /// A certificate for loopback and the service's names, from a new CA: [`Simulator::ca_pem`](crate::Simulator::ca_pem).
+    /// A certificate for loopback and the service's names, from a new CA:
+    /// [`Simulator::ca_pem`](crate::Simulator::ca_pem).
     SelfMade,
     /// A certificate with its chain, and its key, both as PEM.
     Given {
@@ -66,14 +71,16 @@ impl fmt::Debug for Terminator {
 impl Terminator {
     /// `listen` is a name of a self-made certificate.
     pub(crate) fn new(tls: &Tls, listen: IpAddr) -> io::Result<Self> {
-        Self::try_new(tls, listen).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        Self::try_new(tls, listen)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
     }
 
     fn try_new(tls: &Tls, listen: IpAddr) -> Result<Self, TlsError> {
         let (chain, key, ca_pem) = match tls {
             Tls::SelfMade => self_made(listen)?,
             Tls::Given { chain_pem, key_pem } => {
-                let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<_, _>>()?;
+                let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+                    .collect::<Result<_, _>>()?;
                 (chain, PrivateKeyDer::from_pem_slice(key_pem.as_bytes())?, None)
             }
         };
@@ -129,8 +136,12 @@ mod tests {
             .with_root_certificates(roots)
             .with_no_client_auth();
         let stream = TcpStream::connect(simulator.address()).await?;
-        let mut stream = TlsConnector::from(Arc::new(config)).connect("localhost".try_into().unwrap(), stream).await?;
-        stream.write_all(b"GET /admin/stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+        let mut stream = TlsConnector::from(Arc::new(config))
+            .connect("localhost".try_into().unwrap(), stream)
+            .await?;
+        stream
+            .write_all(b"GET /admin/stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
         Ok(answer)
@@ -142,7 +153,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_self_made_certificate_is_trusted_with_its_ca_alone() {
-        let (simulator, other) = (start(Tls::SelfMade).await.unwrap(), start(Tls::SelfMade).await.unwrap());
+        let (simulator, other) =
+            (start(Tls::SelfMade).await.unwrap(), start(Tls::SelfMade).await.unwrap());
 
         let answer = get(&simulator, simulator.ca_pem().unwrap()).await.unwrap();
 
@@ -159,9 +171,15 @@ mod tests {
         let ca = own.self_signed(&key).unwrap();
         let issuer = Issuer::new(own, key);
         let server_key = KeyPair::generate().unwrap();
-        let server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&server_key, &issuer).unwrap();
+        let server = CertificateParams::new(vec!["localhost".to_owned()])
+            .unwrap()
+            .signed_by(&server_key, &issuer)
+            .unwrap();
 
-        let simulator = start(Tls::Given { chain_pem: server.pem(), key_pem: server_key.serialize_pem() }).await.unwrap();
+        let simulator =
+            start(Tls::Given { chain_pem: server.pem(), key_pem: server_key.serialize_pem() })
+                .await
+                .unwrap();
 
         assert!(get(&simulator, &ca.pem()).await.unwrap().starts_with("HTTP/1.1 200"));
         assert_eq!(simulator.ca_pem(), None);
@@ -169,7 +187,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_certificate_is_refused_at_the_start() {
-        let error = start(Tls::Given { chain_pem: String::new(), key_pem: "no key".to_owned() }).await.unwrap_err();
+        let error = start(Tls::Given { chain_pem: String::new(), key_pem: "no key".to_owned() })
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(error.to_string().contains("not PEM"), "{error}");
     }

@@ -37,15 +37,21 @@ impl Request {
     /// The body's shape: JSON, and an object.
     pub(crate) fn parameters(&self) -> Result<Parameters, Refusal> {
         let Some(body) = &self.body else {
-            return Err(Refusal::new("RequestSizeLimitExceeded", format!("The body is longer than {BODY_BYTES_MAX} bytes.")));
+            return Err(Refusal::new(
+                "RequestSizeLimitExceeded",
+                format!("The body is longer than {BODY_BYTES_MAX} bytes."),
+            ));
         };
         let media_type = self.header("content-type").unwrap_or_default();
         if media_type.split(';').next().map(str::trim) != Some("application/json") {
-            return Err(Refusal::new("InvalidRequest", format!("Content-Type must be application/json, not {media_type:?}.")));
+            return Err(Refusal::new(
+                "InvalidRequest",
+                format!("Content-Type must be application/json, not {media_type:?}."),
+            ));
         }
-        serde_json::from_slice(body)
-            .map(Parameters)
-            .map_err(|error| Refusal::new("InvalidRequest", format!("The body is not a JSON object: {error}.")))
+        serde_json::from_slice(body).map(Parameters).map_err(|error| {
+            Refusal::new("InvalidRequest", format!("The body is not a JSON object: {error}."))
+        })
     }
 
     /// A common parameter, which TC3 puts into a header.
@@ -53,14 +59,24 @@ impl Request {
         self.header(name).ok_or_else(|| missing(name))
     }
 
-    pub(crate) fn check_action(&self, expected: &str, expected_version: &str) -> Result<(), Refusal> {
+    pub(crate) fn check_action(
+        &self,
+        expected: &str,
+        expected_version: &str,
+    ) -> Result<(), Refusal> {
         let action = self.required("X-TC-Action")?;
         if action != expected {
-            return Err(Refusal::new("InvalidAction", format!("X-TC-Action {action:?} is not known here, only {expected}.")));
+            return Err(Refusal::new(
+                "InvalidAction",
+                format!("X-TC-Action {action:?} is not known here, only {expected}."),
+            ));
         }
         let version = self.required("X-TC-Version")?;
         if version != expected_version {
-            return Err(Refusal::new("NoSuchVersion", format!("X-TC-Version {version:?} does not exist, only {expected_version}.")));
+            return Err(Refusal::new(
+                "NoSuchVersion",
+                format!("X-TC-Version {version:?} does not exist, only {expected_version}."),
+            ));
         }
         Ok(())
     }
@@ -92,24 +108,39 @@ impl Parameters {
     pub(crate) fn switch(&self) -> Result<Switch, Refusal> {
         self.only(&PARAMETERS)?;
         let session_id = self.text("SessionId")?;
-        let operation = match self.required("Type")?.as_i64().ok_or_else(|| invalid("Type", "an integer"))? {
-            1 => Operation::Attach,
-            2 => Operation::Detach,
-            other => return Err(Refusal::new("InvalidParameterValue", format!("The parameter `Type` must be 1 or 2, not {other}."))),
-        };
+        let operation =
+            match self.required("Type")?.as_i64().ok_or_else(|| invalid("Type", "an integer"))? {
+                1 => Operation::Attach,
+                2 => Operation::Detach,
+                other => {
+                    return Err(Refusal::new(
+                        "InvalidParameterValue",
+                        format!("The parameter `Type` must be 1 or 2, not {other}."),
+                    ));
+                }
+            };
         let instance_ids = self
             .required("SlaveInstanceIds")?
             .as_array()
-            .and_then(|ids| ids.iter().map(|id| id.as_str().filter(|id| !id.is_empty()).map(str::to_owned)).collect::<Option<Vec<_>>>())
+            .and_then(|ids| {
+                ids.iter()
+                    .map(|id| id.as_str().filter(|id| !id.is_empty()).map(str::to_owned))
+                    .collect::<Option<Vec<_>>>()
+            })
             .filter(|ids| !ids.is_empty())
-            .ok_or_else(|| invalid("SlaveInstanceIds", "a list of one or more strings, none of them empty"))?;
+            .ok_or_else(|| {
+                invalid("SlaveInstanceIds", "a list of one or more strings, none of them empty")
+            })?;
         Ok(Switch { session_id: session_id.to_owned(), operation, instance_ids })
     }
 
     /// No others than these.
     pub(crate) fn only(&self, known: &[&str]) -> Result<(), Refusal> {
         match self.0.keys().find(|name| !known.contains(&name.as_str())) {
-            Some(unknown) => Err(Refusal::new("UnknownParameter", format!("The parameter `{unknown}` is not recognized."))),
+            Some(unknown) => Err(Refusal::new(
+                "UnknownParameter",
+                format!("The parameter `{unknown}` is not recognized."),
+            )),
             None => Ok(()),
         }
     }
@@ -117,7 +148,10 @@ impl Parameters {
     /// A string that must be there, and have a character at least.
     pub(crate) fn text(&self, name: &str) -> Result<&str, Refusal> {
         match self.required(name)?.as_str() {
-            Some("") => Err(Refusal::new("InvalidParameterValue", format!("The parameter `{name}` must not be empty."))),
+            Some("") => Err(Refusal::new(
+                "InvalidParameterValue",
+                format!("The parameter `{name}` must not be empty."),
+            )),
             Some(text) => Ok(text),
             None => Err(invalid(name, "a string")),
         }
@@ -134,7 +168,10 @@ impl Parameters {
 }
 
 fn missing(name: &str) -> Refusal {
-    Refusal::new("MissingParameter", format!("The request is missing a required parameter `{name}`."))
+    Refusal::new(
+        "MissingParameter",
+        format!("The request is missing a required parameter `{name}`."),
+    )
 }
 
 pub(crate) fn invalid(name: &str, must_be: &str) -> Refusal {
@@ -192,7 +229,12 @@ struct ErrorBody<'a> {
     message: &'a str,
 }
 
-pub(crate) fn success(session_id: &str, switched: &Switched, world: &World, request_id: &str) -> String {
+pub(crate) fn success(
+    session_id: &str,
+    switched: &Switched,
+    world: &World,
+    request_id: &str,
+) -> String {
     envelope(SwitchAnswer {
         session_id: if world.empty_session_echo { "" } else { session_id },
         success_instance_ids: list(&switched.succeeded, world),
@@ -206,7 +248,10 @@ fn list<'a>(ids: &'a [String], world: &World) -> Option<&'a [String]> {
 }
 
 pub(crate) fn failure(refusal: &Refusal, request_id: &str) -> String {
-    envelope(ErrorAnswer { error: ErrorBody { code: &refusal.code, message: &refusal.message }, request_id })
+    envelope(ErrorAnswer {
+        error: ErrorBody { code: &refusal.code, message: &refusal.message },
+        request_id,
+    })
 }
 
 /// These types have string keys only, so writing them can't fail.
@@ -228,7 +273,10 @@ impl RequestIds {
 
     pub(crate) fn next(&mut self) -> String {
         self.count += 1;
-        let hash = Sha256::new().chain_update(self.seed.to_be_bytes()).chain_update(self.count.to_be_bytes()).finalize();
+        let hash = Sha256::new()
+            .chain_update(self.seed.to_be_bytes())
+            .chain_update(self.count.to_be_bytes())
+            .finalize();
         let bits = hash.first_chunk::<16>().map_or(0, |bytes| u128::from_be_bytes(*bytes));
         // Version 4, variant 1 (RFC 9562): strict parsers look at these bits.
         let bits = bits & !(0xf << 76) | (0x4 << 76);
@@ -250,10 +298,14 @@ mod tests {
     use super::*;
 
     fn request(body: &str) -> Request {
-        let headers = [("content-type", "application/json"), ("x-tc-action", ACTION), ("x-tc-version", VERSION)]
-            .into_iter()
-            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-            .collect();
+        let headers = [
+            ("content-type", "application/json"),
+            ("x-tc-action", ACTION),
+            ("x-tc-version", VERSION),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+        .collect();
         Request { headers, body: Some(Bytes::copy_from_slice(body.as_bytes())) }
     }
 
@@ -266,7 +318,8 @@ mod tests {
 
     #[test]
     fn the_published_sample_is_a_detach_of_two_phones() {
-        let switch = request(r#"{"SessionId":"1326515201117065216","Type":2,"SlaveInstanceIds":["a","b"]}"#);
+        let switch =
+            request(r#"{"SessionId":"1326515201117065216","Type":2,"SlaveInstanceIds":["a","b"]}"#);
         let switch = switch.parameters().unwrap().switch().unwrap();
         assert_eq!(
             (switch.session_id.as_str(), switch.operation, switch.instance_ids.len()),
@@ -282,7 +335,10 @@ mod tests {
             ("{", "InvalidRequest"),
             ("{}", "MissingParameter"),
             (r#"{"SessionId":null,"Type":1,"SlaveInstanceIds":["a"]}"#, "MissingParameter"),
-            (r#"{"SessionId":1326515201117065216,"Type":1,"SlaveInstanceIds":["a"]}"#, "InvalidParameter"),
+            (
+                r#"{"SessionId":1326515201117065216,"Type":1,"SlaveInstanceIds":["a"]}"#,
+                "InvalidParameter",
+            ),
             (r#"{"SessionId":"","Type":1,"SlaveInstanceIds":["a"]}"#, "InvalidParameterValue"),
             (r#"{"SessionId":"s","SlaveInstanceIds":["a"]}"#, "MissingParameter"),
             (r#"{"SessionId":"s","Type":"1","SlaveInstanceIds":["a"]}"#, "InvalidParameter"),
@@ -291,7 +347,10 @@ mod tests {
             (r#"{"SessionId":"s","Type":1,"SlaveInstanceIds":[]}"#, "InvalidParameter"),
             (r#"{"SessionId":"s","Type":1,"SlaveInstanceIds":"a"}"#, "InvalidParameter"),
             (r#"{"SessionId":"s","Type":1,"SlaveInstanceIds":["a",1]}"#, "InvalidParameter"),
-            (r#"{"SessionId":"s","Type":1,"SlaveInstanceIds":["a"],"Slaves":1}"#, "UnknownParameter"),
+            (
+                r#"{"SessionId":"s","Type":1,"SlaveInstanceIds":["a"],"Slaves":1}"#,
+                "UnknownParameter",
+            ),
             (r#"{"SessionId":"s","Type":1,"SlaveInstanceIds":["a"]}"#, "accepted"),
         ] {
             assert_eq!(code(body), expected, "{body}");
@@ -322,7 +381,11 @@ mod tests {
             if let Some(value) = value {
                 request.headers.insert(header, value.parse().unwrap());
             }
-            assert_eq!(request.check_action(ACTION, VERSION).unwrap_err().code, expected, "{header} {value:?}");
+            assert_eq!(
+                request.check_action(ACTION, VERSION).unwrap_err().code,
+                expected,
+                "{header} {value:?}"
+            );
         }
     }
 
@@ -340,12 +403,16 @@ mod tests {
             r#"{"Response":{"SessionId":"","FailureInstanceIds":["b"],"RequestId":"r"}}"#
         );
 
-        let other = World { omit_empty_failures: false, empty_session_echo: false, ..World::default() };
+        let other =
+            World { omit_empty_failures: false, empty_session_echo: false, ..World::default() };
         let published = r#"{"Response":{"SessionId":"s","SuccessInstanceIds":[],"FailureInstanceIds":["b"],"RequestId":"r"}}"#;
         assert_eq!(success("s", &switched, &other, "r"), published);
 
         let refusal = Refusal::new("FailedOperation", "No.");
-        assert_eq!(failure(&refusal, "r"), r#"{"Response":{"Error":{"Code":"FailedOperation","Message":"No."},"RequestId":"r"}}"#);
+        assert_eq!(
+            failure(&refusal, "r"),
+            r#"{"Response":{"Error":{"Code":"FailedOperation","Message":"No."},"RequestId":"r"}}"#
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What the service answers where its documentation is silent: a client must live with every one of these worlds. Pure.
+//! What the service answers where its documentation is silent: a client must live with every one of
+//! these worlds. Pure.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,14 +19,15 @@ pub struct World {
     pub remove_absent: Repeated,
     /// The code for a session that does not exist.
     pub gone_code: String,
-    /// A call with more ids answers [`Self::max_batch_code`]. None: the body's size is the only limit.
+    /// A call with more ids answers [`Self::max_batch_code`]. None: the body's size is the only
+    /// limit.
     pub max_batch: Option<usize>,
     /// The code for a call with more than [`Self::max_batch`] ids.
     pub max_batch_code: String,
     /// A call that names one of these ids answers `InvalidParameterValue` as a whole.
     pub invalid_instances: BTreeSet<String>,
-    /// The answer has no `SuccessInstanceIds` or `FailureInstanceIds` if it would be empty, as in the published sample. False: an
-    /// empty list stands there.
+    /// The answer has no `SuccessInstanceIds` or `FailureInstanceIds` if it would be empty, as in
+    /// the published sample. False: an empty list stands there.
     pub omit_empty_failures: bool,
     /// The answer's `SessionId` is empty, as in the published sample. False: it is the request's.
     pub empty_session_echo: bool,
@@ -51,18 +53,25 @@ impl World {
     pub(crate) fn check(&self, switch: &Switch) -> Result<(), Refusal> {
         let count = switch.instance_ids.len();
         if let Some(most) = self.max_batch.filter(|&most| count > most) {
-            let message = format!("The parameter `SlaveInstanceIds` has {count} ids, more than the {most} that are allowed.");
+            let message = format!(
+                "The parameter `SlaveInstanceIds` has {count} ids, more than the {most} that are allowed."
+            );
             return Err(Refusal::new(&self.max_batch_code, message));
         }
         match switch.instance_ids.iter().find(|id| self.invalid_instances.contains(*id)) {
-            // No id: the real service's messages are not to be parsed, so that a client can't learn it here.
-            Some(_) => Err(Refusal::new("InvalidParameterValue", "The parameter `SlaveInstanceIds` has an id that is not valid.")),
+            // No id: the real service's messages are not to be parsed, so that a client can't learn
+            // it here.
+            Some(_) => Err(Refusal::new(
+                "InvalidParameterValue",
+                "The parameter `SlaveInstanceIds` has an id that is not valid.",
+            )),
             None => Ok(()),
         }
     }
 }
 
-/// What the service answers to an operation that has nothing to do. In JSON and on the command line `success`, `failure` or `error:CODE`.
+/// What the service answers to an operation that has nothing to do. In JSON and on the command line
+/// `success`, `failure` or `error:CODE`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Repeated {
@@ -125,8 +134,12 @@ mod tests {
     #[test]
     fn every_field_of_the_json_may_be_left_out_and_none_misspelt() {
         assert_eq!(serde_json::from_str::<World>("{}").unwrap(), World::default());
-        let world: World = serde_json::from_str(r#"{"addPresent":"error:FailedOperation","maxBatch":3}"#).unwrap();
-        assert_eq!((world.add_present, world.max_batch), (Repeated::Error("FailedOperation".to_owned()), Some(3)));
+        let world: World =
+            serde_json::from_str(r#"{"addPresent":"error:FailedOperation","maxBatch":3}"#).unwrap();
+        assert_eq!(
+            (world.add_present, world.max_batch),
+            (Repeated::Error("FailedOperation".to_owned()), Some(3))
+        );
         assert!(serde_json::from_str::<World>(r#"{"goneCodes":""}"#).is_err());
     }
 
@@ -150,7 +163,8 @@ mod tests {
         };
         let code = |ids: &[&str]| {
             let instance_ids = ids.iter().map(|&id| id.to_owned()).collect();
-            let switch = Switch { session_id: "s".to_owned(), operation: Operation::Detach, instance_ids };
+            let switch =
+                Switch { session_id: "s".to_owned(), operation: Operation::Detach, instance_ids };
             world.check(&switch).map_err(|refusal| refusal.code)
         };
         assert_eq!(code(&["a", "b"]), Ok(()));

@@ -1,5 +1,5 @@
-//! What strangers send: no header and no body makes the verification panic, and only the signed request is accepted.
-//! `PROPTEST_CASES=100000` makes it longer.
+//! What strangers send: no header and no body makes the verification panic, and only the signed
+//! request is accepted. `PROPTEST_CASES=100000` makes it longer.
 
 use axum::http::HeaderValue;
 use proptest::prelude::*;
@@ -18,10 +18,15 @@ fn judge(headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), AuthErr
     let verdict = verify(headers, body, &keys, now, Duration::from_mins(5));
     if let Err(error) = &verdict {
         let message = error.to_string();
-        // It repeats what the client sent, quotes escaped, of which the server takes a bounded amount; the rest is a sentence.
-        let sent: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        // It repeats what the client sent, quotes escaped, of which the server takes a bounded
+        // amount; the rest is a sentence.
+        let sent: usize =
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         assert!(message.len() <= 512 + 2 * sent, "{} characters for {sent}", message.len());
-        assert!(!message.contains(SECRET_KEY) && !format!("{error:?}").contains(SECRET_KEY), "{message}");
+        assert!(
+            !message.contains(SECRET_KEY) && !format!("{error:?}").contains(SECRET_KEY),
+            "{message}"
+        );
     }
     verdict
 }
@@ -50,7 +55,11 @@ fn authorization() -> impl Strategy<Value = Vec<u8>> {
     let shaped = parts.prop_map(|(id, date, signed, signature)| {
         format!("TC3-HMAC-SHA256 Credential={id}/{date}/gs/tc3_request, SignedHeaders={signed}, Signature={signature}")
     });
-    prop_oneof![words.prop_map(String::into_bytes), shaped.prop_map(String::into_bytes), proptest::collection::vec(any::<u8>(), 0..200)]
+    prop_oneof![
+        words.prop_map(String::into_bytes),
+        shaped.prop_map(String::into_bytes),
+        proptest::collection::vec(any::<u8>(), 0..200)
+    ]
 }
 
 proptest! {
@@ -88,7 +97,8 @@ proptest! {
         let name = ["authorization", "content-type", "host", "x-tc-timestamp"][header];
         let mut value = headers[name].as_bytes().to_vec();
         let place = place.index(value.len());
-        // The same letter in upper case says the same in a hexadecimal number, and a tab the same as the space between two fields.
+        // The same letter in upper case says the same in a hexadecimal number, and a tab the same
+        // as the space between two fields.
         let same = value[place].eq_ignore_ascii_case(&other) || [value[place], other].iter().all(u8::is_ascii_whitespace);
         prop_assume!(!same);
         value[place] = other;
