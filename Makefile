@@ -36,7 +36,7 @@ check: ## the part of it that takes seconds
 	cargo clippy --locked --workspace --lib -- -D warnings
 
 simulate: ## fleets of objects in virtual time: SEED=7 plays one and tells all, SEEDS=100000 many
-	@cargo test --quiet --locked -p streamsession-protocol --test fleets no_seed -- --nocapture
+	@cargo test --quiet --locked -p streamsession-core --test fleets no_seed -- --nocapture
 
 chaos: ## kill it a thousand times at any moment, which takes a quarter of an hour; CHAOS_KILLS=N and CHAOS_SEED=N say otherwise
 	CHAOS_KILLS=$${CHAOS_KILLS:-1000} RUST_TEST_THREADS=4 cargo test --locked --test it chaos:: -- --nocapture
@@ -47,7 +47,7 @@ mutants: ## change the protocol in 800 ways, each of which a test has to notice:
 	git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- | tar --extract --touch --directory=$(MUTANTS)/tree
 	@# Of the random histories always the same few; a mutant that never ends is noticed too (exit code 3).
 	cd $(MUTANTS)/tree && PATH=$(CACHE)/tools/bin:$$PATH CARGO_TARGET_DIR=$(MUTANTS)/target PROPTEST_CASES=150 PROPTEST_RNG_SEED=7 PROPTEST_MAX_SHRINK_ITERS=0 SEEDS=1000 \
-		cargo mutants --package streamsession-protocol --in-place --output $(MUTANTS) $(if $(SHARD),--sharding round-robin --shard $(SHARD)) || test $$? = 3
+		cargo mutants --package streamsession-core --in-place --output $(MUTANTS) $(if $(SHARD),--sharding round-robin --shard $(SHARD)) || test $$? = 3
 	! test -s $(MUTANTS)/mutants.out/missed.txt # one that timed out hides the others from the exit code
 
 crd: ## generate the CRD anew

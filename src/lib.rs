@@ -2,36 +2,33 @@
 //! sessions as declared.
 //!
 //! ```text
-//!   main ─▶ cli ─▶ operator            arguments, composition: these alone know everything
+//!   main ─▶ cli ─▶ operator        arguments, composition: these alone know everything
 //!                     │
 //!                     ▼
-//!                controller            the shell: watch, agenda, rounds; performs the effects of `step`
+//!                 controller       the shell: performs what the scheduler and a reconcile ask for
 //!              ┌──────┼───────┐
 //!              ▼      ▼       ▼
-//!             api    gs     queue      the resource │ the service │ permits to call it
+//!             api    gs   telemetry   the resource │ the service │ logs, metrics, the admin server
 //!              └──┬───┘
 //!                 ▼
-//!        streamsession-protocol        the ledger and its rules, pure: what is due, what an answer means, what people are told
+//!         streamsession-core       all decisions, pure: what is due, when, and what people are told
 //! ```
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | [`api`] | the CRD's types, and the way between the object's status and the ledger |
 //! | [`gs`] | the service's client: signing, wire format, answers, clock, credentials |
-//! | [`queue`] | the rate limit: permits that come back, and who waits for one |
-//! | [`controller`] | one watch of digests, an agenda, one round at a time for each object |
+//! | [`controller`] | the watch, the commands of the scheduler, the effects of a reconcile, events |
 //! | [`operator`] | settings become clients and tasks |
-//! | [`telemetry`] | logs, metrics, the admin server |
-//! | [`cli`] | `run`, `crd` |
+//! | [`telemetry`] | logs, metrics, readiness, the admin server |
+//! | [`cli`] | `run`, `crd`, `switch` |
 //!
-//! Dependencies point downwards. `api`, `gs::{sign, wire, answer, endpoint}`, `queue`'s schedule
-//! and the controller's agenda import no tokio, kube client, reqwest or clock; `tests/it/layers.rs`
-//! holds them to it, and Cargo the protocol.
+//! Arrows point downwards, without a circle. Start with [`streamsession_core`]: its map says where
+//! each decision is made. `docs/architecture.md` follows one edit through all of it.
 
 pub mod api;
 pub mod cli;
 pub mod controller;
 pub mod gs;
 pub mod operator;
-pub mod queue;
 pub mod telemetry;

@@ -4,23 +4,25 @@
 use std::collections::BTreeSet;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use streamsession_protocol::ledger::Rules;
-use streamsession_protocol::step::Settings;
-use streamsession_protocol::time::Validity;
+use streamsession_core::ledger::Rules;
+use streamsession_core::reconcile::Settings;
+use streamsession_core::scheduler::{Limits, Scheduler};
+use streamsession_core::time::Validity;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::api::FIELD_MANAGER;
 use crate::api::ledger::Defaults;
-use crate::controller::context::{Context, Fence, Readiness};
+use crate::controller::context::{self, Context, Fence, Readiness};
 use crate::controller::events::Events;
+use crate::controller::shared_scheduler::SharedScheduler;
 use crate::controller::{Controller, Stopped};
 use crate::gs::{self, Endpoint};
-use crate::queue::Limiter;
 use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
 
@@ -64,7 +66,7 @@ pub struct Options {
     pub credential_endpoints: gs::Endpoints,
     /// Namespaces to watch; empty: all.
     pub namespaces: Vec<String>,
-    /// Rounds at a time.
+    /// Reconciles at a time.
     pub concurrency: usize,
     /// The first pause of the backoff.
     pub retry_base: Duration,
@@ -157,7 +159,14 @@ impl Operator {
             ));
         }
         let settings = options.protocol();
-        let started = Instant::now();
+        let limits = Limits {
+            concurrency: options.concurrency.max(1),
+            calls_per_second: options.gs_qps,
+            burst: options.gs_burst,
+            call_deadline: options.gs_timeout,
+        };
+        let scheduler =
+            Scheduler::new(Arc::new(settings), limits, context::scopes(&options.namespaces));
         let gs = gs::Client::new(gs::Settings {
             call_deadline: options.gs_timeout,
             session_gone_codes: options.session_gone_codes,
@@ -172,10 +181,7 @@ impl Operator {
                 gs::Own::new(options.credential_endpoints),
                 options.default_credentials_namespaces,
             ),
-            limiter: Limiter::with_burst(options.gs_qps, options.gs_burst, started),
-            batch_sizes: Mutex::default(),
-            settings,
-            claims: Mutex::default(),
+            scheduler: SharedScheduler::new(scheduler, Instant::now()),
             fence: Fence::default(),
             defaults: Defaults {
                 region: options.region,
@@ -184,11 +190,9 @@ impl Operator {
             readiness: Readiness::of(&options.namespaces),
             allow_insecure_endpoint: options.allow_insecure_endpoint,
             namespaces: options.namespaces,
-            concurrency: options.concurrency.max(1),
             kube_deadline: options.kube_timeout,
             call_deadline: options.gs_timeout,
             metrics: Metrics::default(),
-            started,
         };
         Ok(Self { context: Arc::new(context) })
     }

@@ -8,14 +8,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use streamsession_protocol::answer::Operation;
-use streamsession_protocol::conditions::{Conditions, Counts, Mode, Reason};
-use streamsession_protocol::desired::{DeletionPolicy, Desired, Target};
-use streamsession_protocol::ids::{InstanceId, InvalidId, JournalId, SessionId};
-use streamsession_protocol::ledger::{Journal, LastCall, Ledger};
-use streamsession_protocol::record::{self, Record, State};
-use streamsession_protocol::step::{Asked, Found, Handled, Request, Status, View};
-use streamsession_protocol::time::ServiceTime;
+use streamsession_core::answer::Operation;
+use streamsession_core::conditions::{Conditions, Counts, Mode, Reason};
+use streamsession_core::ids::{InstanceId, InvalidId, JournalId, SessionId};
+use streamsession_core::ledger::desired::{DeletionPolicy, Desired, Target};
+use streamsession_core::ledger::record::{self, Record, State};
+use streamsession_core::ledger::{Journal, LastCall, Ledger};
+use streamsession_core::reconcile::{Asked, Handled, LedgerState, Request, Status, View};
+use streamsession_core::time::ServiceTime;
 
 use super::v1alpha1::{self as api, StreamSession, StreamSessionStatus};
 use super::{ADOPT, FINALIZER, FORGET_INSTANCES};
@@ -27,6 +27,17 @@ pub struct Defaults {
     pub region: Option<String>,
     /// `--gs-endpoint`, as `status.target.endpoint` spells it.
     pub endpoint: Arc<str>,
+}
+
+impl Defaults {
+    /// The endpoint of a target; shared if it is the one of all, since there is one for each object.
+    fn endpoint_of(&self, target: &api::Target) -> Arc<str> {
+        if *target.endpoint == *self.endpoint {
+            Arc::clone(&self.endpoint)
+        } else {
+            target.endpoint.as_str().into()
+        }
+    }
 }
 
 /// Why an object can't be read. The schema keeps such objects out; an object stored before a schema
@@ -78,7 +89,7 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
             session: wanted_session,
             region: object.spec.region.clone(),
             default_region: defaults.region.clone(),
-            endpoint: defaults.endpoint.to_string(),
+            endpoint: Arc::clone(&defaults.endpoint),
             instances,
             deleting,
             deletion_policy: match object.spec.deletion_policy {
@@ -100,9 +111,11 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
                 forget: status.last_handled_forget_instances.clone(),
                 adopt: status.last_handled_adopt.clone(),
             },
-            found: found(status, &uid, finalizer),
+            ledger: ledger_state(status, &uid, finalizer, defaults),
         },
-        uid,
+        uid: uid.into(),
+        version: object.resource_version().unwrap_or_default().into(),
+        created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
         generation: object.metadata.generation.unwrap_or(0),
         finalizer,
     })
@@ -134,36 +147,28 @@ fn short(value: &str) -> String {
     format!("{beginning} {hash}")
 }
 
-/// Whether an annotation asks for something that was not done yet.
-#[must_use]
-pub fn is_asked(object: &StreamSession, status: &StreamSessionStatus) -> bool {
-    let open = |annotation, handled: &Option<String>| {
-        object
-            .annotations()
-            .get(annotation)
-            .is_some_and(|value| handled.as_ref() != Some(&short(value)))
-    };
-    open(FORGET_INSTANCES, &status.last_handled_forget_instances)
-        || open(ADOPT, &status.last_handled_adopt)
-}
-
-fn found(status: &StreamSessionStatus, uid: &str, finalizer: bool) -> Found {
-    let (ledger, damage) = stored_ledger(status);
+fn ledger_state(
+    status: &StreamSessionStatus,
+    uid: &str,
+    finalizer: bool,
+    defaults: &Defaults,
+) -> LedgerState {
+    let (ledger, damage) = stored_ledger(status, defaults);
     let why = match &status.object_uid {
         Some(owner) if owner == uid => match damage {
-            None => return Found::Ours(ledger),
+            None => return LedgerState::Current(ledger),
             Some(damage) => format!("The status was changed by someone else: {damage}"),
         },
         Some(owner) => format!("The status is that of another object (uid {owner}), copied or restored"),
-        None if !ledger.holds_nothing() => "The status names no object, so somebody has changed it".to_owned(),
+        None if !ledger.tracks_nothing() => "The status names no object, so somebody has changed it".to_owned(),
         None if finalizer => "The object has the operator's finalizer but no record in its status, as after a restore".to_owned(),
-        None => return Found::New,
+        None => return LedgerState::New,
     };
-    Found::Lost { why, remains: ledger }
+    LedgerState::Lost { why, remains: ledger }
 }
 
 /// The ledger as far as it can be read, and what can't be.
-fn stored_ledger(status: &StreamSessionStatus) -> (Ledger, Option<String>) {
+fn stored_ledger(status: &StreamSessionStatus, defaults: &Defaults) -> (Ledger, Option<String>) {
     let mut damage = None;
     let mut keep = |parsed: Result<InstanceId, Unreadable>| {
         parsed.map_err(|error| damage = Some(error.to_string())).ok()
@@ -198,7 +203,7 @@ fn stored_ledger(status: &StreamSessionStatus) -> (Ledger, Option<String>) {
         Some(Target {
             session,
             region: target.region.clone(),
-            endpoint: target.endpoint.clone(),
+            endpoint: defaults.endpoint_of(target),
             credential: target.credential.clone(),
             credential_proven: target.credential_proven,
         })
@@ -276,7 +281,7 @@ pub fn status(
     let conditions = said.conditions.as_ref().map_or_else(Vec::new, |conditions| {
         written(conditions, said.observed_generation, &stored.conditions, wall_clock)
     });
-    let Found::Ours(ledger) = &said.found else {
+    let LedgerState::Current(ledger) = &said.ledger else {
         return StreamSessionStatus {
             conditions,
             observed_generation: Some(said.observed_generation),
@@ -307,7 +312,7 @@ pub fn status(
         target: ledger.target.as_ref().map(|target| api::Target {
             session_id: target.session.to_string(),
             region: target.region.clone(),
-            endpoint: target.endpoint.clone(),
+            endpoint: target.endpoint.to_string(),
             credential: target.credential.clone(),
             credential_proven: target.credential_proven,
             other: stored.target.as_ref().map(|target| target.other.clone()).unwrap_or_default(),

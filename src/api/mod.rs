@@ -1,7 +1,7 @@
 //! The resource as the API server stores it, and its way into the protocol and back.
 //!
 //! `v1alpha1` is the schema; `ledger` turns a copy of the object into the protocol's
-//! [`View`](streamsession_protocol::step::View) and the protocol's status into the one that is
+//! [`View`](streamsession_core::reconcile::View) and the protocol's status into the one that is
 //! written.
 
 pub mod ledger;

@@ -1,23 +1,21 @@
-//! What every round needs, shared.
+//! What every reconcile needs, shared.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kube::Client;
-use streamsession_protocol::claims::Claims;
-use streamsession_protocol::step::Settings;
-use tracing::warn;
+use parking_lot::Mutex;
+use streamsession_core::object::Scope;
 
 use super::events::Events;
-use super::key::{ObjectKey, Scope};
+use super::shared_scheduler::SharedScheduler;
 use crate::api::ledger::Defaults;
 use crate::gs;
-use crate::queue::Limiter;
 use crate::telemetry::metrics::Metrics;
 
-/// What every round needs.
+/// What every reconcile needs.
 pub struct Context {
     /// The API server.
     pub client: Client,
@@ -27,26 +25,18 @@ pub struct Context {
     pub gs: gs::Client,
     /// Who pays.
     pub credentials: gs::CredentialStore,
-    /// The permits.
-    pub limiter: Limiter<ObjectKey>,
-    /// The protocol's numbers.
-    pub settings: Settings,
-    /// Ids in a call, at most, where the service called one too large; by account.
-    pub batch_sizes: Mutex<HashMap<String, usize>>,
+    /// Which object is reconciled when.
+    pub scheduler: SharedScheduler,
     /// What a silent spec means.
     pub defaults: Defaults,
     /// Plain HTTP is taken for any host.
     pub allow_insecure_endpoint: bool,
     /// Namespaces to watch; empty: all.
     pub namespaces: Vec<String>,
-    /// Rounds at a time, besides those that hold a permit.
-    pub concurrency: usize,
     /// For each request to the API server.
     pub kube_deadline: Duration,
     /// For each call of the service.
     pub call_deadline: Duration,
-    /// Who drives which session.
-    pub claims: Mutex<Claims<ObjectKey>>,
     /// Whether this process may still act.
     pub fence: Fence,
     /// Events, best effort.
@@ -55,49 +45,16 @@ pub struct Context {
     pub metrics: Metrics,
     /// Whether all is listed.
     pub readiness: Readiness,
-    /// When the process began.
-    pub started: Instant,
 }
 
-impl Context {
-    /// Ids in a call of the account, at most.
-    #[must_use]
-    pub fn batch_size_max(&self, account: &str) -> usize {
-        let learned =
-            self.batch_sizes.lock().unwrap_or_else(PoisonError::into_inner).get(account).copied();
-        learned.unwrap_or(usize::MAX)
+/// What to watch, if these namespaces are named; none: all.
+#[must_use]
+pub fn scopes(namespaces: &[String]) -> Vec<Scope> {
+    let named: BTreeSet<_> = namespaces.iter().collect();
+    if named.is_empty() {
+        return vec![Scope::All];
     }
-
-    /// The service called a call of `ids` ids too large: the account's next ones have half of that.
-    /// Of one id there is nothing to halve.
-    pub fn too_large(&self, account: &str, ids: usize) {
-        let half = ids / 2;
-        let mut sizes = self.batch_sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        if half > 0 && sizes.get(account).is_none_or(|size| *size > half) {
-            warn!(
-                ids,
-                batch_size = half,
-                "the service takes no calls of this size; --batch-size may be set to what it takes"
-            );
-            sizes.insert(account.to_owned(), half);
-        }
-    }
-
-    /// Who drives which session.
-    pub fn claims(&self) -> MutexGuard<'_, Claims<ObjectKey>> {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What to watch.
-    #[must_use]
-    pub fn scopes(&self) -> Vec<Scope> {
-        let named: BTreeSet<_> = self.namespaces.iter().collect();
-        if named.is_empty() {
-            vec![Scope::All]
-        } else {
-            named.into_iter().map(|name| Scope::Namespace(name.as_str().into())).collect()
-        }
-    }
+    named.into_iter().map(|name| Scope::Namespace(name.as_str().into())).collect()
 }
 
 /// Whether this process may still act: asked before each call and each write. It saves calls; no
@@ -146,15 +103,13 @@ impl Readiness {
 
     /// The scope was listed.
     pub fn listed(&self, scope: &Scope) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(Self::name(scope));
+        self.waiting.lock().remove(Self::name(scope));
     }
 
     /// The scope can't be listed. Once listed, a failing watch does not take the readiness away:
     /// what is known is still worked on.
     pub fn failed(&self, scope: &Scope, why: &str) {
-        if let Some(text) =
-            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).get_mut(Self::name(scope))
-        {
+        if let Some(text) = self.waiting.lock().get_mut(Self::name(scope)) {
             why.clone_into(text);
         }
     }
@@ -162,6 +117,6 @@ impl Readiness {
     /// Why it is not ready; none if it is.
     #[must_use]
     pub fn missing(&self) -> Option<String> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).values().next().cloned()
+        self.waiting.lock().values().next().cloned()
     }
 }

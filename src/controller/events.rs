@@ -1,12 +1,12 @@
-//! Events on transitions, best effort: one that can't be written never fails a round.
+//! Events on transitions, best effort: one that can't be written never fails a reconcile.
 
 use std::time::Duration;
 
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Resource, ResourceExt};
-use streamsession_protocol::conditions::{Conditions, Mode, Reason};
-use streamsession_protocol::ids::InstanceId;
-use streamsession_protocol::step::Notice;
+use streamsession_core::conditions::{Conditions, Mode, Reason};
+use streamsession_core::ids::InstanceId;
+use streamsession_core::reconcile::Notice;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
@@ -57,7 +57,7 @@ impl Events {
         let session = before.status.as_ref().and_then(|status| status.target.as_ref());
         let session = session.map_or("", |target| target.session_id.as_str());
         let ids = notice.instances();
-        let names = streamsession_protocol::conditions::names(&ids.iter().collect::<Vec<_>>());
+        let names = streamsession_core::conditions::names(&ids.iter().collect::<Vec<_>>());
         let (type_, reason, note) = match notice {
             Notice::Rebuilt(why) => (
                 EventType::Warning,
@@ -78,7 +78,7 @@ impl Events {
                 "InstancesHandedOver",
                 format!("Left to the StreamSession that drives session {session}: {names}."),
             ),
-            Notice::Doubtful(_) => (
+            Notice::Unproven(_) => (
                 EventType::Warning,
                 "InstancesDropped",
                 format!(
@@ -90,7 +90,9 @@ impl Events {
                 "InstancesOrphaned",
                 format!("Left in session {session}, as spec.deletionPolicy says: {names}."),
             ),
-            Notice::Violated(what) => (EventType::Warning, "InvariantViolated", what.clone()),
+            Notice::Violated(violation) => {
+                (EventType::Warning, "InvariantViolated", violation.to_string())
+            }
         };
         // The event names some of them, the log all.
         let ids: Vec<_> = ids.iter().map(InstanceId::as_str).collect();

@@ -1,5 +1,5 @@
 //! Failpoints: the process kills itself, as `kill -9` would, right before or right after a named
-//! effect of a round.
+//! effect of a reconcile.
 //!
 //! Only debug builds have them, for the tests: `STREAMSESSION_FAILPOINT=before-call` ends the
 //! process at its first call, `after-write-settle:3` once its third settle is written and the
@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Signal, getpid, kill_process};
-use streamsession_protocol::step::{Effect, Found, Status};
+use streamsession_core::reconcile::{Effect, LedgerState, Status};
 
 use crate::api::v1alpha1::StreamSession;
 
@@ -100,7 +100,7 @@ fn name(effect: &Effect, copy: Option<&StreamSession>) -> &'static str {
         Effect::AddFinalizer => "add-finalizer",
         Effect::RemoveFinalizer => "remove-finalizer",
         Effect::Call(_) => "call",
-        Effect::End(_) => "end",
+        Effect::Done(_) => "end",
     }
 }
 
@@ -108,9 +108,9 @@ fn write_name(status: &Status, copy: Option<&StreamSession>) -> &'static str {
     let before = copy
         .and_then(|copy| copy.status.as_ref()?.pending_call.as_ref())
         .map(|call| call.id.as_str());
-    let after = match &status.found {
-        Found::Ours(ledger) => ledger.journal.as_ref().map(|journal| &*journal.id.0),
-        Found::New | Found::Lost { .. } => None,
+    let after = match &status.ledger {
+        LedgerState::Current(ledger) => ledger.journal.as_ref().map(|journal| &*journal.id.0),
+        LedgerState::New | LedgerState::Lost { .. } => None,
     };
     match (before, after) {
         (None, Some(_)) => "write-journal",

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use streamsession_protocol::step::Status;
+use streamsession_core::object::ObjectKey;
+use streamsession_core::reconcile::Status;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::key::ObjectKey;
 use crate::api::v1alpha1::StreamSession;
 use crate::api::{FIELD_MANAGER, FINALIZER, ledger};
 

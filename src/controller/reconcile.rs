@@ -1,139 +1,53 @@
-//! One round of one object: performs what [`step`](streamsession_protocol::step) asks for and feeds
-//! the response back, until it says End.
+//! One reconcile of one object: performs the effects that the core asks for and feeds the responses
+//! back, until it is done.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use streamsession_protocol::answer::{Answer, NothingDone, Verdict, is_too_large};
-use streamsession_protocol::claims::Standing;
-use streamsession_protocol::ids::InstanceId;
-use streamsession_protocol::step::{
-    Effect, End, Journalled, Memory, Moment, Notice, Response, Round, Status,
-};
-use streamsession_protocol::time::ServiceTime;
-use tokio_util::sync::CancellationToken;
+use streamsession_core::answer::{Answer, Verdict};
+use streamsession_core::ids::InstanceId;
+use streamsession_core::object::ObjectKey;
+use streamsession_core::reconcile::{Effect, Journalled, Notice, Requeue, Response, Status};
+use streamsession_core::scheduler::run::Lesson;
+use streamsession_core::scheduler::{Facts, Run};
+use streamsession_core::time::ServiceTime;
 use tracing::{Instrument, debug, info, info_span, warn};
 
 use super::context::Context;
-use super::digest;
 #[cfg(debug_assertions)]
 use super::failpoint;
-use super::key::ObjectKey;
 use super::object::{Object, Outcome};
 use crate::api::ledger;
 use crate::api::v1alpha1::StreamSession;
 use crate::gs::{Credentials, Endpoint, InvalidEndpoint, Switch};
-use crate::queue::{self, Bucket, WINDOW};
-
-/// The right to make one call.
-pub type Permit = queue::Permit<ObjectKey>;
 
 /// An object that can't be read is looked at again after this time, besides at each change.
 const UNREADABLE_RETRY: Duration = Duration::from_mins(5);
 
-/// What a round hands back.
+/// A reconcile that is over.
 pub struct Finished {
+    /// It goes back to the scheduler.
+    pub run: Box<Run>,
     /// When the object is due again.
-    pub end: End,
-    /// What to remember until then.
-    pub memory: Box<Memory>,
-    /// The resource versions that the round wrote.
-    pub versions: Vec<String>,
-    /// Where to wait for a permit, if that is what it ended for.
-    pub bucket: Option<Bucket>,
+    pub requeue: Requeue,
 }
 
-/// What the effects of a round work on.
+/// What the effects of a reconcile work on.
 struct Shell {
     context: Arc<Context>,
     object: Object,
     key: ObjectKey,
     copy: Option<Box<StreamSession>>,
     credentials: Option<Credentials>,
-    permit: Option<Permit>,
-    versions: Vec<String>,
-    /// What was decided last trusts nothing that the service said before.
-    displaced: bool,
-    stopping: CancellationToken,
 }
 
-/// Performs a round.
-pub async fn round(
-    context: Arc<Context>,
-    key: ObjectKey,
-    memory: Option<Box<Memory>>,
-    permit: Option<Permit>,
-    stopping: CancellationToken,
-) -> Finished {
-    let span = info_span!("round", object = %key);
-    let settings = context.settings.clone();
-    let memory = memory.map_or_else(|| Memory::new(&settings), |memory| *memory);
-    let mut shell = Shell {
-        object: Object::new(context.client.clone(), key.clone(), context.kube_deadline),
-        context,
-        key,
-        copy: None,
-        credentials: None,
-        permit,
-        versions: Vec::new(),
-        displaced: false,
-        stopping,
-    };
-    async move {
-        let mut round = Round::new(&settings, memory, shell.permit.is_some());
-        let mut response = Response::Started;
-        let end = loop {
-            if shell.stopping.is_cancelled() && shell.permit.take().is_some() {
-                round.lose_permit();
-            }
-            let moment = shell.moment(&round, &response);
-            let effect = round.step(response, &moment);
-            shell.displaced = moment.displaced;
-            debug!(effect = name(&effect), "next");
-            #[cfg(debug_assertions)]
-            let failpoint = failpoint::before(&effect, shell.copy.as_deref());
-            response = match effect {
-                Effect::Read => match shell.read().await {
-                    Ok(response) => response,
-                    Err(error) => {
-                        warn!(%error, "this StreamSession is left alone until it is edited");
-                        break End::After(UNREADABLE_RETRY);
-                    }
-                },
-                Effect::Credentials => shell.credentials(&mut round).await,
-                Effect::AskTime => shell.ask_time(&round).await,
-                Effect::Permit => Response::Permit(shell.take_permit(&round)),
-                Effect::ReadOwner(owner) => shell.read_owner(&owner).await,
-                Effect::WriteStatus(status, notices) => shell.write_status(&status, notices).await,
-                Effect::AddFinalizer => shell.write_finalizer(true).await,
-                Effect::RemoveFinalizer => shell.write_finalizer(false).await,
-                Effect::Call(call) => {
-                    let answer = shell.call(&call).await;
-                    shell.limit_batches(&mut round);
-                    Response::Answer(answer)
-                }
-                Effect::End(end) => break end,
-            };
-            #[cfg(debug_assertions)]
-            failpoint::after(failpoint);
-        };
-        let bucket = shell.bucket(&round);
-        shell.context.metrics.round(end);
-        let memory = round.into_memory();
-        let open = memory.open_instances();
-        if end == End::Gone && !open.is_empty() {
-            // Somebody took the finalizer off, or the API server raced with a deletion
-            // (kubernetes/kubernetes#77988): nobody remembers them now.
-            let ids: Vec<_> = open.into_iter().map(InstanceId::as_str).collect();
-            warn!(
-                ?ids,
-                "the object is gone while a call for these instances was under way: look in the console whether they are in the session"
-            );
-        }
-        Finished { end, memory: Box::new(memory), versions: shell.versions, bucket }
-    }
-    .instrument(span)
-    .await
+/// Drives a run until it is done.
+pub async fn drive(context: Arc<Context>, run: Box<Run>) -> Finished {
+    let key = run.key().clone();
+    let span = info_span!("reconcile", object = %key);
+    let object = Object::new(context.client.clone(), key.clone(), context.kube_deadline);
+    let shell = Shell { context, object, key, copy: None, credentials: None };
+    shell.drive(run).instrument(span).await
 }
 
 fn name(effect: &Effect) -> &'static str {
@@ -147,29 +61,63 @@ fn name(effect: &Effect) -> &'static str {
         Effect::AddFinalizer => "add finalizer",
         Effect::RemoveFinalizer => "remove finalizer",
         Effect::Call(_) => "call",
-        Effect::End(_) => "end",
+        Effect::Done(_) => "end",
     }
 }
 
 impl Shell {
-    fn moment(&self, round: &Round<'_>, response: &Response) -> Moment {
-        let text = match response {
-            Response::Object(Some(view)) => Some(view.endpoint()),
-            _ => round.endpoint(),
+    async fn drive(mut self, mut run: Box<Run>) -> Finished {
+        let mut scheduler = self.context.scheduler.clone();
+        let mut response = Response::Started;
+        let requeue = loop {
+            let facts = self.facts(&run, &response);
+            let effect = run.step(&mut scheduler, response, facts);
+            debug!(effect = name(&effect), "next");
+            #[cfg(debug_assertions)]
+            let failpoint = failpoint::before(&effect, self.copy.as_deref());
+            let performed = match effect {
+                Effect::Read => {
+                    let outcome = self.object.read().await;
+                    self.respond(outcome)
+                }
+                Effect::Credentials => Ok(self.credentials().await),
+                Effect::AskTime => Ok(self.ask_time(&run).await),
+                Effect::Permit => Ok(run.take_permit(&mut scheduler, facts.now)),
+                Effect::ReadOwner(owner) => Ok(self.read_owner(owner).await),
+                Effect::WriteStatus(status, notices) => {
+                    Ok(self.write_status(&status, notices).await)
+                }
+                Effect::AddFinalizer => Ok(self.write_finalizer(true).await),
+                Effect::RemoveFinalizer => Ok(self.write_finalizer(false).await),
+                Effect::Call(call) => Ok(Response::Answer(self.call(&call).await)),
+                Effect::Done(requeue) => break requeue,
+            };
+            #[cfg(debug_assertions)]
+            failpoint::after(failpoint);
+            response = match performed {
+                Ok(response) => response,
+                Err(error) => {
+                    warn!(%error, "this StreamSession is left alone until it is edited");
+                    break Requeue::After(UNREADABLE_RETRY);
+                }
+            };
+            if let Some(lesson) = run.take_lesson() {
+                report_lesson(lesson);
+            }
         };
-        let endpoint = text.and_then(|text| self.endpoint(text).ok());
-        let service = endpoint.and_then(|endpoint| self.context.gs.now(&endpoint)).map(ServiceTime);
-        let place = match response {
-            Response::Object(Some(view)) => Some(view.place()),
-            _ => round.place(),
-        };
-        Moment {
-            service,
-            elapsed: self.context.started.elapsed(),
+        if requeue == Requeue::Never {
+            report_forgotten(&run.open_instances());
+        }
+        Finished { run, requeue }
+    }
+
+    fn facts(&self, run: &Run, response: &Response) -> Facts {
+        let endpoint = run.endpoint(response).and_then(|text| self.endpoint(text).ok());
+        let service = endpoint.and_then(|endpoint| self.context.gs.now(&endpoint));
+        Facts {
+            now: self.context.scheduler.now(),
+            service: service.map(ServiceTime),
             nonce: uuid::Uuid::new_v4().as_u128(),
-            standing: place
-                .map_or(Standing::Alone, |place| self.context.claims().standing(&self.key, &place)),
-            displaced: self.context.claims().was_displaced(&self.key),
             may_act: self.context.fence.is_open(),
         }
     }
@@ -178,25 +126,10 @@ impl Shell {
         Endpoint::from_target(text, self.context.allow_insecure_endpoint)
     }
 
-    fn bucket(&self, round: &Round<'_>) -> Option<Bucket> {
-        Some(Bucket {
-            account: self.credentials.as_ref()?.account().to_owned(),
-            endpoint: round.endpoint()?.to_owned(),
-        })
-    }
-
-    async fn read(&mut self) -> Result<Response, ledger::Unreadable> {
-        let outcome = self.object.read().await;
-        self.respond(outcome)
-    }
-
     fn respond(&mut self, outcome: Outcome) -> Result<Response, ledger::Unreadable> {
         Ok(match outcome {
             Outcome::Copy(copy) => {
                 let view = ledger::view(&copy, &self.context.defaults)?;
-                self.context
-                    .claims()
-                    .set(&self.key, digest::claim(&copy, &self.context.defaults.endpoint));
                 self.copy = Some(copy);
                 Response::Object(Some(Box::new(view)))
             }
@@ -214,19 +147,13 @@ impl Shell {
             Outcome::Failed => "failed",
         };
         self.context.metrics.write(result);
-        let response = self.respond(outcome).unwrap_or(Response::Failed);
-        if let (Response::Object(Some(_)), Some(copy)) = (&response, &self.copy) {
-            self.versions.extend(copy.metadata.resource_version.clone());
-        }
-        response
+        self.respond(outcome).unwrap_or(Response::Failed)
     }
 
     /// The object that drives the session; none if it can't be read now.
-    async fn read_owner(&self, owner: &str) -> Response {
-        let Some((namespace, name)) = owner.split_once('/') else { return Response::Owner(None) };
-        let key = ObjectKey { namespace: namespace.into(), name: name.into() };
-        let outcome =
-            Object::new(self.context.client.clone(), key, self.context.kube_deadline).read().await;
+    async fn read_owner(&self, owner: ObjectKey) -> Response {
+        let client = self.context.client.clone();
+        let outcome = Object::new(client, owner, self.context.kube_deadline).read().await;
         let Outcome::Copy(copy) = outcome else { return Response::Owner(None) };
         Response::Owner(ledger::view(&copy, &self.context.defaults).ok().map(Box::new))
     }
@@ -237,9 +164,6 @@ impl Shell {
         let outcome = self.object.write_status(copy, status).await;
         if let (Outcome::Copy(written), Some(after)) = (&outcome, &status.conditions) {
             self.context.events.transition(written, before.as_ref(), after);
-            if self.displaced {
-                self.context.claims().reinstate(&self.key);
-            }
             for notice in notices {
                 self.context.metrics.notice(&notice);
                 self.context.events.notice(copy, written, &notice);
@@ -254,7 +178,7 @@ impl Shell {
         self.wrote(outcome)
     }
 
-    async fn credentials(&mut self, round: &mut Round<'_>) -> Response {
+    async fn credentials(&mut self) -> Response {
         let Some(copy) = &self.copy else { return Response::Failed };
         let secret = copy.spec.credentials_ref.as_ref().map(|reference| reference.name.as_str());
         let store = &self.context.credentials;
@@ -265,32 +189,18 @@ impl Shell {
             }
             found => found,
         };
-        match found {
+        Response::Credentials(match found {
             Ok(credentials) => {
                 let account = credentials.account().to_owned();
                 self.credentials = Some(credentials);
-                if let Some(permit) = &self.permit
-                    && Some(permit.bucket()) != self.bucket(round).as_ref()
-                {
-                    // Granted for another account: the spec or the Secret changed while it waited.
-                    self.permit = None;
-                    round.lose_permit();
-                }
-                self.limit_batches(round);
-                Response::Credentials(Ok(account))
+                Ok(account)
             }
-            Err(error) => Response::Credentials(Err(error.to_string())),
-        }
+            Err(error) => Err(error.to_string()),
+        })
     }
 
-    fn limit_batches(&self, round: &mut Round<'_>) {
-        if let Some(credentials) = &self.credentials {
-            round.limit_batches(self.context.batch_size_max(credentials.account()));
-        }
-    }
-
-    async fn ask_time(&self, round: &Round<'_>) -> Response {
-        let answer = match round.endpoint().map(|text| self.endpoint(text)) {
+    async fn ask_time(&self, run: &Run) -> Response {
+        let answer = match run.endpoint(&Response::Started).map(|text| self.endpoint(text)) {
             Some(Ok(endpoint)) => self
                 .context
                 .gs
@@ -307,26 +217,15 @@ impl Shell {
         Response::Time(answer)
     }
 
-    /// A stop lets the call that is under way settle, and starts no other.
-    fn take_permit(&mut self, round: &Round<'_>) -> bool {
-        if !self.stopping.is_cancelled() && self.permit.is_none() {
-            self.permit =
-                self.bucket(round).and_then(|bucket| self.context.limiter.try_take(&bucket));
-        }
-        self.permit.is_some()
-    }
-
-    async fn call(&mut self, call: &Journalled) -> Answer {
+    async fn call(&self, call: &Journalled) -> Answer {
         let (journal, target) = (call.journal(), call.target());
-        let (Some(credentials), Some(mut permit)) = (self.credentials.clone(), self.permit.take())
-        else {
-            return Answer::not_sent("NotReady", "the call lost its permit or its credentials");
+        let Some(credentials) = self.credentials.clone() else {
+            return Answer::not_sent("NotReady", "the call lost its credentials");
         };
         let endpoint = match self.endpoint(&target.endpoint) {
             Ok(endpoint) => endpoint,
             Err(error) => return Answer::not_sent("InvalidEndpoint", &error.to_string()),
         };
-        permit.spent_until(Instant::now() + self.context.call_deadline + WINDOW);
         let request = Switch {
             endpoint,
             region: target.region.clone(),
@@ -337,25 +236,8 @@ impl Shell {
             credentials,
         };
         let answer = self.context.gs.switch(&request).await;
-        self.context
-            .metrics
-            .clock_ahead
-            .set(self.context.gs.node_is_ahead_seconds(&request.endpoint));
-        if answer.verdict != Verdict::Unanswered {
-            permit.spent_until(Instant::now() + WINDOW);
-        }
-        if answer.verdict == Verdict::NothingDone(NothingDone::Throttled)
-            && let Some(quota) = permit.throttled()
-        {
-            warn!(
-                calls_per_second = quota,
-                "the service limits the rate: others draw on the same quota; slowing down"
-            );
-        }
-        drop(permit);
-        if is_too_large(&answer.code) {
-            self.context.too_large(request.credentials.account(), journal.instances.len());
-        }
+        let clock_ahead = self.context.gs.node_is_ahead_seconds(&request.endpoint);
+        self.context.metrics.clock_ahead.set(clock_ahead);
         // A key that is good but may not make the call, or a signature that came too late, is no
         // reason to read the key again.
         if answer.code.starts_with("AuthFailure") && answer.code != "AuthFailure.SignatureExpire" {
@@ -387,5 +269,33 @@ impl Shell {
             let (code, message) = (&answer.code, &answer.message);
             warn!(operation = ?journal.operation, session, ids, code, message, request_id, "called, and it failed");
         }
+    }
+}
+
+/// What the service teaches about the calls to come.
+fn report_lesson(lesson: Lesson) {
+    match lesson {
+        Lesson::Throttled { calls_per_second } => warn!(
+            calls_per_second,
+            "the service limits the rate: others draw on the same quota; slowing down"
+        ),
+        Lesson::TooLarge { ids, batch_size } => warn!(
+            ids,
+            batch_size,
+            "the service takes no calls of this size; --batch-size may be set to what it takes"
+        ),
+    }
+}
+
+/// The object is gone. If a call of it is open, somebody took the finalizer off, or the API server
+/// raced with a deletion (kubernetes/kubernetes#77988): nobody remembers its instances now.
+fn report_forgotten(open: &[&InstanceId]) {
+    if !open.is_empty() {
+        let ids: Vec<_> = open.iter().map(|id| id.as_str()).collect();
+        warn!(
+            ?ids,
+            "the object is gone while a call for these instances was under way: look in the console \
+             whether they are in the session"
+        );
     }
 }

@@ -9,16 +9,16 @@ use kube::client::Body;
 use kube::core::{DeserializeGuard, Status};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
-use streamsession_protocol::claims::Claim;
+use streamsession_core::object::{ObjectKey, Scope};
+use streamsession_core::scheduler::{Digest, Event};
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tower::service_fn;
 use tracing::{error, info, warn};
 
-use super::context::Context;
-use super::digest::{self, Digest};
-use super::key::{ObjectKey, Scope};
+use super::context::{Context, scopes};
+use crate::api::ledger;
 use crate::api::v1alpha1::StreamSession;
 
 /// Objects in a page where the API server has no streaming lists: the price of a page is memory.
@@ -27,24 +27,11 @@ const PAGE: u32 = 50;
 /// thousand instances.
 const PAGE_DEADLINES: u32 = 6;
 
-/// What a watch saw.
-#[derive(Debug)]
-pub enum Seen {
-    /// A list begins.
-    Began(Scope),
-    /// It has ended.
-    Listed(Scope),
-    /// An object, new or changed, and what it claims.
-    Object(ObjectKey, Digest, Claim),
-    /// An object is gone.
-    Gone(ObjectKey),
-}
-
 /// Starts a watch for each scope. They end only when nobody listens any more.
 #[must_use = "dropping the watches ends them"]
-pub fn spawn(context: &Arc<Context>, seen: &Sender<Seen>) -> JoinSet<()> {
+pub fn spawn(context: &Arc<Context>, seen: &Sender<Event>) -> JoinSet<()> {
     let mut watches = JoinSet::new();
-    for scope in context.scopes() {
+    for scope in scopes(&context.namespaces) {
         watches.spawn(watch(Arc::clone(context), scope, seen.clone()));
     }
     watches
@@ -52,7 +39,7 @@ pub fn spawn(context: &Arc<Context>, seen: &Sender<Seen>) -> JoinSet<()> {
 
 type Object = DeserializeGuard<StreamSession>;
 
-async fn watch(context: Arc<Context>, scope: Scope, seen: Sender<Seen>) {
+async fn watch(context: Arc<Context>, scope: Scope, seen: Sender<Event>) {
     let client = bounded(context.client.clone(), context.kube_deadline);
     let api: Api<Object> = match &scope {
         Scope::All => Api::all(client),
@@ -62,14 +49,14 @@ async fn watch(context: Arc<Context>, scope: Scope, seen: Sender<Seen>) {
     let mut pauses = watcher::DefaultBackoff::default();
     loop {
         match follow(&context, &scope, api.clone(), config.clone(), &seen).await {
-            Ended::NobodyListens => return,
+            WatchEnd::NobodyListens => return,
             // kube's own watcher asks again for ever where streaming lists are switched off: the
             // fall-back is ours.
-            Ended::StreamingIsForbidden => {
+            WatchEnd::StreamingIsForbidden => {
                 info!("the API server has no streaming lists; falling back to pages of {PAGE}");
                 config = watcher::Config::default().page_size(PAGE);
             }
-            Ended::Lost => {
+            WatchEnd::Lost => {
                 if let Some(pause) = pauses.next() {
                     sleep(pause).await;
                 }
@@ -106,7 +93,7 @@ async fn answer(
 }
 
 /// Why a watch is followed no longer.
-enum Ended {
+enum WatchEnd {
     NobodyListens,
     /// It has to be tried without.
     StreamingIsForbidden,
@@ -120,8 +107,8 @@ async fn follow(
     scope: &Scope,
     api: Api<Object>,
     config: watcher::Config,
-    seen: &Sender<Seen>,
-) -> Ended {
+    seen: &Sender<Event>,
+) -> WatchEnd {
     let mut events = std::pin::pin!(watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         let event = match event {
@@ -129,45 +116,47 @@ async fn follow(
             Err(problem) => {
                 context.metrics.watch_errors.inc();
                 if streaming_is_forbidden(&problem) {
-                    return Ended::StreamingIsForbidden;
+                    return WatchEnd::StreamingIsForbidden;
                 }
                 if is_lost(&problem) {
                     info!(error = %problem, "the watch can't be resumed; listing anew");
-                    return Ended::Lost;
+                    return WatchEnd::Lost;
                 }
                 report(context, scope, &problem);
                 continue;
             }
         };
         let seeing = match event {
-            watcher::Event::Init => Some(Seen::Began(scope.clone())),
-            watcher::Event::InitDone => Some(Seen::Listed(scope.clone())),
+            watcher::Event::Init => Some(Event::ListBegan(scope.clone())),
+            watcher::Event::InitDone => Some(Event::ListEnded(scope.clone())),
             watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
                 digest(context, object)
             }
-            watcher::Event::Delete(object) => key(&object).map(Seen::Gone),
+            watcher::Event::Delete(object) => key(&object).map(Event::Gone),
         };
         if let Some(seeing) = seeing
             && seen.send(seeing).await.is_err()
         {
-            return Ended::NobodyListens;
+            return WatchEnd::NobodyListens;
         }
     }
-    Ended::NobodyListens
+    WatchEnd::NobodyListens
 }
 
 fn key(object: &Object) -> Option<ObjectKey> {
     Some(ObjectKey { namespace: object.namespace()?.into(), name: object.name_any().into() })
 }
 
-fn digest(context: &Context, object: Object) -> Option<Seen> {
+fn digest(context: &Context, object: Object) -> Option<Event> {
     let key = key(&object)?;
     match object.0 {
-        Ok(object) => Some(Seen::Object(
-            key,
-            Digest::of(&object),
-            digest::claim(&object, &context.defaults.endpoint),
-        )),
+        Ok(object) => {
+            let digest = ledger::view(&object, &context.defaults).map_or_else(
+                |_| Digest::unreadable(object.resource_version().unwrap_or_default().into()),
+                |view| Digest::of(&view),
+            );
+            Some(Event::Seen(key, digest))
+        }
         Err(invalid) => {
             error!(object = %key, error = %invalid.error, "this StreamSession can't be decoded and is left alone; compare the CRD with the operator's version");
             None

@@ -9,8 +9,8 @@ use std::marker::PhantomData;
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use streamsession_protocol::answer::Operation;
-use streamsession_protocol::ids::{InstanceId, SessionId};
+use streamsession_core::answer::Operation;
+use streamsession_core::ids::{InstanceId, SessionId};
 
 /// `X-TC-Action`.
 pub const ACTION: &str = "SwitchCloudPhoneMultipleStreamSessionSlaves";

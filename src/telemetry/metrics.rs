@@ -10,9 +10,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use streamsession_protocol::answer::{Answer, NothingDone, Operation, Verdict};
-use streamsession_protocol::ledger::Journal;
-use streamsession_protocol::step::{End, Notice};
+use streamsession_core::answer::{Answer, NothingDone, Operation, Verdict};
+use streamsession_core::ledger::Journal;
+use streamsession_core::reconcile::{Notice, Requeue};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
@@ -31,9 +31,9 @@ pub struct Metrics {
     registry: Arc<Registry>,
     calls: Family<Call, Counter>,
     instances: Family<Call, Counter>,
-    rounds: Family<Ended, Counter>,
+    reconciles: Family<Ended, Counter>,
     writes: Family<Ended, Counter>,
-    let_go: Family<Ended, Counter>,
+    release: Family<Ended, Counter>,
     ledgers_rebuilt: Counter,
     invariants_violated: Counter,
     /// Events of the watch.
@@ -53,9 +53,9 @@ impl Default for Metrics {
         let mut registry = Registry::with_prefix("streamsession");
         let (calls, instances) =
             (Family::<Call, Counter>::default(), Family::<Call, Counter>::default());
-        let (rounds, writes) =
+        let (reconciles, writes) =
             (Family::<Ended, Counter>::default(), Family::<Ended, Counter>::default());
-        let let_go = Family::<Ended, Counter>::default();
+        let release = Family::<Ended, Counter>::default();
         let (ledgers_rebuilt, invariants_violated) = (Counter::default(), Counter::default());
         let (watch_events, watch_errors) = (Counter::default(), Counter::default());
         let (sessions, waiting, clock_ahead) =
@@ -66,12 +66,16 @@ impl Default for Metrics {
             "Instances named in calls, by what came of them",
             instances.clone(),
         );
-        registry.register("rounds", "Rounds of reconciliation, by how they ended", rounds.clone());
+        registry.register(
+            "reconciles",
+            "Reconciles, by how they ended",
+            reconciles.clone(),
+        );
         registry.register("object_writes", "Writes to StreamSessions, by result", writes.clone());
         registry.register(
             "instances_let_go",
             "Instances that left a record though the service never said that they are out",
-            let_go.clone(),
+            release.clone(),
         );
         registry.register(
             "ledgers_rebuilt",
@@ -100,9 +104,9 @@ impl Default for Metrics {
             registry: Arc::new(registry),
             calls,
             instances,
-            rounds,
+            reconciles,
             writes,
-            let_go,
+            release,
             ledgers_rebuilt,
             invariants_violated,
             watch_events,
@@ -145,15 +149,15 @@ impl Metrics {
         }
     }
 
-    /// A round has ended.
-    pub fn round(&self, end: End) {
+    /// A reconcile has ended.
+    pub fn reconcile(&self, end: Requeue) {
         let outcome = match end {
-            End::Gone => "gone",
-            End::OnChange => "at_rest",
-            End::After(_) => "later",
-            End::AwaitPermit(_) => "await_permit",
+            Requeue::Never => "gone",
+            Requeue::OnChange => "at_rest",
+            Requeue::After(_) => "later",
+            Requeue::OnPermit(_) => "await_permit",
         };
-        self.rounds.get_or_create(&Ended { outcome }).inc();
+        self.reconciles.get_or_create(&Ended { outcome }).inc();
     }
 
     /// A write to an object has ended.
@@ -174,10 +178,10 @@ impl Metrics {
             }
             Notice::Forgotten(_) => "forgotten",
             Notice::HandedOver(_) => "handed_over",
-            Notice::Doubtful(_) => "dropped",
+            Notice::Unproven(_) => "dropped",
             Notice::Orphaned(_) => "orphaned",
         };
-        self.let_go
+        self.release
             .get_or_create(&Ended { outcome })
             .inc_by(notice.instances().len().try_into().unwrap_or(u64::MAX));
     }

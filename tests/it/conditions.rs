@@ -8,19 +8,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use proptest::prelude::*;
 use proptest::{collection, option, sample};
 use serde_json::json;
+use streamsession_core::answer::Operation;
+use streamsession_core::conditions::{
+    ConditionInputs, Conditions, Counts, Mode, Problem, conditions, ledger_unreadable,
+};
+use streamsession_core::ids::{InstanceId, JournalId, SessionId};
+use streamsession_core::ledger::desired::{DeletionPolicy, Desired, Target};
+use streamsession_core::ledger::record::{Failure, FailureReason, Next, Record, Refusals, State};
+use streamsession_core::ledger::{Journal, LastCall, Ledger, Rules};
+use streamsession_core::ownership::claims::Ownership;
+use streamsession_core::reconcile::{Handled, LedgerState, Status};
+use streamsession_core::time::ServiceTime;
 use streamsession_operator::api::ledger::{Defaults, status, view};
 use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus};
-use streamsession_protocol::answer::Operation;
-use streamsession_protocol::claims::Standing;
-use streamsession_protocol::conditions::{
-    Conditions, Counts, Mode, Problem, Scene, conditions, ledger_unreadable,
-};
-use streamsession_protocol::desired::{DeletionPolicy, Desired, Target};
-use streamsession_protocol::ids::{InstanceId, JournalId, SessionId};
-use streamsession_protocol::ledger::{Journal, LastCall, Ledger, Rules};
-use streamsession_protocol::record::{Failure, FailureReason, Next, Record, Refusals, State};
-use streamsession_protocol::step::{Found, Handled, Status};
-use streamsession_protocol::time::ServiceTime;
 
 use crate::harness::SESSION;
 
@@ -50,18 +50,18 @@ fn told(
     ledger: &Ledger,
     problem: Option<&Problem>,
     full: bool,
-    standing: &Standing,
+    ownership: &Ownership,
 ) -> Conditions {
     let rules = Rules::default();
-    conditions(&Scene {
+    conditions(&ConditionInputs {
         desired,
         ledger,
         problem,
         full,
-        untold: false,
-        guesses: false,
-        standing,
-        now: NOW,
+        adoption_pending: false,
+        held_back_assumed: false,
+        ownership,
+        now: Some(NOW),
         rules: &rules,
     })
 }
@@ -92,10 +92,10 @@ fn said(
 ) -> Status {
     Status {
         observed_generation: generation,
-        conditions: Some(told(desired, &ledger, problem, full, &Standing::Alone)),
+        conditions: Some(told(desired, &ledger, problem, full, &Ownership::Uncontested)),
         counts: Counts::of(desired, &ledger),
         handled: Handled::default(),
-        found: Found::Ours(ledger),
+        ledger: LedgerState::Current(ledger),
     }
 }
 
@@ -168,7 +168,7 @@ fn a_lost_ledger_keeps_what_was_found_and_says_so_once() {
     };
     for found in [foreign, StreamSessionStatus::default()] {
         let read = read_back(&desired(&["a"]), &found, 3);
-        let Found::Lost { why, .. } = &read.found else { panic!("{read:?}") };
+        let LedgerState::Lost { why, .. } = &read.ledger else { panic!("{read:?}") };
         let said = Status {
             observed_generation: 3,
             conditions: Some(ledger_unreadable(why, None)),
@@ -347,10 +347,10 @@ proptest! {
 
     #[test]
     fn whatever_the_ledger_ready_is_true_only_if_all_is_as_wanted(wanted in any_desired(), ledger in any_ledger(), problem in any_problem()) {
-        let told = told(&wanted, &ledger, problem.as_ref(), false, &Standing::Alone);
+        let told = told(&wanted, &ledger, problem.as_ref(), false, &Ownership::Uncontested);
 
         let all_in = wanted.instances.iter().all(|id| ledger.records.get(id).is_some_and(|record| record.state == State::Attached));
-        let nothing_due = ledger.records.iter().all(|(id, record)| record.next(wanted.at(None).want(id), NOW) == Next::Done);
+        let nothing_due = ledger.records.iter().all(|(id, record)| record.next(wanted.at(None).want(id), Some(NOW)) == Next::Done);
         let as_wanted = !wanted.deleting && all_in && nothing_due && ledger.journal.is_none();
         prop_assert_eq!(told.mode == Mode::Ready, as_wanted, "{:?}", told);
     }
@@ -367,7 +367,7 @@ proptest! {
 
     #[test]
     fn a_message_names_few_ids_and_does_not_change_with_every_try(wanted in any_desired(), mut ledger in any_ledger()) {
-        let before = told(&wanted, &ledger, None, false, &Standing::Alone);
+        let before = told(&wanted, &ledger, None, false, &Ownership::Uncontested);
         if let Some(call) = &mut ledger.last_call {
             call.request_id = "another".into();
             call.time = call.time.plus(60);
@@ -376,7 +376,7 @@ proptest! {
             failure.time = failure.time.plus(60);
         }
 
-        let after = told(&wanted, &ledger, None, false, &Standing::Alone);
+        let after = told(&wanted, &ledger, None, false, &Ownership::Uncontested);
 
         prop_assert!(named(&before.message) <= 2 * IDS_NAMED_MAX, "{}", before.message);
         prop_assert_eq!(before, after);

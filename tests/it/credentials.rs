@@ -562,7 +562,7 @@ async fn a_key_that_was_removed_is_reported_and_the_next_one_is_used_without_a_r
 #[tokio::test]
 async fn a_key_that_was_rotated_before_the_old_one_was_removed_costs_one_refusal() {
     let mut lab = Lab::without_operator().await;
-    // Neither the backoff nor the rate ends the round that was refused: it must not go on with the
+    // Neither the backoff nor the rate ends the reconcile that was refused: it must not go on with the
     // old key.
     lab.options.retry_base = Duration::from_millis(1);
     lab.options.gs_qps = 1000.try_into().expect("not 0");

@@ -12,11 +12,11 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
+use streamsession_core::answer::{NothingDone, Outcome, Verdict};
+use streamsession_core::ids::InstanceId;
 use streamsession_operator::gs::answer::{self, Read};
 use streamsession_operator::gs::clock::{ServiceClock, parse_date};
 use streamsession_operator::gs::{Credentials, Endpoint};
-use streamsession_protocol::answer::{NothingDone, Outcome, Verdict};
-use streamsession_protocol::ids::InstanceId;
 
 /// For each target, unless the environment says otherwise.
 const TEST_TIME: Duration = Duration::from_secs(1);

@@ -8,11 +8,15 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use gs_simulator::{Call, EXAMPLE_SECRET_ID, Options, Outcome, RateWindow, Simulator, Stats};
+use streamsession_core::answer::{Answer, Operation, Verdict};
+use streamsession_core::ids::{InstanceId, SessionId};
+use streamsession_core::ledger::plan::Priority;
+use streamsession_core::object::ObjectKey;
+use streamsession_core::scheduler::buckets::{Bucket, Buckets, Permit};
+use streamsession_core::scheduler::quota::WINDOW;
 use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
-use streamsession_operator::queue::{Bucket, Key, Limiter, Permit, Priority, WINDOW};
-use streamsession_protocol::answer::{Answer, Operation, Verdict};
-use streamsession_protocol::ids::{InstanceId, SessionId};
 use tokio::task::JoinSet;
+use tokio::time::sleep_until;
 
 use crate::harness::{SESSION, example_credentials, install_crypto};
 
@@ -20,22 +24,6 @@ const CALLS: u32 = 2_000;
 /// Ten times the service's, so that the run takes ten seconds of every `cargo test`.
 const QUOTA_DEFAULT: NonZeroU32 = NonZeroU32::new(200).unwrap();
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
-
-/// One of the calls, as an object that waits for its permit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Turn(u32);
-
-impl Turn {
-    fn instance(self) -> InstanceId {
-        InstanceId::parse(&format!("phone-{:04}", self.0)).expect("an id")
-    }
-}
-
-impl Key for Turn {
-    fn group(&self) -> &'static str {
-        if self.0.is_multiple_of(2) { "arcade" } else { "lobby" }
-    }
-}
 
 fn quota() -> NonZeroU32 {
     match std::env::var("LIMITER_QPS") {
@@ -46,6 +34,12 @@ fn quota() -> NonZeroU32 {
     }
 }
 
+/// One of the calls, as an object that waits for its permit.
+fn turn(number: u32) -> ObjectKey {
+    let namespace = if number.is_multiple_of(2) { "arcade" } else { "lobby" };
+    ObjectKey::new(namespace, format!("phone-{number:04}"))
+}
+
 /// A call that was made.
 struct Made {
     sent: Instant,
@@ -53,43 +47,57 @@ struct Made {
     answer: Answer,
 }
 
-/// Makes the call of a permit as the operator does, and gives the permit back.
-async fn call(client: Client, endpoint: Endpoint, turn: Turn, mut permit: Permit<Turn>) -> Made {
+async fn call(
+    client: Client,
+    endpoint: Endpoint,
+    turn: ObjectKey,
+    permit: Permit,
+) -> (Made, Permit) {
     let request = Switch {
         endpoint,
         region: None,
         session: SessionId::parse(SESSION).expect("an id"),
         operation: Operation::Attach,
-        instances: vec![turn.instance()],
+        instances: vec![InstanceId::parse(&turn.name).expect("an id")],
         timestamp: jiff::Timestamp::now().as_second(),
         credentials: example_credentials(),
     };
     let sent = Instant::now();
-    permit.spent_until(sent + CALL_DEADLINE + WINDOW);
     let answer = client.switch(&request).await;
-    let answered = Instant::now();
-    if answer.verdict != Verdict::Unanswered {
-        permit.spent_until(answered + WINDOW);
-    }
-    Made { sent, round_trip: answered - sent, answer }
+    (Made { sent, round_trip: sent.elapsed(), answer }, permit)
 }
 
-/// Lets all calls wait at once, and makes each when it is granted; in the order of sending.
+/// Lets all calls wait at once, makes each when it is granted, and gives its permit back as the
+/// operator does; in the order of sending.
 async fn drain(
-    limiter: &Limiter<Turn>,
+    quota: NonZeroU32,
     bucket: &Bucket,
     client: &Client,
     endpoint: &Endpoint,
 ) -> Vec<Made> {
+    let started = Instant::now();
+    let mut buckets = Buckets::new(quota, NonZeroU32::MIN);
     for number in 0..CALLS {
-        limiter.enqueue(bucket, Turn(number), Priority::Attach);
+        buckets.enqueue(bucket, turn(number), Priority::Attach, started.elapsed());
     }
-    let mut calls = JoinSet::new();
-    for _ in 0..CALLS {
-        let (turn, permit) = limiter.granted().await;
-        calls.spawn(call(client.clone(), endpoint.clone(), turn, permit));
+    let (mut calls, mut made) = (JoinSet::new(), Vec::new());
+    loop {
+        while let Some((turn, permit)) = buckets.grant(started.elapsed()) {
+            calls.spawn(call(client.clone(), endpoint.clone(), turn, permit));
+        }
+        let next = buckets.next(started.elapsed()).map(|at| started + at);
+        tokio::select! {
+            Some(called) = calls.join_next() => {
+                let (call, permit) = called.expect("a call");
+                let unanswered = call.answer.verdict == Verdict::Unanswered;
+                let over = if unanswered { call.sent + CALL_DEADLINE } else { Instant::now() };
+                buckets.spent(permit, over - started + WINDOW);
+                made.push(call);
+            }
+            () = async { sleep_until(next.expect("a time").into()).await }, if next.is_some() => {}
+            else => break,
+        }
     }
-    let mut made = calls.join_all().await;
     made.sort_by_key(|call| call.sent);
     made
 }
@@ -135,15 +143,13 @@ async fn two_thousand_calls_are_all_served_and_no_second_sees_more_than_the_quot
     let client = Client::new(Settings { call_deadline: CALL_DEADLINE, ..Settings::default() })
         .expect("a client");
     let endpoint = Endpoint::parse(&simulator.url()).expect("an endpoint");
-    let bucket = Bucket { account: EXAMPLE_SECRET_ID.into(), endpoint: endpoint.to_string() };
-    let limiter = Limiter::new(quota, Instant::now());
+    let bucket =
+        Bucket { account: EXAMPLE_SECRET_ID.into(), endpoint: endpoint.to_string().into() };
 
     // Twice as long as it should take, and a minute for a machine that is busy with other tests.
     let patience = WINDOW * CALLS / quota.get() * 2 + Duration::from_mins(1);
-    let made = tokio::time::timeout(patience, drain(&limiter, &bucket, &client, &endpoint)).await;
-    let made = made.unwrap_or_else(|_| {
-        panic!("not within {patience:?}; {} still wait, {:?}", limiter.waiting(), simulator.stats())
-    });
+    let made = tokio::time::timeout(patience, drain(quota, &bucket, &client, &endpoint)).await;
+    let made = made.unwrap_or_else(|_| panic!("not within {patience:?}: {:?}", simulator.stats()));
 
     let (calls, stats) = (simulator.calls(), simulator.stats());
     print_figures(quota, &calls, &made, &stats);

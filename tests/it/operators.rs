@@ -28,12 +28,12 @@ async fn an_operator_whose_fence_is_closed_calls_and_writes_nothing_and_its_call
     lab.create("other", &["c"], json!({"sessionId": "other"})).await;
     lab.edit_ids("lobby", &["b", "c"]).await;
 
-    // Rounds that wanted to act and had to rest: that of the call, and that of the new object.
+    // Reconciles that wanted to act and had to rest: that of the call, and that of the new object.
     let url = format!("http://{}/metrics", lab.admin());
-    eventually("rounds that may not act", async || {
+    eventually("reconciles that may not act", async || {
         let text = reqwest::get(&url).await.expect("an answer").text().await.expect("a text");
         let later = text.lines().find_map(|line| {
-            line.strip_prefix(r#"streamsession_rounds_total{outcome="later"} "#)?
+            line.strip_prefix(r#"streamsession_reconciles_total{outcome="later"} "#)?
                 .parse::<u32>()
                 .ok()
         });

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::PostParams;
 use serde_json::{Value, json};
+use streamsession_core::ids::InstanceId;
+use streamsession_core::ledger::Ledger;
 use streamsession_operator::api::v1alpha1::{
     Failure, FailureReason, InstanceState, Operation, PendingCall, Refusals, StreamSessionStatus,
     UnsettledInstance,
 };
-use streamsession_protocol::ids::InstanceId;
-use streamsession_protocol::ledger::Ledger;
 
 use crate::harness::{Lab, SESSION, kubectl, try_kubectl};
 

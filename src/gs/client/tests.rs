@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use streamsession_protocol::answer::{NothingDone, Outcome, Verdict};
+use streamsession_core::answer::{NothingDone, Outcome, Verdict};
 
 use super::super::credentials::Source;
 use super::super::test_server::{Reply, TestServer, http};

@@ -13,7 +13,7 @@ use super::{Credentials, CredentialsError, Own, Source};
 
 /// A rotated Secret takes effect within this time, and at once when the old one is refused.
 const FRESH: Duration = Duration::from_mins(1);
-/// For one read of a Secret, so that a hanging API server holds no round.
+/// For one read of a Secret, so that a hanging API server holds no reconcile.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// Secrets remembered. Far more than anyone has; the one that was read longest ago goes first.
 const SECRETS_MAX: usize = 4_096;

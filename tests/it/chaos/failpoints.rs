@@ -1,4 +1,4 @@
-//! Death at every named step of a round.
+//! Death at every named step of a reconcile.
 
 use futures::{FutureExt, StreamExt, stream};
 use gs_simulator::{Faults, World};

@@ -1,0 +1,334 @@
+//! What an answer of the service says: the table of design 3.2, closed, first match wins.
+//!
+//! An answer is read in two steps. [`Verdict::of_code`] says what an error code means for the call
+//! as a whole; [`Answer::outcome`] what the answer means for one of its ids.
+
+use std::collections::BTreeSet;
+
+use crate::ids::{InOrder, InstanceId};
+
+/// What a call does to the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operation {
+    /// `Type` 1: add slaves.
+    Attach,
+    /// `Type` 2: remove slaves.
+    Detach,
+}
+
+/// Why nothing was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NothingDone {
+    /// The rate limit: `RequestLimitExceeded` and its kin, HTTP 429.
+    Throttled,
+    /// The credentials were refused.
+    Credentials,
+    /// Not one byte of the request was written: DNS, connect, TLS handshake; or the call was given
+    /// up before it was sent.
+    NotSent,
+}
+
+/// What an answer says of the call as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The call was processed and each id has its own result. An id in neither list, or in both, is
+    /// unclear.
+    Processed {
+        /// `SuccessInstanceIds`.
+        succeeded: BTreeSet<InstanceId>,
+        /// `FailureInstanceIds`.
+        refused: BTreeSet<InstanceId>,
+    },
+    /// The service did nothing.
+    NothingDone(NothingDone),
+    /// The session does not exist any more.
+    SessionGone,
+    /// `InvalidParameter*`: of a single id, a refusal.
+    Invalid,
+    /// Another `ResourceNotFound*`: of a single id, a refusal.
+    NotFound,
+    /// Any other error that the service answered: nobody says whether it was done, but it can't
+    /// arrive later.
+    Unclear,
+    /// No readable answer: the call may still take effect until its signature expires.
+    Unanswered,
+}
+
+/// An answer, or its absence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Answer {
+    /// What it says of the call.
+    pub verdict: Verdict,
+    /// The service's error code, or our word for what went wrong on the way; empty for a success.
+    pub code: String,
+    /// For people; never parsed, never stored.
+    pub message: String,
+    /// The service's id of the request; empty if there is none.
+    pub request_id: String,
+}
+
+/// What an answer says about one id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Attached or detached, as the operation says.
+    Done,
+    /// The service would not.
+    Refused,
+    /// The service answered, and nobody knows what it did.
+    Unclear,
+    /// Likewise, of a batch that is being split to find whose fault it is: it counts for nobody
+    /// yet.
+    Suspect,
+    /// Nobody answered: it may happen later.
+    Unanswered,
+    /// As if never sent.
+    NothingDone,
+}
+
+fn is(code: &str, family: &str) -> bool {
+    code.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+fn any(code: &str, families: &[&str]) -> bool {
+    families.iter().any(|family| is(code, family))
+}
+
+/// Whether the code says that the call named too many ids. What was done of it is unclear, as with
+/// any other error.
+#[must_use]
+pub fn is_too_large(code: &str) -> bool {
+    any(code, &["RequestSizeLimitExceeded", "ResponseSizeLimitExceeded"])
+}
+
+impl Verdict {
+    /// What an error code means. Codes match whole or up to a dot, since products add suffixes
+    /// (reference, section 3); texts are never parsed.
+    #[must_use]
+    pub fn of_code(code: &str, session_gone_codes: &[String]) -> Self {
+        const THROTTLED: [&str; 3] =
+            ["RequestLimitExceeded", "FailedOperation.SlowDown", "FailedOperation.TooFrequently"];
+        const UNANSWERED: [&str; 6] = [
+            "InternalError",
+            "ServiceUnavailable",
+            "FailedOperation.Timeout",
+            "FailedOperation.ProcessTimeout",
+            "FailedOperation.LockTimeout",
+            "RequestTimeout",
+        ];
+        if any(code, &THROTTLED) {
+            Self::NothingDone(NothingDone::Throttled)
+        } else if any(code, &["AuthFailure", "UnauthorizedOperation"]) {
+            Self::NothingDone(NothingDone::Credentials)
+        } else if code == "ResourceNotFound.SessionNotFound"
+            || session_gone_codes.iter().any(|gone| gone == code)
+        {
+            Self::SessionGone
+        } else if any(code, &["InvalidParameter", "InvalidParameterValue"]) {
+            Self::Invalid
+        } else if is(code, "ResourceNotFound") {
+            Self::NotFound
+        } else if any(code, &UNANSWERED) || code.ends_with("Timeout") {
+            Self::Unanswered
+        } else {
+            Self::Unclear
+        }
+    }
+}
+
+impl Answer {
+    /// A call that was given up before it was sent.
+    #[must_use]
+    pub fn not_sent(code: &str, message: &str) -> Self {
+        Self {
+            verdict: Verdict::NothingDone(NothingDone::NotSent),
+            code: code.into(),
+            message: message.into(),
+            request_id: String::new(),
+        }
+    }
+
+    /// A call whose answer nobody saw.
+    #[must_use]
+    pub fn unanswered(code: &str, message: &str) -> Self {
+        Self {
+            verdict: Verdict::Unanswered,
+            code: code.into(),
+            message: message.into(),
+            request_id: String::new(),
+        }
+    }
+
+    /// What it says about `id`, one of `ids_in_call` ids. A gone session is not asked here: it
+    /// speaks of every record of the ledger.
+    #[must_use]
+    pub fn outcome(&self, id: &InstanceId, ids_in_call: usize) -> Outcome {
+        let listed = match &self.verdict {
+            Verdict::Processed { succeeded, refused } => {
+                (succeeded.contains(id), refused.contains(id))
+            }
+            _ => (false, false),
+        };
+        self.outcome_of(listed, ids_in_call)
+    }
+
+    /// Likewise about all ids of a call, which are in ascending order.
+    pub fn outcomes<'a>(
+        &'a self,
+        ids: &'a [InstanceId],
+    ) -> impl Iterator<Item = (&'a InstanceId, Outcome)> {
+        let mut lists = match &self.verdict {
+            Verdict::Processed { succeeded, refused } => {
+                Some((InOrder::of(succeeded), InOrder::of(refused)))
+            }
+            _ => None,
+        };
+        ids.iter().map(move |id| {
+            let listed = lists.as_mut().map_or((false, false), |(succeeded, refused)| {
+                (succeeded.has(id), refused.has(id))
+            });
+            (id, self.outcome_of(listed, ids.len()))
+        })
+    }
+
+    /// `listed`: whether the id is among those that succeeded, and among those that were refused.
+    fn outcome_of(&self, listed: (bool, bool), ids_in_call: usize) -> Outcome {
+        match &self.verdict {
+            Verdict::NothingDone(_) => Outcome::NothingDone,
+            Verdict::Processed { .. } => match listed {
+                (true, false) => Outcome::Done,
+                (false, true) => Outcome::Refused,
+                (false, false) | (true, true) => Outcome::Unclear,
+            },
+            Verdict::Invalid | Verdict::NotFound | Verdict::SessionGone if ids_in_call == 1 => {
+                Outcome::Refused
+            }
+            Verdict::Invalid | Verdict::NotFound | Verdict::SessionGone | Verdict::Unclear => {
+                Outcome::Unclear
+            }
+            Verdict::Unanswered => Outcome::Unanswered,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{answer, id, processed};
+
+    fn verdict(code: &str) -> Verdict {
+        Verdict::of_code(code, &["FailedOperation.Closed".to_owned()])
+    }
+
+    fn outcome(verdict: Verdict, ids: usize) -> Outcome {
+        answer(verdict).outcome(&id("a"), ids)
+    }
+
+    #[test]
+    fn throttled_and_unauthorised_calls_did_nothing() {
+        for code in [
+            "RequestLimitExceeded",
+            "RequestLimitExceeded.UinLimitExceeded",
+            "FailedOperation.SlowDown",
+            "FailedOperation.TooFrequently",
+        ] {
+            assert_eq!(verdict(code), Verdict::NothingDone(NothingDone::Throttled), "{code}");
+        }
+        for code in [
+            "AuthFailure.SignatureFailure",
+            "AuthFailure.SignatureExpire",
+            "UnauthorizedOperation",
+            "UnauthorizedOperation.X",
+        ] {
+            assert_eq!(verdict(code), Verdict::NothingDone(NothingDone::Credentials), "{code}");
+        }
+        assert_eq!(outcome(Verdict::NothingDone(NothingDone::NotSent), 1), Outcome::NothingDone);
+    }
+
+    #[test]
+    fn each_id_of_a_processed_call_has_its_own_outcome() {
+        let of = |succeeded, refused| outcome(processed(&[succeeded], &[refused]), 2);
+        assert_eq!(of("a", "b"), Outcome::Done);
+        assert_eq!(of("b", "a"), Outcome::Refused);
+        assert_eq!(of("b", "b"), Outcome::Unclear, "in neither list");
+        assert_eq!(of("a", "a"), Outcome::Unclear, "in both");
+    }
+
+    #[test]
+    fn only_the_documented_code_and_the_configured_ones_say_that_the_session_is_gone() {
+        assert_eq!(verdict("ResourceNotFound.SessionNotFound"), Verdict::SessionGone);
+        assert_eq!(verdict("FailedOperation.Closed"), Verdict::SessionGone);
+        assert_eq!(verdict("ResourceNotFound.SessionNotFound.X"), Verdict::NotFound);
+        assert_eq!(verdict("ResourceNotFound"), Verdict::NotFound);
+    }
+
+    #[test]
+    fn an_invalid_parameter_refuses_a_lone_id_and_says_nothing_about_one_of_many() {
+        for code in [
+            "InvalidParameter",
+            "InvalidParameter.SessionId",
+            "InvalidParameterValue",
+            "InvalidParameterValue.X",
+        ] {
+            assert_eq!(verdict(code), Verdict::Invalid, "{code}");
+        }
+        for verdict in [Verdict::Invalid, Verdict::NotFound] {
+            assert_eq!(outcome(verdict.clone(), 1), Outcome::Refused);
+            assert_eq!(outcome(verdict, 2), Outcome::Unclear);
+        }
+    }
+
+    #[test]
+    fn an_internal_error_may_have_happened_and_may_yet_happen() {
+        for code in [
+            "InternalError",
+            "InternalError.Db",
+            "ServiceUnavailable",
+            "FailedOperation.Timeout",
+            "FailedOperation.LockTimeout",
+            "X.YTimeout",
+        ] {
+            assert_eq!(verdict(code), Verdict::Unanswered, "{code}");
+        }
+        assert_eq!(outcome(Verdict::Unanswered, 3), Outcome::Unanswered);
+    }
+
+    #[test]
+    fn any_other_code_is_unclear() {
+        for code in [
+            "FailedOperation",
+            "FailedOperation.Other",
+            "LimitExceeded",
+            "OperationDenied",
+            "RequestLimitExceededX",
+            "Other",
+        ] {
+            assert_eq!(verdict(code), Verdict::Unclear, "{code}");
+        }
+        assert_eq!(outcome(Verdict::Unclear, 1), Outcome::Unclear);
+    }
+
+    #[test]
+    fn a_call_that_named_too_many_is_told_from_other_errors() {
+        for code in
+            ["RequestSizeLimitExceeded", "RequestSizeLimitExceeded.X", "ResponseSizeLimitExceeded"]
+        {
+            assert!(is_too_large(code), "{code}");
+            assert_eq!(verdict(code), Verdict::Unclear, "{code}");
+        }
+        assert!(!is_too_large("LimitExceeded"));
+    }
+
+    #[test]
+    fn the_outcomes_of_a_call_are_those_of_its_ids() {
+        let all = ["a", "b", "c", "d"].map(id);
+        let answer = answer(processed(&["a", "c"], &["b", "c"]));
+
+        let outcomes: Vec<_> = answer.outcomes(&all).collect();
+
+        assert_eq!(outcomes, all.iter().map(|id| (id, answer.outcome(id, 4))).collect::<Vec<_>>());
+        assert_eq!(
+            outcomes.iter().map(|(_, outcome)| *outcome).collect::<Vec<_>>(),
+            [Outcome::Done, Outcome::Refused, Outcome::Unclear, Outcome::Unclear]
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! What the object asks for, and the session that its ledger is about.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::ids::{InOrder, InstanceId, SessionId};
+use crate::ledger::record::Want;
+
+/// What becomes of the instances when the object is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeletionPolicy {
+    /// All are detached before the object goes.
+    Delete,
+    /// They stay where they are.
+    Orphan,
+}
+
+/// What the object asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Desired {
+    /// The session.
+    pub session: SessionId,
+    /// The region, if the object names one.
+    pub region: Option<String>,
+    /// The region that a new ledger is bound to if the object names none.
+    pub default_region: Option<String>,
+    /// The endpoint that a new ledger is bound to.
+    pub endpoint: Arc<str>,
+    /// Who is to be in.
+    pub instances: BTreeSet<InstanceId>,
+    /// Whether the object is being deleted: then nobody is.
+    pub deleting: bool,
+    /// What deletion means, and leaving a session for another one.
+    pub deletion_policy: DeletionPolicy,
+    /// An instance whose removal keeps being refused is let go of: `detachFailurePolicy: Forget`.
+    pub forgets_failures: bool,
+}
+
+impl Desired {
+    /// Whether the spec names another session than `target`. Where it is silent, what is bound
+    /// stays: a flag of the operator moves nothing.
+    #[must_use]
+    pub fn moves_from(&self, target: &Target) -> bool {
+        self.session != target.session || (self.region.is_some() && self.region != target.region)
+    }
+
+    /// The target of a ledger that starts now.
+    #[must_use]
+    pub fn target(&self, credential: Option<String>) -> Target {
+        Target {
+            session: self.session.clone(),
+            region: self.region.clone().or_else(|| self.default_region.clone()),
+            endpoint: Arc::clone(&self.endpoint),
+            credential,
+            credential_proven: false,
+        }
+    }
+
+    /// Who is to be in the session that a ledger with this target is about: nobody, if the object
+    /// is deleted or moves to another one.
+    #[must_use]
+    pub fn at(&self, target: Option<&Target>) -> DesiredMembers<'_> {
+        let leaves = self.deleting || target.is_some_and(|target| self.moves_from(target));
+        DesiredMembers((!leaves).then_some(&self.instances))
+    }
+}
+
+/// Who is to be in the session that a ledger is about.
+#[derive(Clone, Copy, Debug)]
+pub struct DesiredMembers<'a>(Option<&'a BTreeSet<InstanceId>>);
+
+impl<'a> DesiredMembers<'a> {
+    /// What is wanted of `id`.
+    #[must_use]
+    pub fn want(self, id: &InstanceId) -> Want {
+        if self.0.is_some_and(|wanted| wanted.contains(id)) { Want::In } else { Want::Out }
+    }
+
+    /// Likewise, of ids that come in ascending order.
+    pub fn in_order(self) -> impl FnMut(&InstanceId) -> Want {
+        let mut wanted = self.0.map(InOrder::of);
+        move |id| {
+            if wanted.as_mut().is_some_and(|wanted| wanted.has(id)) { Want::In } else { Want::Out }
+        }
+    }
+
+    /// All that are wanted.
+    pub fn instances(self) -> impl Iterator<Item = &'a InstanceId> {
+        self.0.into_iter().flatten()
+    }
+}
+
+/// What the ledger is about: one session, as seen by one account at one endpoint (design 3.6).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The session.
+    pub session: SessionId,
+    /// Sent as `X-TC-Region` if there is one.
+    pub region: Option<String>,
+    /// `gs.tencentcloudapi.com`, or the whole URL if it is not HTTPS.
+    pub endpoint: Arc<str>,
+    /// Who we are there: a key id, never a key. None before the first call; empty: several names
+    /// were tried and none was proven.
+    pub credential: Option<String>,
+    /// Whether the service ever did something for that name.
+    pub credential_proven: bool,
+}
+
+impl Target {
+    /// The target of a journal that is written under `credential`: a proven name stays, an unproven
+    /// one gives way to nobody.
+    #[must_use]
+    pub fn journalled_by(mut self, credential: &str) -> Self {
+        if !self.credential_proven {
+            let known = self.credential.as_deref().is_none_or(|known| known == credential);
+            self.credential = Some(if known { credential.to_owned() } else { String::new() });
+        }
+        self
+    }
+
+    /// Whether what the service said to `credential` about the session as a whole may empty the
+    /// ledger: a wrong key sees no session either.
+    #[must_use]
+    pub fn believes(&self, credential: &str) -> bool {
+        !credential.is_empty() && self.credential.as_deref() == Some(credential)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{desired, id};
+
+    fn in_region(desired: Desired, region: Option<&str>) -> Desired {
+        Desired { region: region.map(str::to_owned), ..desired }
+    }
+
+    #[test]
+    fn an_object_moves_when_it_names_another_session_or_another_region() {
+        let south = in_region(desired("1", &[]), Some("south")).target(None);
+        assert!(desired("2", &[]).moves_from(&south));
+        assert!(in_region(desired("1", &[]), Some("north")).moves_from(&south));
+        assert!(!in_region(desired("1", &[]), Some("south")).moves_from(&south));
+        assert!(
+            !desired("1", &[]).moves_from(&south),
+            "where the spec is silent, what is bound stays"
+        );
+    }
+
+    #[test]
+    fn nobody_is_wanted_where_the_object_leaves() {
+        let here = desired("1", &["a"]);
+        let deleted = Desired { deleting: true, ..here.clone() };
+        for (desired, want) in
+            [(&here, Want::In), (&deleted, Want::Out), (&desired("2", &["a"]), Want::Out)]
+        {
+            let members = desired.at(Some(&here.target(None)));
+            assert_eq!(
+                (members.want(&id("a")), members.in_order()(&id("a"))),
+                (want, want),
+                "{desired:?}"
+            );
+            assert_eq!(members.instances().count(), usize::from(want == Want::In));
+            assert_eq!(members.want(&id("b")), Want::Out);
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! What came of a call, written into the ledger.
+
+use crate::answer::{Answer, Operation, Outcome, Verdict};
+use crate::ids::InstanceId;
+use crate::ledger::desired::{Desired, DesiredMembers};
+use crate::ledger::record::{FailureReason, FinishedCall, Record, State};
+use crate::ledger::{Journal, LastCall, Ledger, Rules};
+use crate::time::Validity;
+
+fn bounded(text: &str, length_max: usize) -> String {
+    text.chars().take(length_max).collect()
+}
+
+impl Ledger {
+    /// The journal's outcome is known: each of its ids gets it. Without a journal there is nothing
+    /// to settle. `splitting`: the batch is being halved to find whose fault an error is, so that
+    /// it is nobody's yet.
+    #[must_use]
+    pub fn settle(
+        mut self,
+        answer: &Answer,
+        credential: &str,
+        desired: &Desired,
+        rules: &Rules,
+        splitting: bool,
+    ) -> Self {
+        let Some(journal) = self.journal.take() else { return self };
+        let members = desired.at(self.target.as_ref());
+        let believed = self.target.as_ref().is_some_and(|target| target.believes(credential));
+        let code = bounded(&answer.code, Self::CODE_LENGTH_MAX);
+        let call = FinishedCall {
+            operation: journal.operation,
+            start_time: journal.start_time,
+            code: &code,
+            validity: rules.validity,
+        };
+        let mut succeeded = 0;
+        if answer.verdict == Verdict::SessionGone && believed {
+            self.session_gone(&journal, call, members);
+        } else {
+            let mut wanted = members.in_order();
+            let mut settled = Vec::with_capacity(journal.instances.len());
+            for (id, outcome) in answer.outcomes(&journal.instances) {
+                let record = self.records.remove(id).unwrap_or_default();
+                let outcome = match Self::outcome(&journal, &record, answer, outcome, believed) {
+                    Outcome::Unclear if splitting => Outcome::Suspect,
+                    outcome => outcome,
+                };
+                succeeded += usize::from(outcome == Outcome::Done);
+                settled.push((id.clone(), record.after(call, outcome, wanted(id))));
+            }
+            if self.records.is_empty() {
+                // Built at once, which is a third of the work.
+                self.records = settled.into_iter().collect();
+            } else {
+                self.records.extend(settled);
+            }
+        }
+        if succeeded > 0
+            && let Some(target) = &mut self.target
+        {
+            target.credential = Some(credential.to_owned());
+            target.credential_proven = true;
+        }
+        self.last_call = Some(LastCall {
+            operation: journal.operation,
+            request_id: bounded(&answer.request_id, Self::REQUEST_ID_LENGTH_MAX),
+            time: journal.start_time,
+            succeeded,
+            failed: journal.instances.len() - succeeded,
+            code: code.clone(),
+        });
+        self.tidied(desired, Some(journal.start_time))
+    }
+
+    /// The two rows of design 3.2 that ask the ledger: a lone id that isn't attached and is an
+    /// invalid parameter of a detach can't be in; and a gone session that is not believed says
+    /// nothing.
+    fn outcome(
+        journal: &Journal,
+        record: &Record,
+        answer: &Answer,
+        outcome: Outcome,
+        believed: bool,
+    ) -> Outcome {
+        let lone = journal.instances.len() == 1;
+        match answer.verdict {
+            Verdict::Invalid
+                if lone
+                    && journal.operation == Operation::Detach
+                    && record.state != State::Attached
+                    && believed =>
+            {
+                Outcome::Done
+            }
+            Verdict::SessionGone => Outcome::Unclear,
+            _ => outcome,
+        }
+    }
+
+    /// The session is gone, and everything that it held with it; nothing can arrive there any more.
+    fn session_gone(
+        &mut self,
+        journal: &Journal,
+        call: FinishedCall<'_>,
+        members: DesiredMembers<'_>,
+    ) {
+        for id in &journal.instances {
+            self.records.entry(id.clone()).or_default();
+        }
+        for (id, record) in &mut self.records {
+            let want = members.want(id);
+            let failure = record.last_failure.take();
+            *record = Record { last_failure: failure, ..Record::default() };
+            let attach = FinishedCall { operation: Operation::Attach, ..call };
+            record.note_failure(attach, FailureReason::SessionGone, want);
+        }
+    }
+
+    /// Whether the ledger shows what became of the call of `journal`, whose `answer` is known if it
+    /// came: its doubt is there, its answer was the last one that was settled, or a later call has
+    /// ended since.
+    #[must_use]
+    pub fn remembers(
+        &self,
+        journal: &Journal,
+        answer: Option<&Answer>,
+        validity: Validity,
+    ) -> bool {
+        let until = validity.end(journal.start_time);
+        let in_doubt = |id: &InstanceId| {
+            let own = self.records.get(id).and_then(|record| match journal.operation {
+                Operation::Attach => record.attach_until,
+                Operation::Detach => record.detach_until,
+            });
+            own.is_some_and(|own| own >= until)
+        };
+        // Two calls may be signed in one second.
+        let settled = |call: &LastCall| {
+            answer.is_some_and(|answer| {
+                bounded(&answer.request_id, Self::REQUEST_ID_LENGTH_MAX) == call.request_id
+            })
+        };
+        let ended = self.last_call.as_ref().is_some_and(|call| {
+            call.time > journal.start_time
+                || (call.time == journal.start_time
+                    && call.operation == journal.operation
+                    && settled(call))
+        });
+        ended || journal.instances.iter().all(in_doubt)
+    }
+
+    /// Nobody knows the journal's outcome: its writer died, or is another operator.
+    #[must_use]
+    pub fn doubt(mut self, desired: &Desired, rules: &Rules) -> Self {
+        let Some(journal) = self.journal.take() else { return self };
+        let members = desired.at(self.target.as_ref());
+        let call = FinishedCall {
+            operation: journal.operation,
+            start_time: journal.start_time,
+            code: "",
+            validity: rules.validity,
+        };
+        for id in journal.instances {
+            let record = self.records.remove(&id).unwrap_or_default();
+            let want = members.want(&id);
+            self.records.insert(id, record.after(call, Outcome::Unanswered, want));
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::answer::NothingDone;
+    use crate::fixtures::{answer, id, journal, processed};
+    use crate::ledger::desired::Target;
+    use crate::ledger::plan::Allowed;
+    use crate::time::ServiceTime;
+    use Operation::{Attach, Detach};
+
+    fn desired(instances: &[&str]) -> Desired {
+        crate::fixtures::desired("1", instances)
+    }
+
+    /// A ledger of the proven credential `AKID` with these records and an open call.
+    fn ledger(records: &[(&str, State)], operation: Operation, called: &[&str]) -> Ledger {
+        Ledger {
+            target: Some(Target {
+                credential_proven: true,
+                ..Ledger::default().target_for(&desired(&[]), "AKID")
+            }),
+            records: records
+                .iter()
+                .map(|(text, state)| (id(text), Record { state: *state, ..Record::default() }))
+                .collect(),
+            journal: Some(journal(operation, called)),
+            last_call: None,
+        }
+    }
+
+    fn settle(ledger: Ledger, verdict: Verdict, credential: &str, wanted: &[&str]) -> Ledger {
+        ledger.settle(&answer(verdict), credential, &desired(wanted), &Rules::default(), false)
+    }
+
+    fn state(ledger: &Ledger, text: &str) -> Option<State> {
+        ledger.records.get(text).map(|record| record.state)
+    }
+
+    #[test]
+    fn a_session_that_is_gone_empties_the_whole_ledger_if_it_is_believed() {
+        let held = [("a", State::Attached), ("b", State::Unknown)];
+
+        let gone =
+            settle(ledger(&held, Attach, &["c"]), Verdict::SessionGone, "AKID", &["a", "b", "c"]);
+
+        assert!(gone.tracks_nothing());
+        assert!(gone.records.values().all(
+            |record| record.last_failure.as_ref().unwrap().reason == FailureReason::SessionGone
+        ));
+        let deleting = settle(ledger(&held, Detach, &["a"]), Verdict::SessionGone, "AKID", &[]);
+        assert_eq!(deleting.records, BTreeMap::new());
+    }
+
+    #[test]
+    fn a_session_that_another_credential_does_not_see_empties_nothing() {
+        let held = [("a", State::Attached), ("b", State::Unknown)];
+
+        let kept =
+            settle(ledger(&held, Attach, &["c"]), Verdict::SessionGone, "OTHER", &["a", "b", "c"]);
+
+        assert_eq!(state(&kept, "a"), Some(State::Attached));
+        assert_eq!(state(&kept, "b"), Some(State::Unknown));
+        assert_eq!(state(&kept, "c"), Some(State::Unknown));
+    }
+
+    #[test]
+    fn an_invalid_lone_detach_of_what_is_not_attached_proves_that_it_is_out_if_it_is_believed() {
+        let unknown = [("a", State::Unknown)];
+        assert_eq!(
+            state(&settle(ledger(&unknown, Detach, &["a"]), Verdict::Invalid, "AKID", &[]), "a"),
+            None
+        );
+        assert_eq!(
+            state(&settle(ledger(&unknown, Detach, &["a"]), Verdict::Invalid, "OTHER", &[]), "a"),
+            Some(State::Unknown)
+        );
+        assert_eq!(
+            state(
+                &settle(
+                    ledger(&[("a", State::Attached)], Detach, &["a"]),
+                    Verdict::Invalid,
+                    "AKID",
+                    &[]
+                ),
+                "a"
+            ),
+            Some(State::Attached)
+        );
+        let two = [("a", State::Unknown), ("b", State::Unknown)];
+        assert_eq!(
+            state(&settle(ledger(&two, Detach, &["a", "b"]), Verdict::Invalid, "AKID", &[]), "a"),
+            Some(State::Unknown)
+        );
+    }
+
+    #[test]
+    fn a_call_that_did_nothing_leaves_no_record_of_a_new_instance() {
+        let settled = settle(
+            ledger(&[], Attach, &["a"]),
+            Verdict::NothingDone(NothingDone::Throttled),
+            "AKID",
+            &["a"],
+        );
+
+        assert_eq!(settled.records, BTreeMap::new());
+        assert_eq!(settled.last_call.unwrap().failed, 1);
+    }
+
+    #[test]
+    fn a_success_proves_the_credential_and_an_unproven_one_gives_way_to_nobody() {
+        let unproven = Ledger::default().target_for(&desired(&[]), "AKID");
+        assert!(unproven.believes("AKID"), "a mistyped session can be deleted again");
+        let contested = unproven.journalled_by("OTHER");
+        assert!(!contested.believes("AKID") && !contested.believes("OTHER"));
+        let open = Ledger { target: Some(contested), ..ledger(&[], Attach, &["a"]) };
+
+        let proven = settle(open, processed(&["a"], &[]), "OTHER", &["a"]);
+
+        let target = proven.target.unwrap();
+        assert!(target.credential_proven && target.believes("OTHER"));
+        assert!(target.journalled_by("AKID").believes("OTHER"), "a proven name stays");
+    }
+
+    #[test]
+    fn removals_go_before_additions_and_fresh_ids_before_failed_ones() {
+        let failed = settle(ledger(&[], Attach, &["b"]), processed(&[], &["b"]), "AKID", &["b"]);
+        let plan = |ledger: &Ledger, wanted| {
+            ledger
+                .plan(
+                    &desired(wanted),
+                    Some(ServiceTime(1_000)),
+                    crate::ledger::plan::Due::ALL,
+                    100,
+                    Allowed::All,
+                )
+                .batch
+        };
+        assert_eq!(plan(&failed, &["b", "c"]).unwrap().instances, [id("c")]);
+        let mut attached = failed;
+        attached.records.insert(id("a"), Record::attached());
+
+        let batch = plan(&attached, &["b", "c"]).unwrap();
+
+        assert_eq!((batch.operation, batch.instances), (Detach, vec![id("a")]));
+    }
+
+    #[test]
+    fn no_attach_is_planned_that_would_outgrow_the_ledger() {
+        let mut full = Ledger::default();
+        for n in 0..Ledger::RECORDS_MAX {
+            full.records.insert(
+                id(&format!("old-{n}")),
+                Record { detach_until: Some(ServiceTime(2_000)), ..Record::default() },
+            );
+        }
+
+        let plan = full.plan(
+            &desired(&["new"]),
+            Some(ServiceTime(1_000)),
+            crate::ledger::plan::Due::ALL,
+            100,
+            Allowed::All,
+        );
+
+        assert_eq!((plan.batch, plan.full), (None, true));
+    }
+
+    #[test]
+    fn a_target_stays_while_it_protects_something_or_is_proven_at_the_place_that_is_wanted() {
+        let home = Desired { default_region: Some("south".into()), ..desired(&[]) };
+        let proven = Target { credential_proven: true, ..home.target(Some("AKID".into())) };
+        let target_for = |target: &Target, records: &[(&str, Record)], desired: &Desired| {
+            Ledger { target: Some(target.clone()), ..crate::fixtures::ledger(records) }
+                .target_for(desired, "OTHER")
+        };
+        let unproven = Target { credential_proven: false, ..proven.clone() };
+        let elsewhere = [
+            Desired { session: crate::fixtures::desired("2", &[]).session, ..home.clone() },
+            Desired { region: Some("north".into()), ..home.clone() },
+            Desired { default_region: Some("north".into()), ..home.clone() },
+            Desired { endpoint: "e".into(), ..home.clone() },
+        ];
+
+        assert_eq!(target_for(&proven, &[], &home), proven);
+        assert_eq!(
+            target_for(&unproven, &[], &home),
+            home.target(Some("OTHER".into())),
+            "a name that never worked is nobody's"
+        );
+        for desired in elsewhere {
+            assert_eq!(
+                target_for(&proven, &[], &desired),
+                desired.target(Some("OTHER".into())),
+                "{desired:?}"
+            );
+            let held = target_for(&proven, &[("a", Record::attached())], &desired);
+            assert_eq!(held, proven, "{desired:?}");
+        }
+        let contested = target_for(&unproven, &[("a", Record::attached())], &home);
+        assert_eq!(contested, unproven.journalled_by("OTHER"));
+    }
+
+    #[test]
+    fn the_last_call_is_told_in_bounds() {
+        let answer = Answer {
+            code: "c".repeat(99),
+            request_id: "r".repeat(999),
+            ..answer(processed(&["a"], &["b", "c"]))
+        };
+
+        let settled = ledger(&[], Attach, &["a", "b", "c"]).settle(
+            &answer,
+            "AKID",
+            &desired(&[]),
+            &Rules::default(),
+            false,
+        );
+
+        let call = settled.last_call.unwrap();
+        assert_eq!((call.succeeded, call.failed), (1, 2));
+        assert_eq!((call.code, call.request_id), ("c".repeat(64), "r".repeat(128)));
+    }
+
+    #[test]
+    fn an_error_whose_fault_is_being_looked_for_is_nobodys_yet() {
+        let settle = |splitting| {
+            let settled = ledger(&[], Attach, &["a", "b"]).settle(
+                &answer(Verdict::Unclear),
+                "AKID",
+                &desired(&["a", "b"]),
+                &Rules::default(),
+                splitting,
+            );
+            settled.records.get("a").unwrap().clone()
+        };
+        assert_eq!(settle(true), Record { state: State::Unknown, ..Record::default() });
+        let blamed = settle(false);
+        assert_eq!((blamed.state, blamed.refusals.unwrap().count), (State::Unknown, 1));
+    }
+
+    #[test]
+    fn a_refusal_proves_no_credential() {
+        let unproven = Ledger {
+            target: Some(desired(&[]).target(Some("AKID".into()))),
+            ..ledger(&[], Attach, &["a"])
+        };
+        assert!(
+            !settle(unproven, processed(&[], &["a"]), "AKID", &["a"])
+                .target
+                .unwrap()
+                .credential_proven
+        );
+    }
+
+    #[test]
+    fn a_gone_session_is_counted_for_whom_the_spec_wants_whatever_the_call_was() {
+        let held = [("a", State::Attached), ("b", State::Attached)];
+        let mut gone = settle(ledger(&held, Detach, &["b"]), Verdict::SessionGone, "AKID", &["a"]);
+        assert_eq!(
+            gone.records.keys().collect::<Vec<_>>(),
+            [&id("a")],
+            "the other one is out, as it should be"
+        );
+        gone.journal = Some(journal(Attach, &["a"]));
+        let gone = settle(gone, Verdict::SessionGone, "AKID", &["a"]);
+        assert_eq!(gone.records.get("a").unwrap().last_failure.as_ref().unwrap().attempts, 2);
+    }
+
+    #[test]
+    fn a_ledger_remembers_a_call_by_its_doubt_by_its_answer_or_by_a_later_call() {
+        let validity = Rules::default().validity;
+        let open = ledger(&[], Attach, &["a", "b"]);
+        let call = open.journal.clone().unwrap();
+        let done = |request_id: &str| Answer {
+            request_id: request_id.into(),
+            ..answer(processed(&["a"], &[]))
+        };
+        let remembers =
+            |ledger: &Ledger, answer: Option<&Answer>| ledger.remembers(&call, answer, validity);
+        let nothing = Ledger { journal: None, ..open.clone() };
+        assert!(!remembers(&nothing, None) && !remembers(&nothing, Some(&done("r"))));
+
+        let doubted = open.clone().doubt(&desired(&["a", "b"]), &Rules::default());
+        assert!(remembers(&doubted, None) && remembers(&doubted, Some(&done("r"))));
+        let mut half = doubted.clone();
+        half.records.remove("a");
+        assert!(!remembers(&half, None), "one of its instances is not in doubt");
+        let mut earlier = doubted;
+        earlier.records.get_mut("a").unwrap().attach_until =
+            Some(validity.end(call.start_time.plus(-1)));
+        assert!(!remembers(&earlier, None), "that doubt is about an earlier call");
+        let detach = Ledger { journal: Some(journal(Detach, &["a", "b"])), ..open.clone() };
+        assert!(
+            !remembers(&detach.doubt(&desired(&[]), &Rules::default()), None),
+            "that doubt is about the other operation"
+        );
+
+        let settled = open.settle(&done("r"), "AKID", &desired(&["a"]), &Rules::default(), false);
+        assert!(remembers(&settled, Some(&done("r"))));
+        assert!(
+            !remembers(&settled, Some(&done("other"))) && !remembers(&settled, None),
+            "two calls may be signed in one second"
+        );
+        let last = |time: ServiceTime, operation| {
+            let call = LastCall { operation, time, ..settled.last_call.clone().unwrap() };
+            Ledger { last_call: Some(call), ..settled.clone() }
+        };
+        assert!(
+            remembers(&last(call.start_time.plus(1), Attach), None),
+            "a later call has ended since"
+        );
+        assert!(!remembers(&last(call.start_time.plus(-1), Attach), Some(&done("r"))));
+        assert!(!remembers(&last(call.start_time, Detach), Some(&done("r"))));
+    }
+}

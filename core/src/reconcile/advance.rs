@@ -1,0 +1,335 @@
+//! No call of the object is open: what follows. What a person asked for comes first, then who
+//! drives the session, then the next journal or a rest.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::answer::Operation;
+use crate::conditions::{ConditionInputs, Problem, Reason, conditions};
+use crate::ids::{InstanceId, JournalId};
+use crate::ledger::desired::DeletionPolicy;
+use crate::ledger::plan::{Allowed, Batch, Plan};
+use crate::ledger::record::Record;
+use crate::ledger::{Journal, Ledger};
+use crate::object::ObjectKey;
+use crate::ownership::claims::Ownership;
+use crate::ownership::hand_over::HandOver;
+use crate::reconcile::effect::{Effect, Notice, Requeue, StepContext};
+use crate::reconcile::invariants;
+use crate::reconcile::machine::{Draft, PermitState, Phase, Reconcile, WAKE_MAX, Write};
+use crate::reconcile::state::{Own, Stage};
+use crate::reconcile::view::{Handled, LedgerState, Request, Status, View};
+use crate::time::ServiceTime;
+
+/// What a person asked for and is not done yet.
+fn open<'a>(asked: Option<&'a Request>, handled: Option<&String>) -> Option<&'a Request> {
+    asked.filter(|request| Some(&request.value) != handled)
+}
+
+impl Reconcile {
+    /// No call is open any more: `draft` is what is known.
+    pub(super) fn advance(
+        &mut self,
+        view: &View,
+        mut draft: Draft,
+        context: &StepContext,
+    ) -> Effect {
+        let desired = &view.desired;
+        let now = context.service;
+        if let Some(effect) = self.do_as_asked(view, &mut draft, context) {
+            return effect;
+        }
+        draft.ledger = draft.ledger.tidied(desired, now);
+        if context.lost_ownership {
+            draft.ledger.invalidate();
+        }
+        let detach;
+        let allowed = match &context.ownership {
+            Ownership::Uncontested => Allowed::All,
+            Ownership::Owner(_) => Allowed::NotAssumed,
+            Ownership::Contender(owner) => {
+                match self.yield_to_owner(view, &mut draft, owner, context) {
+                    Ok(ours) => {
+                        detach = ours;
+                        Allowed::Only(&detach)
+                    }
+                    Err(effect) => return effect,
+                }
+            }
+        };
+        let is_done = draft.ledger.tracks_nothing() && !draft.must_write && !draft.adoption_pending;
+        if desired.deleting && is_done {
+            return match invariants::may_go(view, &draft.ledger) {
+                Ok(()) => Effect::RemoveFinalizer,
+                Err(violation) => self.halt(view, violation),
+            };
+        }
+        let mut plan = self.plan(view, &draft, allowed, context);
+        if let Some(batch) = plan.batch.take() {
+            if self.credential.is_none() {
+                return Effect::Credentials;
+            }
+            let Some(start_time) = now else { return Effect::AskTime };
+            match self.permit {
+                PermitState::NotAsked => return Effect::Permit,
+                PermitState::Denied if !draft.must_write => {
+                    return Effect::Done(Requeue::OnPermit(batch.priority));
+                }
+                PermitState::Denied => {}
+                PermitState::Held => return self.journal(view, draft, batch, start_time, context),
+            }
+        } else if plan.wake.is_some() && now.is_none() && self.may_ask(context) {
+            return Effect::AskTime;
+        }
+        let Draft { ledger, handled, notices, reasons, .. } = draft;
+        let status = self.status(view, ledger, handled, &plan, context);
+        if let LedgerState::Current(ledger) = &status.ledger
+            && status == view.status
+        {
+            return Effect::Done(self.requeue(&plan, ledger, view, context));
+        }
+        // The next decision starts from what was written, and may ask for a permit again.
+        if self.permit == PermitState::Denied {
+            self.permit = PermitState::NotAsked;
+        }
+        self.write(view, status, notices, &reasons, now)
+    }
+
+    /// What is due, the open parts of a bisection first.
+    fn plan(
+        &self,
+        view: &View,
+        draft: &Draft,
+        allowed: Allowed<'_>,
+        context: &StepContext,
+    ) -> Plan {
+        let (desired, now) = (&view.desired, context.service);
+        let due = self.state.retry.due(context.elapsed);
+        let mut plan = draft.ledger.plan(desired, now, due, self.batch_size_max, allowed);
+        plan.adoption_pending = draft.adoption_pending;
+        plan.full |= draft.full;
+        if let Some(bisection) = &self.state.bisection
+            && due.fresh
+            && plan
+                .batch
+                .as_ref()
+                .is_none_or(|batch| batch.operation == Operation::Attach || bisection.detaches())
+        {
+            plan.batch = bisection.next(&draft.ledger, desired, now, allowed).or(plan.batch);
+        }
+        if view.goes_on_elsewhere(&draft.ledger) {
+            // First the old session is left in writing.
+            plan.batch = None;
+        }
+        plan
+    }
+
+    /// What the spec says of leaving and what the annotations say; an effect if that has to come
+    /// first.
+    fn do_as_asked(
+        &mut self,
+        view: &View,
+        draft: &mut Draft,
+        context: &StepContext,
+    ) -> Option<Effect> {
+        let desired = &view.desired;
+        let validity = self.settings.rules.validity;
+        let moves = |ledger: &Ledger| {
+            ledger.target.as_ref().is_some_and(|target| desired.moves_from(target))
+        };
+        if moves(&draft.ledger) && desired.deletion_policy == DeletionPolicy::Orphan {
+            let left = std::mem::take(&mut draft.ledger).records;
+            let tracked = left.into_iter().filter(|(_, record)| Record::is_tracked(record));
+            draft.release(tracked.map(|(id, _)| id).collect(), Notice::Orphaned);
+        }
+        if let Some(adopt) = open(view.asked.adopt.as_ref(), draft.handled.adopt.as_ref())
+            && !moves(&draft.ledger)
+        {
+            match context.service {
+                None if self.may_ask(context) => return Some(Effect::AskTime),
+                Some(now) if draft.ledger.adopt(&adopt.instances, desired, now, validity) => {
+                    draft.handled.adopt = Some(adopt.value.clone());
+                    draft.must_write = true;
+                }
+                clock => (draft.adoption_pending, draft.full) = (true, clock.is_some()),
+            }
+        }
+        let forget = open(view.asked.forget.as_ref(), draft.handled.forget.as_ref());
+        let named = forget.map(|forget| forget.instances.clone()).unwrap_or_default();
+        let (forgotten, waits) = draft.ledger.forget(&named, desired, context.service, validity);
+        draft.release(forgotten, Notice::Forgotten);
+        if let Some(forget) = forget.filter(|_| !waits) {
+            draft.must_write = true;
+            draft.handled.forget = Some(forget.value.clone());
+        }
+        None
+    }
+
+    /// Another object drives the session: answers what may be detached all the same, or the effect
+    /// that has to come first.
+    fn yield_to_owner(
+        &mut self,
+        view: &View,
+        draft: &mut Draft,
+        owner: &ObjectKey,
+        context: &StepContext,
+    ) -> Result<BTreeSet<InstanceId>, Effect> {
+        self.state.bisection = None;
+        if view.status.observed_generation != view.generation {
+            // An edit may have brought other credentials: what was said of the old ones keeps it
+            // from its turn no longer.
+            draft.ledger.last_call = None;
+        }
+        let reason = view.status.conditions.as_ref().map(|conditions| conditions.reason);
+        if reason == Some(Reason::CredentialsNotFound)
+            && self.credential.is_none()
+            && self.may_ask(context)
+        {
+            // One without credentials never drives a session: whether it still has none is worth a
+            // look.
+            return Err(Effect::Credentials);
+        }
+        let members = view.desired.at(draft.ledger.target.as_ref());
+        let shown = match &self.owner {
+            Some((name, shown)) if name == owner => shown.clone(),
+            _ if draft.ledger.has_stale_members(members) => {
+                self.owner = Some((owner.clone(), None));
+                return Err(Effect::ReadOwner(owner.clone()));
+            }
+            _ => None,
+        };
+        let HandOver { handed_over, unproven, detach } =
+            draft.ledger.hand_over(shown.as_ref(), members, context.service);
+        draft.release(handed_over, Notice::HandedOver);
+        draft.release(unproven, Notice::Unproven);
+        draft.ledger = std::mem::take(&mut draft.ledger).tidied(&view.desired, context.service);
+        Ok(detach)
+    }
+
+    /// Writes the journal of the next call.
+    fn journal(
+        &mut self,
+        view: &View,
+        mut draft: Draft,
+        batch: Batch,
+        start_time: ServiceTime,
+        context: &StepContext,
+    ) -> Effect {
+        let Some(credential) = self.credential.clone() else { return Effect::Credentials };
+        let target = draft.ledger.target_for(&view.desired, &credential);
+        draft.ledger.target = Some(target.clone());
+        let journal = Journal {
+            id: JournalId(Arc::from(format!("{:032x}", context.nonce))),
+            operation: batch.operation,
+            instances: batch.instances,
+            start_time,
+        };
+        draft.ledger.journal = Some(journal.clone());
+        // Of those whose write was not answered the last one is enough: an earlier one meets a
+        // conflict.
+        let unanswered = self.state.own.extract_if(.., |own| own.stage == Stage::Journalled).last();
+        self.state.own.extend(unanswered);
+        self.state.own.push(Own {
+            journal,
+            target,
+            credential,
+            deleting: view.desired.deleting,
+            ownership: context.ownership.clone(),
+            stage: Stage::Journalled,
+        });
+        let status = self.status(view, draft.ledger, draft.handled, &Plan::default(), context);
+        self.write(view, status, draft.notices, &draft.reasons, Some(start_time))
+    }
+
+    fn status(
+        &self,
+        view: &View,
+        ledger: Ledger,
+        handled: Handled,
+        plan: &Plan,
+        context: &StepContext,
+    ) -> Status {
+        let inputs = ConditionInputs {
+            desired: &view.desired,
+            ledger: &ledger,
+            problem: self.state.problem.as_ref(),
+            full: plan.full,
+            adoption_pending: plan.adoption_pending,
+            held_back_assumed: plan.held_back_assumed,
+            ownership: &context.ownership,
+            now: context.service,
+            rules: &self.settings.rules,
+        };
+        Status {
+            observed_generation: view.generation,
+            conditions: Some(conditions(&inputs)),
+            counts: Self::counts(view, &ledger),
+            handled,
+            ledger: LedgerState::Current(ledger),
+        }
+    }
+
+    /// Writes a status that shows what became of every call of ours.
+    fn write(
+        &mut self,
+        view: &View,
+        status: Status,
+        notices: Vec<Notice>,
+        reasons: &invariants::RemovalReasons,
+        now: Option<ServiceTime>,
+    ) -> Effect {
+        match invariants::may_write(view, &status, reasons, now) {
+            Ok(()) => {
+                let status = Box::new(status);
+                let write = Write { status: status.clone(), covers_sent_calls: true };
+                self.phase = Phase::Writing(Some(write));
+                Effect::WriteStatus(status, notices)
+            }
+            Err(violation) => self.halt(view, violation),
+        }
+    }
+
+    /// When the object is due again, if nothing changes before.
+    fn requeue(
+        &mut self,
+        plan: &Plan,
+        ledger: &Ledger,
+        view: &View,
+        context: &StepContext,
+    ) -> Requeue {
+        let retry = &self.state.retry;
+        let deadline = plan
+            .wake
+            .zip(context.service)
+            .map(|(until, now)| Duration::from_secs(until.since(now).try_into().unwrap_or(0)));
+        // What needs a clock, and there is none: when the service may be asked again.
+        let needs_clock = plan.wake.is_some() || plan.adoption_pending;
+        let clock = (needs_clock && context.service.is_none())
+            .then(|| retry.whole_opens_in(context.elapsed));
+        let backoff = retry.opens_in(plan.held_back, context.elapsed);
+        let owner = self.owner_read_in(ledger, view, context);
+        let wake = deadline.into_iter().chain(clock).chain(backoff).chain(owner).min();
+        wake.map_or(Requeue::OnChange, |wake| Requeue::After(wake.min(WAKE_MAX)))
+    }
+
+    /// When to read the owner again, or to look for the credentials: nobody tells.
+    fn owner_read_in(
+        &mut self,
+        ledger: &Ledger,
+        view: &View,
+        context: &StepContext,
+    ) -> Option<Duration> {
+        if !matches!(context.ownership, Ownership::Contender(_)) {
+            self.state.owner_reads = 0;
+            return None;
+        }
+        if matches!(self.state.problem, Some(Problem::Credentials(_))) {
+            return Some(self.state.retry.whole_opens_in(context.elapsed));
+        }
+        ledger.has_stale_members(view.desired.at(ledger.target.as_ref())).then(|| {
+            self.state.owner_reads = self.state.owner_reads.saturating_add(1);
+            self.state.retry.pause(self.state.owner_reads)
+        })
+    }
+}

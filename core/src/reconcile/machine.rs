@@ -1,0 +1,201 @@
+//! The state of one reconcile, and what all of its steps need.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::conditions::{Conditions, Counts, invariant_violated};
+use crate::ledger::Ledger;
+use crate::object::ObjectKey;
+use crate::ownership::claims::Place;
+use crate::ownership::hand_over::OwnerView;
+use crate::reconcile::effect::{Effect, Notice, Requeue, StepContext};
+use crate::reconcile::invariants::{RemovalReasons, Violation};
+use crate::reconcile::settings::Settings;
+use crate::reconcile::state::ReconcileState;
+use crate::reconcile::view::{Handled, Status, View};
+
+/// The longest sleep: a look too early costs a read, and a deadline that somebody wrote into the
+/// far future must not break a timer.
+pub(super) const WAKE_MAX: Duration = Duration::from_hours(1);
+
+/// One reconcile of one object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reconcile {
+    pub(super) settings: Arc<Settings>,
+    pub(super) state: ReconcileState,
+    pub(super) view: Option<Box<View>>,
+    pub(super) phase: Phase,
+    /// Whom the credentials are of, once they were found.
+    pub(super) credential: Option<String>,
+    pub(super) permit: PermitState,
+    /// The object that was looked at, since it drives the session or did; and what it shows, if it
+    /// could be read.
+    pub(super) owner: Option<(ObjectKey, Option<OwnerView>)>,
+    pub(super) reads: u32,
+    pub(super) batch_size_max: usize,
+}
+
+/// Where the copy of the object comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    /// It was read, or is being read: another writer's journal may stand in it.
+    Read,
+    /// A write is under way: of this status, or of the finalizer.
+    Writing(Option<Write>),
+    /// It is what a write of this reconcile returned: our journal in it may be sent.
+    Written,
+}
+
+/// A status on its way to the API server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Write {
+    pub(super) status: Box<Status>,
+    /// It shows what became of every call of ours that was sent.
+    pub(super) covers_sent_calls: bool,
+}
+
+/// Whether the reconcile may make a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum PermitState {
+    /// It did not ask yet, or has used its permit.
+    NotAsked,
+    /// It holds a permit.
+    Held,
+    /// None was at hand.
+    Denied,
+}
+
+/// What is known of an object, on its way into a status.
+pub(super) struct Draft {
+    pub(super) ledger: Ledger,
+    /// It says more than the object does, and that can't wait for a permit.
+    pub(super) must_write: bool,
+    pub(super) handled: Handled,
+    pub(super) notices: Vec<Notice>,
+    pub(super) reasons: RemovalReasons,
+    /// Instances that the annotation `adopt` names are not in the ledger yet.
+    pub(super) adoption_pending: bool,
+    /// There is no room for them.
+    pub(super) full: bool,
+}
+
+impl Draft {
+    pub(super) fn of(view: &View, ledger: Ledger) -> Self {
+        Self {
+            ledger,
+            must_write: false,
+            handled: view.status.handled.clone(),
+            notices: Vec::new(),
+            reasons: RemovalReasons::default(),
+            adoption_pending: false,
+            full: false,
+        }
+    }
+
+    /// A ledger that has to be written at once, and why instances may be missing from it.
+    pub(super) fn of_outcome(view: &View, ledger: Ledger, reasons: RemovalReasons) -> Self {
+        Self { must_write: true, reasons, ..Self::of(view, ledger) }
+    }
+
+    /// Releases instances for the reason that `notice` names.
+    pub(super) fn release(
+        &mut self,
+        ids: Vec<crate::ids::InstanceId>,
+        notice: fn(Vec<crate::ids::InstanceId>) -> Notice,
+    ) {
+        if !ids.is_empty() {
+            self.reasons.named.extend(ids.iter().cloned());
+            self.notices.push(notice(ids));
+            self.must_write = true;
+        }
+    }
+}
+
+impl Reconcile {
+    /// A reconcile that continues from `state`; `permit` says whether one was granted to it.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, state: ReconcileState, permit: bool) -> Self {
+        Self {
+            batch_size_max: settings.rules.batch_size_max,
+            settings,
+            state,
+            view: None,
+            phase: Phase::Read,
+            credential: None,
+            permit: if permit { PermitState::Held } else { PermitState::NotAsked },
+            owner: None,
+            reads: 0,
+        }
+    }
+
+    /// The account's calls may name so many ids and no more.
+    pub fn limit_batches(&mut self, ids: usize) {
+        self.batch_size_max = self.batch_size_max.min(ids);
+    }
+
+    /// The permit is gone: it was for another account, or the process stops.
+    pub fn lose_permit(&mut self) {
+        self.permit = PermitState::NotAsked;
+    }
+
+    /// What is known besides the object.
+    #[must_use]
+    pub fn state(&self) -> &ReconcileState {
+        &self.state
+    }
+
+    /// What to keep for the next reconcile.
+    #[must_use]
+    pub fn into_state(self) -> ReconcileState {
+        self.state
+    }
+
+    /// The session whose ownership counts, once the object was read.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.view.as_ref().map(|view| view.place())
+    }
+
+    /// The endpoint whose clock and permits count, once the object was read.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&Arc<str>> {
+        self.view.as_ref().map(|view| view.endpoint())
+    }
+
+    /// Whether the service may be asked for its time, and a Secret be looked for.
+    pub(super) fn may_ask(&self, context: &StepContext) -> bool {
+        self.state.retry.due(context.elapsed).fresh
+    }
+
+    /// Reports these conditions and touches nothing else; looks again after `pause`.
+    pub(super) fn report(
+        view: &View,
+        conditions: Conditions,
+        notices: Vec<Notice>,
+        pause: Duration,
+    ) -> Effect {
+        let status = Status {
+            observed_generation: view.generation,
+            conditions: Some(conditions),
+            ..view.status.clone()
+        };
+        if status == view.status {
+            Effect::Done(Requeue::After(pause.min(WAKE_MAX)))
+        } else {
+            Effect::WriteStatus(Box::new(status), notices)
+        }
+    }
+
+    /// A promise would be broken: that is an error in this program, and guessing would make it
+    /// worse.
+    pub(super) fn halt(&mut self, view: &View, violation: Violation) -> Effect {
+        self.state.halted = Some(violation.clone());
+        let conditions = invariant_violated(&violation);
+        Self::report(view, conditions, vec![Notice::Violated(violation)], WAKE_MAX)
+    }
+
+    /// How many instances are as the spec wants them.
+    pub(super) fn counts(view: &View, ledger: &Ledger) -> Counts {
+        Counts::of(&view.desired, ledger)
+    }
+}

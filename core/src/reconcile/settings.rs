@@ -1,0 +1,19 @@
+//! The numbers that a reconcile goes by.
+
+use std::time::Duration;
+
+use crate::ledger::Rules;
+
+/// The settings of a reconcile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// The numbers of the protocol.
+    pub rules: Rules,
+    /// A journal that is older than this is taken back, not sent: 5 s.
+    pub journal_age_max_seconds: i64,
+    /// How long a journal of someone else is left alone: the longest time that its writer may still
+    /// be at work.
+    pub patience: Duration,
+    /// The first pause of the backoff.
+    pub retry_base: Duration,
+}

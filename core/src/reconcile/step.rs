@@ -1,0 +1,178 @@
+//! One step: the response to the last effect goes in, the next effect comes out. The driver
+//! performs it and feeds its response back.
+//!
+//! ```text
+//!  Read ─▶ nothing is due ─▶ Done
+//!       ─▶ a call is due: Credentials, AskTime, Permit ─▶ WriteStatus(journal) ─▶ AddFinalizer?
+//!          ─▶ Call ─▶ WriteStatus(outcome, next journal?) ─▶ …
+//!       ─▶ deleted, and nothing is tracked ─▶ RemoveFinalizer ─▶ Done
+//! ```
+//!
+//! There is no program counter: after each response [`Reconcile::step`] decides anew from the
+//! object's copy and from [`ReconcileState`](super::ReconcileState). So it makes no difference at
+//! which effect a reconcile was cut off: the next one reads and goes on, or, in another process,
+//! finds the journal.
+
+use crate::answer::{NothingDone, Verdict};
+use crate::conditions::{Problem, invariant_violated};
+use crate::ledger::Ledger;
+use crate::ledger::desired::DeletionPolicy;
+use crate::ownership::hand_over::OwnerView;
+use crate::reconcile::effect::{Effect, Notice, Requeue, Response, StepContext};
+use crate::reconcile::invariants;
+use crate::reconcile::machine::{PermitState, Phase, Reconcile, WAKE_MAX, Write};
+use crate::reconcile::state::Stage;
+use crate::reconcile::view::{LedgerState, View};
+
+/// Reads in a reconcile, at most: each conflict costs one, and who keeps losing comes back later.
+const READS_MAX: u32 = 8;
+
+impl Reconcile {
+    /// Takes the response to the last effect and says what to do next. After [`Effect::Done`] the
+    /// reconcile is over.
+    pub fn step(&mut self, response: Response, context: &StepContext) -> Effect {
+        if context.service.is_some() && matches!(self.state.problem, Some(Problem::Unreachable(_)))
+        {
+            // Somebody else has asked for the time meanwhile.
+            self.state.problem = None;
+        }
+        match response {
+            Response::Started | Response::Time(Ok(())) => {}
+            Response::Object(None) => return Effect::Done(Requeue::Never),
+            Response::Object(Some(view)) => self.received(view),
+            Response::Conflict => {
+                self.view = None;
+                self.phase = Phase::Read;
+            }
+            Response::Failed => return self.pause_for_api_server(),
+            Response::Credentials(Ok(name)) => {
+                self.credential = Some(name);
+                if matches!(self.state.problem, Some(Problem::Credentials(_))) {
+                    self.state.problem = None;
+                }
+            }
+            Response::Credentials(Err(text)) => {
+                self.state.problem = Some(Problem::Credentials(text));
+                self.state.retry.credentials_failed(context.elapsed);
+            }
+            Response::Time(Err(text)) => {
+                self.state.problem = Some(Problem::Unreachable(text));
+                self.state.retry.failed(context.elapsed);
+            }
+            Response::Permit(granted) => {
+                self.permit = if granted { PermitState::Held } else { PermitState::Denied };
+            }
+            Response::Answer(answer) => {
+                if answer.verdict == Verdict::NothingDone(NothingDone::Credentials) {
+                    // They may have been rotated meanwhile.
+                    self.credential = None;
+                }
+                self.answered(answer, context);
+            }
+            Response::Owner(view) => {
+                let place = self.place();
+                if let (Some((_, shown)), Some(place)) = (&mut self.owner, place) {
+                    *shown = view.map(|it| OwnerView::of(it.own_ledger(), &it.desired, &place));
+                }
+            }
+        }
+        self.decide(context)
+    }
+
+    /// A copy of the object: it was read, or a write returned it.
+    fn received(&mut self, view: Box<View>) {
+        self.state.api_failures = 0;
+        if self.state.observe(&view, &self.settings) {
+            // It may name another Secret now.
+            self.credential = None;
+        }
+        if let Phase::Writing(write) = std::mem::replace(&mut self.phase, Phase::Read) {
+            self.state.conflicts = 0;
+            self.phase = Phase::Written;
+            if let Some(write) = write {
+                self.wrote(&write, &view);
+            }
+        }
+        self.view = Some(view);
+    }
+
+    /// A status is stored. The calls that it covers are done with; and what was written before it
+    /// and not answered can't be stored any more.
+    fn wrote(&mut self, write: &Write, copy: &View) {
+        let Write { status, covers_sent_calls } = write;
+        match (invariants::was_written(status, copy), &status.ledger) {
+            (Err(violation), _) => self.state.halted = Some(violation),
+            (Ok(()), LedgerState::Current(ledger)) => {
+                let current = ledger.journal.as_ref().map(|journal| &journal.id);
+                self.state.own.retain(|own| {
+                    Some(&own.journal.id) == current
+                        || (!covers_sent_calls && own.stage != Stage::Journalled)
+                });
+            }
+            (Ok(()), LedgerState::New | LedgerState::Lost { .. }) => {}
+        }
+    }
+
+    fn decide(&mut self, context: &StepContext) -> Effect {
+        let Some(view) = self.view.take() else { return self.read() };
+        let effect = self.decide_on(&view, context);
+        self.view = Some(view);
+        let acts = match &effect {
+            Effect::WriteStatus(status, _) => {
+                if !matches!(self.phase, Phase::Writing(_)) {
+                    let write = Write { status: status.clone(), covers_sent_calls: false };
+                    self.phase = Phase::Writing(Some(write));
+                }
+                true
+            }
+            Effect::AddFinalizer | Effect::RemoveFinalizer => {
+                self.phase = Phase::Writing(None);
+                true
+            }
+            Effect::Call(_) => true,
+            _ => false,
+        };
+        if acts && !context.may_act { self.pause_for_api_server() } else { effect }
+    }
+
+    fn read(&mut self) -> Effect {
+        self.reads += 1;
+        if self.reads > READS_MAX {
+            // Each write lost: another writer, or an admission policy that denies it for good.
+            self.state.conflicts = self.state.conflicts.saturating_add(1);
+            return Effect::Done(Requeue::After(self.state.retry.pause(self.state.conflicts)));
+        }
+        Effect::Read
+    }
+
+    fn pause_for_api_server(&mut self) -> Effect {
+        self.state.api_failures = self.state.api_failures.saturating_add(1);
+        Effect::Done(Requeue::After(self.state.retry.pause(self.state.api_failures)))
+    }
+
+    fn decide_on(&mut self, view: &View, context: &StepContext) -> Effect {
+        let deleting = view.desired.deleting;
+        if deleting && !view.finalizer {
+            return Effect::Done(Requeue::OnChange);
+        }
+        if deleting && view.desired.deletion_policy == DeletionPolicy::Orphan {
+            return Effect::RemoveFinalizer;
+        }
+        if let Some(violation) = self.state.halted.clone() {
+            let conditions = invariant_violated(&violation);
+            return Self::report(view, conditions, vec![Notice::Violated(violation)], WAKE_MAX);
+        }
+        let stored = match &view.status.ledger {
+            LedgerState::New => Ledger::default(),
+            LedgerState::Current(ledger) => ledger.clone(),
+            LedgerState::Lost { why, remains } => return self.rebuild(view, why, remains, context),
+        };
+        if !deleting && !view.finalizer && !stored.tracks_nothing() {
+            return Effect::AddFinalizer;
+        }
+        match stored.journal.clone() {
+            None => self.no_open_call(view, stored, context),
+            Some(journal) => self.open_call(view, stored, journal, context),
+        }
+    }
+}

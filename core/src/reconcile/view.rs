@@ -1,0 +1,263 @@
+//! The object as the core sees it: what it asks for, and what stands in its status.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::conditions::{Conditions, Counts, Mode, Reason};
+use crate::ids::{InstanceId, SessionId};
+use crate::ledger::Ledger;
+use crate::ledger::desired::Desired;
+use crate::ledger::record::Record;
+use crate::ownership::claims::{Claim, Claimant, Place};
+
+/// The ledger as the object's copy shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LedgerState {
+    /// The object has none and never had one.
+    New,
+    /// It is lost, or another object's.
+    Lost {
+        /// The evidence, for people.
+        why: String,
+        /// What can be read of what is there: ids that may be in.
+        remains: Ledger,
+    },
+    /// It is the object's own.
+    Current(Ledger),
+}
+
+/// What a person asks for by an annotation, once for each value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// The annotation's value, or a shorter text that stands for it.
+    pub value: String,
+    /// The instances that it names.
+    pub instances: BTreeSet<InstanceId>,
+}
+
+/// The annotations, as they stand in the object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// Let go of these: `gs.tencentcloud.dev/forget-instances`.
+    pub forget: Option<Request>,
+    /// Take these into the ledger: `gs.tencentcloud.dev/adopt`.
+    pub adopt: Option<Request>,
+}
+
+/// The values that were acted on last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Handled {
+    /// Of `forget-instances`.
+    pub forget: Option<String>,
+    /// Of `adopt`.
+    pub adopt: Option<String>,
+}
+
+/// The status that the operator writes, whole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Status {
+    /// The generation that it speaks of; negative before the first.
+    pub observed_generation: i64,
+    /// The conditions; none before the first.
+    pub conditions: Option<Conditions>,
+    /// How many.
+    pub counts: Counts,
+    /// What was asked for and is done.
+    pub handled: Handled,
+    /// The ledger.
+    pub ledger: LedgerState,
+}
+
+/// A copy of the object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// Which object of that name.
+    pub uid: Arc<str>,
+    /// Which copy of it: `metadata.resourceVersion`.
+    pub version: Arc<str>,
+    /// When it was created, in seconds.
+    pub created: i64,
+    /// Of the spec; deletion raises it too.
+    pub generation: i64,
+    /// Whether our finalizer is on it.
+    pub finalizer: bool,
+    /// What it asks for.
+    pub desired: Desired,
+    /// What a person asks for besides.
+    pub asked: Asked,
+    /// What stands in its status.
+    pub status: Status,
+}
+
+impl View {
+    /// The endpoint whose clock and permits count: that of the ledger, or where a new one would be
+    /// bound.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<str> {
+        self.with(self.ledger()).0
+    }
+
+    /// The session that the object drives, or would: that of the ledger until it is empty, then
+    /// that of the spec.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        let (endpoint, session) = self.with(self.ledger());
+        Place { endpoint: Arc::clone(endpoint), session: session.clone() }
+    }
+
+    /// The ledger, if it is the object's own.
+    #[must_use]
+    pub fn own_ledger(&self) -> Option<&Ledger> {
+        match &self.status.ledger {
+            LedgerState::Current(ledger) => Some(ledger),
+            LedgerState::New | LedgerState::Lost { .. } => None,
+        }
+    }
+
+    /// Whether nothing is to be done: the status says so, of this generation, and the ledger holds
+    /// what the spec wants and nothing else. So a restart of a converged fleet reads nothing twice.
+    #[must_use]
+    pub fn is_converged(&self) -> bool {
+        let done = |asked: &Option<Request>, handled: &Option<String>| {
+            asked.as_ref().is_none_or(|asked| Some(&asked.value) == handled.as_ref())
+        };
+        let Status { observed_generation, conditions, handled, .. } = &self.status;
+        let ready = conditions.as_ref().is_some_and(|conditions| conditions.mode == Mode::Ready);
+        let is_settled = |ledger: &Ledger| {
+            let attached = Record::attached();
+            ledger.journal.is_none()
+                && ledger.target.as_ref().is_none_or(|target| !self.desired.moves_from(target))
+                && ledger.records.keys().eq(&self.desired.instances)
+                && ledger.records.values().all(|record| *record == attached)
+                && (self.finalizer || ledger.records.is_empty())
+        };
+        ready
+            && *observed_generation == self.generation
+            && !self.desired.deleting
+            && done(&self.asked.forget, &handled.forget)
+            && done(&self.asked.adopt, &handled.adopt)
+            && self.own_ledger().is_some_and(is_settled)
+    }
+
+    /// What the object claims: its spec's session and, until its ledger is empty, the one that the
+    /// ledger is about. A ledger that is not the object's own, or a record that is assumed, proves
+    /// nothing.
+    #[must_use]
+    pub fn claimant(&self) -> Claimant {
+        let place = |endpoint: &Arc<str>, session: &SessionId| Place {
+            endpoint: Arc::clone(endpoint),
+            session: session.clone(),
+        };
+        let deleting = self.desired.deleting;
+        let target = self.ledger().and_then(|ledger| {
+            let is_empty = ledger.records.is_empty() && ledger.journal.is_none();
+            ledger.target.as_ref().filter(|_| !is_empty)
+        });
+        let seen = |is: fn(&Record) -> bool| {
+            self.own_ledger().is_some_and(|ledger| {
+                ledger.journal.is_some()
+                    || ledger.records.values().any(|record| !record.assumed && is(record))
+            })
+        };
+        let mut claims = Vec::new();
+        if let Some(target) = target {
+            claims.push(Claim {
+                place: place(&target.endpoint, &target.session),
+                has_members: seen(Record::is_tracked),
+                has_inflight_call: seen(Record::is_in_doubt),
+                leaving: deleting || target.session != self.desired.session,
+            });
+        }
+        if target.is_none_or(|target| target.session != self.desired.session) {
+            claims.push(Claim {
+                place: place(&self.desired.endpoint, &self.desired.session),
+                has_members: false,
+                has_inflight_call: false,
+                leaving: deleting,
+            });
+        }
+        let reason = self.status.conditions.as_ref().map(|conditions| conditions.reason);
+        Claimant {
+            uid: Arc::clone(&self.uid),
+            created: self.created,
+            credentials_failed: matches!(
+                reason,
+                Some(Reason::CredentialsNotFound | Reason::CredentialsRejected)
+            ),
+            claims,
+        }
+    }
+
+    /// Whether with `ledger` the object would drive another session than the copy shows, or the
+    /// same one elsewhere: ownership, clock and permits there are not known yet.
+    #[must_use]
+    pub(crate) fn goes_on_elsewhere(&self, ledger: &Ledger) -> bool {
+        self.with(Some(ledger)) != self.with(self.ledger())
+    }
+
+    fn with<'a>(&'a self, ledger: Option<&'a Ledger>) -> (&'a Arc<str>, &'a SessionId) {
+        match ledger {
+            Some(Ledger { target: Some(target), records, journal, .. })
+                if !records.is_empty() || journal.is_some() =>
+            {
+                (&target.endpoint, &target.session)
+            }
+            _ => (&self.desired.endpoint, &self.desired.session),
+        }
+    }
+
+    /// What can be read of the ledger, whosever it is.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        match &self.status.ledger {
+            LedgerState::Current(ledger) | LedgerState::Lost { remains: ledger, .. } => {
+                Some(ledger)
+            }
+            LedgerState::New => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{desired, ledger, view};
+
+    /// An object whose ledger is about session 1 and whose spec is about session 2, at another
+    /// endpoint.
+    fn on_the_move(ledger: Ledger) -> View {
+        View {
+            desired: Desired { endpoint: "elsewhere".into(), ..desired("2", &[]) },
+            ..view(ledger, &[])
+        }
+    }
+
+    fn place(endpoint: &str, session: &str) -> Place {
+        Place { endpoint: endpoint.into(), session: SessionId::parse(session).unwrap() }
+    }
+
+    #[test]
+    fn an_object_drives_the_session_of_its_ledger_until_that_is_empty() {
+        let held = ledger(&[("a", Record::attached())]);
+        let moving = on_the_move(held.clone());
+        assert_eq!(
+            (&**moving.endpoint(), moving.place()),
+            ("gs.tencentcloudapi.com", place("gs.tencentcloudapi.com", "1"))
+        );
+        assert!(moving.goes_on_elsewhere(&ledger(&[])) && !moving.goes_on_elsewhere(&held));
+
+        let moved = on_the_move(ledger(&[]));
+        assert_eq!((&**moved.endpoint(), moved.place()), ("elsewhere", place("elsewhere", "2")));
+        assert!(!moved.goes_on_elsewhere(&Ledger::default()));
+
+        let lost = LedgerState::Lost { why: "a copy".into(), remains: held };
+        let lost =
+            View { status: Status { ledger: lost, ..moved.status.clone() }, ..moved.clone() };
+        assert_eq!(lost.place(), moving.place());
+        let new = View {
+            status: Status { ledger: LedgerState::New, ..moved.status.clone() },
+            ..moved.clone()
+        };
+        assert_eq!(new.place(), moved.place());
+    }
+}

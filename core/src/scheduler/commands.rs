@@ -1,0 +1,249 @@
+//! The scheduler: takes what happened, answers what to do next.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::object::{ObjectKey, Scope};
+use crate::reconcile::{Reconcile, ReconcileState, Requeue, Settings};
+use crate::scheduler::buckets::Permit;
+use crate::scheduler::digest::Digest;
+use crate::scheduler::run::{Remains, Run};
+use crate::scheduler::shared::{Access, Shared};
+use crate::scheduler::work_queue::WorkQueue;
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// A list of the objects of a scope begins: what it does not name is gone.
+    ListBegan(Scope),
+    /// It has ended: from now on the objects of the scope are worked on.
+    ListEnded(Scope),
+    /// An object was seen, new or changed.
+    Seen(ObjectKey, Digest),
+    /// An object is gone.
+    Gone(ObjectKey),
+    /// A run is over, and the object is due again then.
+    Finished(Box<Run>, Requeue),
+    /// The process stops: what is under way may settle, and nothing else is begun.
+    Stopping,
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub enum Command {
+    /// Drive this run until it is done, then say [`Event::Finished`].
+    Start(Box<Run>),
+    /// Nothing before that time, unless something happens.
+    WakeAt(Duration),
+    /// Nothing, unless something happens.
+    Wait,
+}
+
+/// How much may be under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Runs at a time that began without a permit; those that hold one come on top, and there are
+    /// never more of them than calls a second. So calls that wait for the service never keep edits
+    /// from being read.
+    pub concurrency: usize,
+    /// Calls a second, for each account and endpoint.
+    pub calls_per_second: NonZeroU32,
+    /// Calls at once after a pause.
+    pub burst: NonZeroU32,
+    /// How long a call may take.
+    pub call_deadline: Duration,
+}
+
+/// The scheduler of one process. Times are monotonic, since the start of the process.
+#[derive(Debug)]
+pub struct Scheduler {
+    settings: Arc<Settings>,
+    limits: Limits,
+    queue: WorkQueue,
+    shared: Shared,
+    /// What was never listed yet: no object there is worked on, since one that comes first may not
+    /// be in sight.
+    unlisted: Vec<Scope>,
+    /// Runs under way.
+    running: usize,
+    /// Those of them that began without a permit.
+    without_permit: usize,
+}
+
+impl Scheduler {
+    /// A scheduler that knows no object yet.
+    #[must_use]
+    pub fn new(settings: Arc<Settings>, limits: Limits, scopes: Vec<Scope>) -> Self {
+        Self {
+            settings,
+            limits,
+            queue: WorkQueue::default(),
+            shared: Shared::new(limits.calls_per_second, limits.burst),
+            unlisted: scopes,
+            running: 0,
+            without_permit: 0,
+        }
+    }
+
+    /// Takes note of what happened at `now`.
+    pub fn handle(&mut self, event: Event, now: Duration) {
+        match event {
+            Event::ListBegan(scope) => self.queue.list_began(&scope),
+            Event::ListEnded(scope) => {
+                for key in self.queue.list_ended(&scope) {
+                    self.forget(&key);
+                }
+                self.unlisted.retain(|unlisted| *unlisted != scope);
+            }
+            Event::Seen(key, digest) => self.seen(&key, digest),
+            Event::Gone(key) => {
+                self.queue.remove(&key);
+                self.forget(&key);
+            }
+            Event::Finished(run, requeue) => self.finished(*run, requeue, now),
+            Event::Stopping => {
+                self.shared.stopping = true;
+                self.queue.stop();
+            }
+        }
+        self.wake_claimants();
+    }
+
+    /// What to do next at `now`. Ask until it is not to start something.
+    pub fn next_command(&mut self, now: Duration) -> Command {
+        self.wake_claimants();
+        self.queue.expire_timers(now);
+        while let Some((key, permit)) = self.grant(now) {
+            if self.queue.may_start(&key) {
+                return self.start(key, Some(permit));
+            }
+            self.shared.buckets.unspent(permit);
+        }
+        if (self.without_permit < self.limits.concurrency || self.shared.stopping)
+            && let Some(key) = self.queue.pop(&self.unlisted)
+        {
+            return self.start(key, None);
+        }
+        self.shared.buckets.take_returned();
+        let grant = self.shared.buckets.next(now).filter(|_| !self.shared.stopping);
+        match self.queue.next_timer().into_iter().chain(grant).min() {
+            Some(at) => Command::WakeAt(at),
+            None => Command::Wait,
+        }
+    }
+
+    /// Whether a run did something, since the last command, that may be followed by another one.
+    pub fn has_news(&mut self) -> bool {
+        self.shared.claims.has_changed() || self.shared.buckets.take_returned()
+    }
+
+    /// Whether a process that stops has nothing to wait for any more.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.running == 0 && self.queue.is_at_rest()
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn objects(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// How many objects wait for a permit.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.buckets.waiting()
+    }
+
+    /// How many runs are under way.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// What the runs share, to look at.
+    #[must_use]
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn seen(&mut self, key: &ObjectKey, digest: Digest) {
+        let Digest { version, converged, claimant } = digest;
+        if let Some(claimant) = claimant {
+            self.shared.claims.set(key, claimant);
+        }
+        // One that another object keeps from its session has to say so.
+        let converged = converged && !self.shared.claims.is_contender(key);
+        if self.queue.saw(key, version, converged) {
+            self.queue.cancel_timer(key);
+        } else if converged {
+            // Nothing is due any more, whatever it waited for.
+            self.queue.cancel_timer(key);
+            self.shared.buckets.cancel(key);
+        }
+    }
+
+    fn forget(&mut self, key: &ObjectKey) {
+        self.shared.claims.remove(key);
+        self.shared.buckets.cancel(key);
+    }
+
+    /// Objects that drive their session now, or don't any more, are due.
+    fn wake_claimants(&mut self) {
+        for key in self.shared.claims.take_changed() {
+            self.queue.cancel_timer(&key);
+            self.queue.ownership_changed(&key);
+        }
+    }
+
+    fn grant(&mut self, now: Duration) -> Option<(ObjectKey, Permit)> {
+        if self.shared.stopping { None } else { self.shared.buckets.grant(now) }
+    }
+
+    fn start(&mut self, key: ObjectKey, permit: Option<Permit>) -> Command {
+        let (number, left) = self.queue.started(&key);
+        let state = left.map_or_else(|| ReconcileState::new(&self.settings), |left| *left);
+        let reconcile = Reconcile::new(Arc::clone(&self.settings), state, permit.is_some());
+        self.running += 1;
+        self.without_permit += usize::from(permit.is_none());
+        let deadline = self.limits.call_deadline;
+        Command::Start(Box::new(Run::new(key, number, reconcile, permit, deadline)))
+    }
+
+    fn finished(&mut self, run: Run, requeue: Requeue, now: Duration) {
+        self.running = self.running.saturating_sub(1);
+        self.without_permit = self.without_permit.saturating_sub(usize::from(!run.with_permit));
+        let (key, number) = (run.key.clone(), run.number);
+        let Remains { state, permit, bucket, versions } = run.finish();
+        if let Some(permit) = permit {
+            self.shared.buckets.unspent(permit);
+        }
+        let left = match requeue {
+            Requeue::OnChange | Requeue::Never => None,
+            Requeue::After(_) | Requeue::OnPermit(_) => Some(state),
+        };
+        let counts = self.queue.finished(&key, number, left, versions);
+        if !self.queue.contains(&key) {
+            // What the run saw last is gone meanwhile.
+            self.shared.claims.remove(&key);
+        }
+        if !counts {
+            return;
+        }
+        match (requeue, bucket) {
+            (Requeue::After(pause), _) => self.queue.set_timer(&key, now + pause),
+            (Requeue::OnPermit(priority), Some(bucket)) => {
+                self.shared.buckets.enqueue(&bucket, key, priority, now);
+            }
+            (Requeue::OnPermit(_), None) => self.queue.due(&key),
+            (Requeue::OnChange | Requeue::Never, _) => {}
+        }
+    }
+}
+
+impl Access for Scheduler {
+    fn with<R>(&mut self, work: impl FnOnce(&mut Shared) -> R) -> R {
+        work(&mut self.shared)
+    }
+}

@@ -1,0 +1,255 @@
+//! One reconcile under way: its permit, and what it learns that concerns others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::answer::{Answer, NothingDone, Verdict, is_too_large};
+use crate::ids::InstanceId;
+use crate::object::ObjectKey;
+use crate::ownership::claims::Ownership;
+use crate::reconcile::{Effect, Reconcile, ReconcileState, Response, StepContext};
+use crate::scheduler::buckets::{Bucket, Permit};
+use crate::scheduler::quota::WINDOW;
+use crate::scheduler::shared::{Access, Shared};
+use crate::time::ServiceTime;
+
+/// One reconcile under way. It goes back to the scheduler when it is over.
+#[derive(Debug)]
+#[must_use = "a run that does not come back blocks its object for good"]
+pub struct Run {
+    pub(super) key: ObjectKey,
+    pub(super) number: u64,
+    /// It began with a permit.
+    pub(super) with_permit: bool,
+    reconcile: Reconcile,
+    permit: Option<Permit>,
+    account: Option<Arc<str>>,
+    call_deadline: Duration,
+    /// What the last effect was, as far as its response needs to know.
+    last: Last,
+    /// The resource versions that it wrote.
+    versions: Vec<Arc<str>>,
+    lesson: Option<Lesson>,
+}
+
+/// The last effect.
+#[derive(Debug)]
+enum Last {
+    Other,
+    /// A write; the status in it may say that nothing is trusted which the service said before.
+    Write {
+        regains: bool,
+    },
+    Call {
+        sent_at: Duration,
+        ids: usize,
+    },
+}
+
+/// What a driver tells a run at each step.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// Monotonic time since the start of the process.
+    pub now: Duration,
+    /// The lower bound of the service's clock at [`Run::endpoint`]; none if it is not known.
+    pub service: Option<ServiceTime>,
+    /// Random: the name of a journal that is written now.
+    pub nonce: u128,
+    /// Whether this process may still act.
+    pub may_act: bool,
+}
+
+/// What the service teaches about the calls to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lesson {
+    /// It refused a call for its rate: the quota is this from now on.
+    Throttled {
+        /// Calls a second.
+        calls_per_second: u32,
+    },
+    /// It called a call of so many ids too large: the account's next ones have this many.
+    TooLarge {
+        /// Ids in that call.
+        ids: usize,
+        /// Ids in the next ones, at most.
+        batch_size: usize,
+    },
+}
+
+/// What is left of a run that is over.
+pub(super) struct Remains {
+    pub(super) state: Box<ReconcileState>,
+    pub(super) permit: Option<Permit>,
+    pub(super) bucket: Option<Bucket>,
+    pub(super) versions: Vec<Arc<str>>,
+}
+
+impl Run {
+    pub(super) fn new(
+        key: ObjectKey,
+        number: u64,
+        reconcile: Reconcile,
+        permit: Option<Permit>,
+        call_deadline: Duration,
+    ) -> Self {
+        Self {
+            key,
+            number,
+            with_permit: permit.is_some(),
+            reconcile,
+            permit,
+            account: None,
+            call_deadline,
+            last: Last::Other,
+            versions: Vec::new(),
+            lesson: None,
+        }
+    }
+
+    /// The object.
+    #[must_use]
+    pub fn key(&self) -> &ObjectKey {
+        &self.key
+    }
+
+    /// Which run of this process it is.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The endpoint whose clock counts once `response` has come, if the object was read.
+    #[must_use]
+    pub fn endpoint<'a>(&'a self, response: &'a Response) -> Option<&'a Arc<str>> {
+        match response {
+            Response::Object(Some(view)) => Some(view.endpoint()),
+            _ => self.reconcile.endpoint(),
+        }
+    }
+
+    /// Instances of calls that were sent and that the object does not show yet.
+    #[must_use]
+    pub fn open_instances(&self) -> Vec<&InstanceId> {
+        self.reconcile.state().open_instances()
+    }
+
+    /// Takes the response to the last effect and says what to do next.
+    pub fn step(&mut self, access: &mut impl Access, response: Response, facts: Facts) -> Effect {
+        let context = access.with(|shared| {
+            self.learn(shared, &response, facts.now);
+            self.context(shared, &response, facts)
+        });
+        let effect = self.reconcile.step(response, &context);
+        self.last = match &effect {
+            Effect::WriteStatus(..) => Last::Write { regains: context.lost_ownership },
+            Effect::AddFinalizer | Effect::RemoveFinalizer => Last::Write { regains: false },
+            Effect::Call(call) => {
+                Last::Call { sent_at: facts.now, ids: call.journal().instances.len() }
+            }
+            _ => Last::Other,
+        };
+        effect
+    }
+
+    /// Takes a permit if one is at hand: the response to [`Effect::Permit`].
+    #[must_use]
+    pub fn take_permit(&mut self, access: &mut impl Access, now: Duration) -> Response {
+        if self.permit.is_none()
+            && let Some(bucket) = self.bucket()
+        {
+            self.permit = access.with(|shared| {
+                if shared.stopping { None } else { shared.buckets.try_take(&bucket, now) }
+            });
+        }
+        Response::Permit(self.permit.is_some())
+    }
+
+    /// What the last answer taught, if that is news.
+    pub fn take_lesson(&mut self) -> Option<Lesson> {
+        self.lesson.take()
+    }
+
+    pub(super) fn finish(self) -> Remains {
+        let bucket = self.bucket();
+        let Self { reconcile, permit, versions, .. } = self;
+        Remains { state: Box::new(reconcile.into_state()), permit, bucket, versions }
+    }
+
+    fn context(&self, shared: &Shared, response: &Response, facts: Facts) -> StepContext {
+        let place = match response {
+            Response::Object(Some(view)) => Some(view.place()),
+            _ => self.reconcile.place(),
+        };
+        let ownership = |place| shared.claims.ownership(&self.key, &place);
+        StepContext {
+            service: facts.service,
+            elapsed: facts.now,
+            nonce: facts.nonce,
+            ownership: place.map_or(Ownership::Uncontested, ownership),
+            lost_ownership: shared.claims.lost_ownership(&self.key),
+            may_act: facts.may_act,
+        }
+    }
+
+    /// What a response means for others: claims, permits, the size of calls.
+    fn learn(&mut self, shared: &mut Shared, response: &Response, now: Duration) {
+        match response {
+            Response::Object(Some(view)) => {
+                if let Last::Write { regains } = self.last {
+                    self.versions.push(Arc::clone(&view.version));
+                    if regains {
+                        shared.claims.regained(&self.key);
+                    }
+                }
+                shared.claims.set(&self.key, view.claimant());
+            }
+            Response::Credentials(Ok(account)) => {
+                self.account = Some(account.as_str().into());
+                if self.permit.as_ref().map(Permit::bucket) != self.bucket().as_ref() {
+                    // Granted for another account: the spec or the Secret changed while it waited.
+                    self.lose_permit(shared);
+                }
+            }
+            Response::Answer(answer) => self.called(shared, answer, now),
+            _ => {}
+        }
+        if shared.stopping {
+            self.lose_permit(shared);
+        }
+        if let Some(account) = &self.account {
+            self.reconcile.limit_batches(shared.batch_size_max(account));
+        }
+    }
+
+    /// The call is over: its permit comes back one window after the answer, or after the deadline
+    /// of a call that nobody answered.
+    fn called(&mut self, shared: &mut Shared, answer: &Answer, now: Duration) {
+        let Last::Call { sent_at, ids } = self.last else { return };
+        if let (true, Some(account)) = (is_too_large(&answer.code), &self.account)
+            && let Some(batch_size) = shared.too_large(account, ids)
+        {
+            self.lesson = Some(Lesson::TooLarge { ids, batch_size });
+        }
+        let Some(permit) = self.permit.take() else { return };
+        if answer.verdict == Verdict::NothingDone(NothingDone::Throttled)
+            && let Some(quota) = shared.buckets.throttled(&permit, now)
+        {
+            self.lesson = Some(Lesson::Throttled { calls_per_second: quota.get() });
+        }
+        let unanswered = answer.verdict == Verdict::Unanswered;
+        let over = if unanswered { now.max(sent_at + self.call_deadline) } else { now };
+        shared.buckets.spent(permit, over + WINDOW);
+    }
+
+    fn lose_permit(&mut self, shared: &mut Shared) {
+        if let Some(permit) = self.permit.take() {
+            shared.buckets.unspent(permit);
+            self.reconcile.lose_permit();
+        }
+    }
+
+    fn bucket(&self) -> Option<Bucket> {
+        let account = Arc::clone(self.account.as_ref()?);
+        Some(Bucket { account, endpoint: Arc::clone(self.reconcile.endpoint()?) })
+    }
+}

@@ -1,0 +1,304 @@
+//! The effects of a reconcile on their way: what leaves, what arrives and when, what comes back.
+
+use std::collections::BTreeSet;
+
+use streamsession_core::answer::Answer;
+use streamsession_core::reconcile::{Effect, Journalled, Notice, Response};
+use streamsession_core::scheduler::Facts;
+
+use crate::api::{Change, Name, Object, Written};
+use crate::operator::{API_DEADLINE_MS, CALL_DEADLINE_MS};
+use crate::scenario::Fault;
+use crate::service::{Request, ServiceFault, of_code};
+use crate::world::{Event, RunId, World, second};
+
+pub enum Payload {
+    Read(Name),
+    ReadOwner(Name),
+    Write {
+        name: Name,
+        uid: String,
+        version: u64,
+        change: Change,
+        notices: Vec<Notice>,
+    },
+    AskTime,
+    /// The number of the request, what the service does besides, and the second at which the
+    /// request was let in.
+    Call {
+        number: u64,
+        service_fault: Option<ServiceFault>,
+        let_in: i64,
+    },
+}
+
+/// A request on its way.
+pub struct InFlight {
+    pub payload: Payload,
+    /// For whom its answer is and how long that takes; none if nobody will see it.
+    pub reply: Option<(RunId, u64)>,
+}
+
+/// What comes back to a reconcile.
+pub enum Reply {
+    /// The object's copy, after a read.
+    Copy(Option<Box<Object>>),
+    /// Likewise, after a write.
+    Written(Option<Box<Object>>),
+    Owner(Option<Box<Object>>),
+    /// The service's answer, and its date if it was one of the service.
+    Answer(Answer, Option<i64>),
+    Time(i64),
+    Other(Response),
+}
+
+/// When a request leaves and arrives, and what becomes of its answer.
+struct Way {
+    leaves: u64,
+    arrives: Option<u64>,
+    /// How long the answer takes, if it is seen.
+    back: Option<u64>,
+    /// What is seen instead, and when.
+    instead: Option<(u64, Failed)>,
+}
+
+#[derive(Clone, Copy)]
+enum Failed {
+    NoAnswer,
+    NotSent,
+    Internal,
+}
+
+impl World {
+    /// An effect that somebody else performs is on its way.
+    pub fn send(&mut self, run_id: RunId, name: Name, effect: Effect, facts: Facts) {
+        let count = self.effects.entry(name).or_default();
+        *count += 1;
+        let fault =
+            if self.is_calm { None } else { self.scenario.faults.get(&(name, *count)).copied() };
+        if fault.is_some() {
+            self.trace.log(self.now_ms, || format!("      {fault:?}"));
+        }
+        if fault == Some(Fault::CrashBefore) {
+            self.crash(run_id.operator);
+            return;
+        }
+        let is_call = matches!(effect, Effect::Call(_));
+        let service_fault = match fault {
+            Some(Fault::ServiceFault(service_fault)) => Some(service_fault),
+            _ => None,
+        };
+        let way = self.way(name, fault, if is_call { CALL_DEADLINE_MS } else { API_DEADLINE_MS });
+        if let Some(Fault::FreezeBefore(wait) | Fault::FreezeAfter(wait)) = fault {
+            self.operators[run_id.operator].frozen_until_ms = self.now_ms + wait;
+        }
+        let Some(running) = self.operators[run_id.operator].running.get(&run_id.run) else {
+            return;
+        };
+        let copy = running.copy.as_ref().map(|(version, view)| (*version, view.uid.to_string()));
+        let write = |change, notices| {
+            let (version, uid) = copy.clone().unwrap();
+            Payload::Write { name, uid, version, change, notices }
+        };
+        let mut slow = 0;
+        let instead = way.instead.map(|(at, failed)| (at, instead(&effect, failed)));
+        let payload = match effect {
+            Effect::Read => Payload::Read(name),
+            Effect::ReadOwner(owner) => Payload::ReadOwner(Name::of(&owner)),
+            Effect::WriteStatus(status, notices) => {
+                self.heard(name, &notices);
+                write(Change::Status(status), notices)
+            }
+            Effect::AddFinalizer => write(Change::Finalizer(true), Vec::new()),
+            Effect::RemoveFinalizer => write(Change::Finalizer(false), Vec::new()),
+            Effect::AskTime => Payload::AskTime,
+            Effect::Call(call) => {
+                let request = self.request(run_id, name, &call);
+                self.sends(run_id, &request, facts);
+                let number = self.ticket();
+                // The service lets a request in and may take its time for the work.
+                slow = if self.delay(name) > 60 && matches!(fault, Some(Fault::Late(_))) {
+                    900
+                } else {
+                    0
+                };
+                let let_in = way.arrives.map_or(0, second);
+                if way.arrives.is_some() || !matches!(fault, Some(Fault::NotSent)) {
+                    self.requests.insert(number, request);
+                    self.is_dirty = true;
+                }
+                Payload::Call { number, service_fault, let_in }
+            }
+            Effect::Permit | Effect::Credentials | Effect::Done(_) => return,
+        };
+        if let Some(at) = way.arrives {
+            let reply = way.back.map(|back| (run_id, back));
+            self.at(at + slow, Event::Arrive(Box::new(InFlight { payload, reply })));
+        }
+        if let Some((at, what)) = instead {
+            self.at(at, Event::Respond(run_id, Box::new(what)));
+        }
+        debug_assert!(way.leaves >= self.now_ms);
+        if fault == Some(Fault::CrashAfter) {
+            self.crash(run_id.operator);
+        }
+    }
+
+    fn way(&mut self, name: Name, fault: Option<Fault>, deadline: u64) -> Way {
+        let (mut out, back) = (self.delay(name), self.delay(name));
+        let leaves =
+            self.now_ms + if let Some(Fault::FreezeBefore(wait)) = fault { wait } else { 0 };
+        let mut way = Way { leaves, arrives: Some(leaves + out), back: Some(back), instead: None };
+        match fault {
+            Some(Fault::Late(wait)) => {
+                out = wait;
+                way.arrives = Some(leaves + wait);
+            }
+            Some(Fault::Lost) => {
+                way.arrives = None;
+                way.instead = Some((leaves + deadline, Failed::NoAnswer));
+            }
+            Some(Fault::AnswerLost) => way.instead = Some((leaves + out + back, Failed::NoAnswer)),
+            Some(Fault::NotSent) => {
+                way.arrives = None;
+                way.instead = Some((leaves + out, Failed::NotSent));
+            }
+            Some(Fault::Internal(late)) => {
+                way.arrives = late.map(|late| leaves + late);
+                way.instead = Some((leaves + out + back, Failed::Internal));
+            }
+            _ => {}
+        }
+        if way.instead.is_none() && out + back > deadline {
+            way.instead = Some((leaves + deadline, Failed::NoAnswer));
+        }
+        if way.instead.is_some() {
+            way.back = None;
+        }
+        way
+    }
+
+    fn request(&self, run_id: RunId, name: Name, call: &Journalled) -> Request {
+        let (journal, target) = (call.journal(), call.target());
+        let running = &self.operators[run_id.operator].running[&run_id.run];
+        let uid = running.copy.as_ref().unwrap().1.uid.clone();
+        let mut request = Request {
+            operation: journal.operation,
+            instances: journal.instances.clone(),
+            session: target.session.clone(),
+            region: target.region.clone(),
+            start_time: journal.start_time.0,
+            credential: running.key.clone().unwrap_or_default(),
+            name,
+            uid: uid.to_string(),
+            excused: BTreeSet::new(),
+        };
+        request.excused = self.excuse_of(run_id, &request);
+        request
+    }
+
+    /// A request arrives.
+    pub fn arrive(&mut self, in_flight: InFlight) {
+        let what = match in_flight.payload {
+            Payload::Read(name) => Reply::Copy(self.api.objects.get(&name).cloned().map(Box::new)),
+            Payload::ReadOwner(name) => {
+                Reply::Owner(self.api.objects.get(&name).cloned().map(Box::new))
+            }
+            Payload::AskTime => Reply::Time(self.second()),
+            Payload::Write { name, uid, version, change, notices } => {
+                let before = self.api.objects.get(&name).cloned();
+                match self.api.write(name, &uid, version, change) {
+                    Written::Copy(copy) => {
+                        if before.as_ref().is_none_or(|before| before.version != copy.version) {
+                            self.writes += 1;
+                            self.wrote(name, before.as_ref(), &notices);
+                        }
+                        Reply::Written(Some(copy))
+                    }
+                    Written::Conflict => {
+                        self.trace.log(self.now_ms, || {
+                            format!("{name}: a write on version {version} meets a conflict")
+                        });
+                        Reply::Other(Response::Conflict)
+                    }
+                    Written::Gone => Reply::Written(None),
+                }
+            }
+            Payload::Call { number, service_fault, let_in } => {
+                self.serve(number, service_fault, let_in)
+            }
+        };
+        if let Some((run_id, back)) = in_flight.reply {
+            self.at(self.now_ms + back, Event::Respond(run_id, Box::new(what)));
+        }
+    }
+
+    fn serve(&mut self, number: u64, service_fault: Option<ServiceFault>, let_in: i64) -> Reply {
+        let Some(request) = self.requests.remove(&number) else {
+            return Reply::Answer(of_code("AuthFailure.SignatureExpire"), Some(self.second()));
+        };
+        self.calls += 1;
+        self.is_dirty = true;
+        let (answer, served) = self.service.serve(&request, service_fault, let_in);
+        self.trace.log(self.now_ms, || crate::trace::served(&request, &answer, &served));
+        self.served(&request, &served);
+        Reply::Answer(answer, Some(self.second()))
+    }
+
+    /// An answer, or that there is none, comes to the reconcile.
+    pub fn respond(&mut self, run_id: RunId, what: Reply) {
+        let now_ms = self.now_ms;
+        let operator = &mut self.operators[run_id.operator];
+        let Some(running) = operator.running.get_mut(&run_id.run) else { return };
+        let response = match what {
+            Reply::Copy(None) | Reply::Written(None) => Response::Object(None),
+            Reply::Copy(Some(object)) | Reply::Written(Some(object)) => {
+                let view = Box::new(object.view());
+                running.copy = Some((object.version, view.clone()));
+                Response::Object(Some(view))
+            }
+            Reply::Owner(object) => Response::Owner(object.map(|object| Box::new(object.view()))),
+            Reply::Time(date) => {
+                operator.was_told(date, now_ms);
+                Response::Time(Ok(()))
+            }
+            Reply::Answer(answer, date) => {
+                if let Some(date) = date {
+                    operator.was_told(date, now_ms);
+                }
+                self.answered(run_id, &answer);
+                Response::Answer(answer)
+            }
+            Reply::Other(response) => response,
+        };
+        self.go_on(run_id, response);
+    }
+
+    fn answered(&mut self, run_id: RunId, answer: &Answer) {
+        let operator = &mut self.operators[run_id.operator];
+        let Some(running) = operator.running.get_mut(&run_id.run) else { return };
+        let namespace = running.name.namespace;
+        // What was refused is read again the next time.
+        if answer.code.starts_with("AuthFailure") && answer.code != "AuthFailure.SignatureExpire" {
+            operator.secrets.remove(&namespace);
+        }
+    }
+}
+
+/// What a reconcile gets instead of an answer.
+fn instead(effect: &Effect, failed: Failed) -> Reply {
+    match (effect, failed) {
+        (Effect::Call(_), Failed::NoAnswer) => {
+            Reply::Answer(Answer::unanswered("NoAnswer", ""), None)
+        }
+        (Effect::Call(_), Failed::NotSent) => {
+            Reply::Answer(Answer::not_sent("ConnectFailed", ""), None)
+        }
+        (Effect::Call(_), Failed::Internal) => Reply::Answer(of_code("InternalError"), None),
+        (Effect::AskTime, _) => {
+            Reply::Other(Response::Time(Err("the service can't be reached".into())))
+        }
+        (Effect::ReadOwner(_), _) => Reply::Owner(None),
+        _ => Reply::Other(Response::Failed),
+    }
+}

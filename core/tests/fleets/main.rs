@@ -1,0 +1,58 @@
+//! Fleets: many objects, several sessions, one or two operators, people and faults, under one
+//! scheduler that a seed drives. No promise is broken at any moment, and at the end everything is
+//! at rest where it should be.
+//!
+//! ```text
+//!  plan: what happens, from a seed ─▶ world: one queue of events in virtual time ─▶ oracle: what must be true after each
+//!                                       │ operator: agenda, claims, permits, clock     finale: what must be true at the end
+//!                                       │ effects: on their way, late, lost            seeds: many of them; a failure made short
+//!                                       └ api, service, people
+//! ```
+//!
+//! `make simulate SEED=7` plays one seed and prints all that happens (`SHORT=1`: a failing one
+//! without what it does not need), `make simulate SEEDS=100000` plays more than CI does.
+
+#![allow(missing_docs, unreachable_pub, reason = "a test crate")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking"
+)]
+
+mod api;
+mod effects;
+mod final_checks;
+mod operator;
+mod oracle;
+mod scenario;
+mod seeds;
+mod service;
+mod trace;
+mod users;
+mod world;
+
+use api::Broken;
+use seeds::{Sabotage, seeds_until_found};
+
+#[test]
+fn no_seed_breaks_a_promise() {
+    seeds::play_all();
+}
+
+/// The checks fail where they should: each of these is found soon.
+#[test]
+fn a_broken_environment_is_noticed() {
+    for sabotage in [
+        Sabotage::Api(Broken::JournalNotStored),
+        Sabotage::Api(Broken::PreconditionIgnored),
+        Sabotage::Api(Broken::DeadlinesStripped),
+        Sabotage::Api(Broken::DoubtForgotten),
+        Sabotage::OldSignatures,
+    ] {
+        let found = seeds_until_found(sabotage, 500);
+        println!("{sabotage:?}: {found:?}");
+        assert!(found.is_some(), "{sabotage:?} was not noticed");
+    }
+}

@@ -1,0 +1,384 @@
+//! The world: one queue of events in virtual time, and who they happen to. Nothing here depends on
+//! anything but the plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use streamsession_core::object::Scope;
+use streamsession_core::reconcile::{Effect, Requeue, Response};
+use streamsession_core::scheduler::{self, Command, Digest, Facts, Run};
+use streamsession_core::time::ServiceTime;
+use streamsession_testkit::rng::Rng;
+
+use crate::api::{Api, Name, Object};
+use crate::effects::{InFlight, Reply};
+use crate::operator::{Operator, Running};
+use crate::oracle::{Failure, Oracle};
+use crate::scenario::{Action, Scenario};
+use crate::service::{KEYS, Request, Service};
+use crate::trace::Trace;
+
+/// The process and the reconcile that an answer is for.
+#[derive(Clone, Copy, Debug)]
+pub struct RunId {
+    pub operator: usize,
+    pub incarnation: u32,
+    pub run: u64,
+}
+
+pub enum Event {
+    Action(Action),
+    Start(usize),
+    Watch(usize, u32),
+    Wake(usize, u32),
+    Arrive(Box<InFlight>),
+    Respond(RunId, Box<Reply>),
+}
+
+impl Event {
+    /// The process that it happens to; none if it is void without that process.
+    fn process(&self) -> Option<(usize, u32)> {
+        match self {
+            Self::Watch(operator, incarnation) | Self::Wake(operator, incarnation) => {
+                Some((*operator, *incarnation))
+            }
+            Self::Respond(run_id, _) => Some((run_id.operator, run_id.incarnation)),
+            Self::Action(_) | Self::Start(_) | Self::Arrive(_) => None,
+        }
+    }
+}
+
+pub struct World {
+    pub scenario: Scenario,
+    pub now_ms: u64,
+    queue: BTreeMap<(u64, u64), Event>,
+    tickets: u64,
+    pub api: Api,
+    pub service: Service,
+    pub operators: Vec<Operator>,
+    /// What may still take effect at the service.
+    pub requests: BTreeMap<u64, Request>,
+    pub secrets: BTreeMap<u8, Option<u8>>,
+    /// How often each session has ended: its id is another one each time.
+    pub endings: Vec<u32>,
+    pub backups: BTreeMap<Name, Object>,
+    pub effects: BTreeMap<Name, u32>,
+    rng: BTreeMap<Name, Rng>,
+    watch_rng: Vec<Rng>,
+    pub asked: u64,
+    pub oracle: Oracle,
+    pub failure: Option<Failure>,
+    /// Nothing goes wrong any more.
+    pub is_calm: bool,
+    /// Something changed that the checks look at.
+    pub is_dirty: bool,
+    pub trace: Trace,
+    pub events: usize,
+    pub writes: usize,
+    pub calls: usize,
+}
+
+impl World {
+    pub fn new(scenario: Scenario, trace: Trace) -> Self {
+        let operators = (0..scenario.operators).map(|_| Operator::new(&scenario)).collect();
+        let watch_rng = (0..scenario.operators)
+            .map(|number| Rng::new(scenario.seed, &format!("watch {number}")))
+            .collect();
+        let service = Service::new(scenario.add_present_ok, scenario.remove_absent_ok);
+        let mut world = Self {
+            now_ms: 0,
+            queue: BTreeMap::new(),
+            tickets: 0,
+            api: Api::default(),
+            service,
+            operators,
+            requests: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            endings: vec![0; usize::from(scenario.sessions)],
+            backups: BTreeMap::new(),
+            effects: BTreeMap::new(),
+            rng: BTreeMap::new(),
+            watch_rng,
+            asked: 0,
+            oracle: Oracle::default(),
+            failure: None,
+            is_calm: false,
+            is_dirty: false,
+            trace,
+            events: 0,
+            writes: 0,
+            calls: 0,
+            scenario,
+        };
+        for session in 0..world.scenario.sessions {
+            world.open_session(session);
+        }
+        for operator in 0..world.operators.len() {
+            world.at(0, Event::Start(operator));
+        }
+        for (at, action) in world.scenario.actions.clone() {
+            world.at(at, Event::Action(action));
+        }
+        world
+    }
+
+    pub fn at(&mut self, at_ms: u64, event: Event) {
+        self.tickets += 1;
+        self.queue.insert((at_ms.max(self.now_ms), self.tickets), event);
+    }
+
+    pub fn ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    /// The service's second.
+    pub fn second(&self) -> i64 {
+        second(self.now_ms)
+    }
+
+    /// How long a way takes, for an object's messages.
+    pub fn delay(&mut self, name: Name) -> u64 {
+        let seed = self.scenario.seed;
+        let rng = self.rng.entry(name).or_insert_with(|| Rng::new(seed, &name.to_string()));
+        if rng.below(16) == 0 { rng.between(1, 400) } else { rng.between(1, 30) }
+    }
+
+    /// Runs until nothing is to come before `until_ms`, something has failed, or `events` are over.
+    /// Says whether nothing is to come at all.
+    pub fn run(&mut self, until_ms: u64, events: usize) -> bool {
+        let end = self.events + events;
+        self.wake_watches();
+        while let Some(((at, _), event)) = self.queue.pop_first() {
+            if at > until_ms {
+                self.tickets += 1;
+                self.queue.insert((at, self.tickets), event);
+                self.now_ms = until_ms;
+                return false;
+            }
+            self.now_ms = at;
+            self.happens(event);
+            self.wake_watches();
+            if self.is_dirty {
+                self.is_dirty = false;
+                self.check();
+            }
+            if self.failure.is_some() {
+                return false;
+            }
+            self.events += 1;
+            if self.events > end {
+                self.fail("livelock", format!("{events} events and no end"));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn happens(&mut self, event: Event) {
+        if let Some((operator, incarnation)) = event.process() {
+            let process = &self.operators[operator];
+            if process.incarnation != incarnation || !process.is_up {
+                return;
+            }
+            if process.frozen_until_ms > self.now_ms {
+                let at = process.frozen_until_ms;
+                self.at(at, event);
+                return;
+            }
+        }
+        match event {
+            Event::Action(action) => self.action(action),
+            Event::Start(operator) => self.start_process(operator),
+            Event::Watch(operator, _) => self.watch(operator),
+            Event::Wake(operator, _) => self.pump(operator),
+            Event::Arrive(in_flight) => self.arrive(*in_flight),
+            Event::Respond(run_id, what) => self.respond(run_id, *what),
+        }
+    }
+
+    fn start_process(&mut self, number: usize) {
+        let now_ms = self.now_ms;
+        let operator = &mut self.operators[number];
+        operator.is_up = true;
+        operator.started_ms = now_ms;
+        operator.must_list = true;
+        self.trace.log(now_ms, || format!("op{number} starts"));
+    }
+
+    pub fn crash(&mut self, number: usize) {
+        if !self.operators[number].is_up {
+            return;
+        }
+        self.trace.log(self.now_ms, || format!("op{number} DIES"));
+        self.operators[number].die(&self.scenario);
+        let pause = self.watch_rng[number].pick(&[50, 500, 3_000, 12_000, 40_000]);
+        self.at(self.now_ms + pause, Event::Start(number));
+    }
+
+    fn wake_watches(&mut self) {
+        for number in 0..self.operators.len() {
+            let lines = self.api.log.len();
+            let operator = &mut self.operators[number];
+            if operator.is_up
+                && !operator.is_watching
+                && (operator.cursor < lines || operator.must_list || operator.is_listing)
+            {
+                operator.is_watching = true;
+                let incarnation = operator.incarnation;
+                let rng = &mut self.watch_rng[number];
+                let delay =
+                    if rng.below(20) == 0 { rng.between(1, 1_500) } else { rng.between(1, 25) };
+                self.at(self.now_ms + delay, Event::Watch(number, incarnation));
+            }
+        }
+    }
+
+    fn watch(&mut self, number: usize) {
+        let operator = &mut self.operators[number];
+        if operator.stalled_until_ms > self.now_ms {
+            let (at, incarnation) = (operator.stalled_until_ms, operator.incarnation);
+            self.at(at, Event::Watch(number, incarnation));
+            return;
+        }
+        operator.is_watching = false;
+        if std::mem::take(&mut operator.is_listing) {
+            self.tell(number, scheduler::Event::ListEnded(Scope::All));
+        } else if std::mem::take(&mut operator.must_list) {
+            // What happens while the list is on its way comes after it.
+            operator.cursor = self.api.log.len();
+            operator.is_listing = true;
+            let list: Vec<_> = self
+                .api
+                .objects
+                .iter()
+                .map(|(name, object)| (*name, Arc::new(object.digest())))
+                .collect();
+            self.trace.log(self.now_ms, || format!("op{number} lists {} objects", list.len()));
+            self.tell(number, scheduler::Event::ListBegan(Scope::All));
+            for (name, digest) in list {
+                self.saw(number, name, Some(digest));
+            }
+        } else {
+            let (name, digest) = self.api.log[operator.cursor].clone();
+            operator.cursor += 1;
+            self.saw(number, name, digest);
+        }
+        self.pump(number);
+    }
+
+    fn saw(&mut self, number: usize, name: Name, digest: Option<Arc<Digest>>) {
+        let version = digest.as_ref().map(|digest| Arc::clone(&digest.version));
+        self.trace.log(self.now_ms, || match version {
+            Some(version) => format!("op{number} sees {name} at version {version}"),
+            None => format!("op{number} sees that {name} is gone"),
+        });
+        let event = match digest {
+            Some(digest) => scheduler::Event::Seen(name.key(), (*digest).clone()),
+            None => scheduler::Event::Gone(name.key()),
+        };
+        self.tell(number, event);
+    }
+
+    /// Tells an operator's scheduler what happened.
+    fn tell(&mut self, number: usize, event: scheduler::Event) {
+        let operator = &mut self.operators[number];
+        let now = operator.elapsed(self.now_ms);
+        operator.scheduler.handle(event, now);
+    }
+
+    /// Performs the commands of an operator's scheduler.
+    pub fn pump(&mut self, number: usize) {
+        while self.operators[number].is_up && self.operators[number].frozen_until_ms <= self.now_ms
+        {
+            let now_ms = self.now_ms;
+            let operator = &mut self.operators[number];
+            match operator.scheduler.next_command(operator.elapsed(now_ms)) {
+                Command::Start(run) => self.start_run(number, run),
+                Command::WakeAt(elapsed) => {
+                    let at = operator.at_ms(elapsed);
+                    if operator.wake_at_ms.is_none_or(|known| at < known || known <= now_ms) {
+                        operator.wake_at_ms = Some(at);
+                        let incarnation = operator.incarnation;
+                        self.at(at, Event::Wake(number, incarnation));
+                    }
+                    return;
+                }
+                Command::Wait => return,
+            }
+        }
+    }
+
+    fn start_run(&mut self, number: usize, run: Box<Run>) {
+        let operator = &mut self.operators[number];
+        let run_id =
+            RunId { operator: number, incarnation: operator.incarnation, run: run.number() };
+        let running = Running { name: Name::of(run.key()), run, key: None, copy: None };
+        operator.running.insert(run_id.run, running);
+        self.go_on(run_id, Response::Started);
+    }
+
+    /// Goes on with a run until it waits for somebody.
+    pub fn go_on(&mut self, run_id: RunId, mut response: Response) {
+        // Another run that started meanwhile may have brought the process down.
+        while self.operators[run_id.operator].running.contains_key(&run_id.run) {
+            let (now_ms, nonce) = (self.now_ms, u128::from(self.ticket()));
+            let operator = &mut self.operators[run_id.operator];
+            let Some(running) = operator.running.get(&run_id.run) else { return };
+            let known = running.run.endpoint(&response).is_some();
+            let facts = Facts {
+                now: operator.elapsed(now_ms),
+                service: operator.clock(now_ms).filter(|_| known).map(ServiceTime),
+                nonce,
+                may_act: operator.fenced_until_ms <= now_ms,
+            };
+            let Operator { running, scheduler, .. } = operator;
+            let Some(running) = running.get_mut(&run_id.run) else { return };
+            let name = running.name;
+            let effect = running.run.step(scheduler, response, facts);
+            self.trace.log(now_ms, || crate::trace::effect(run_id, name, &effect, &facts));
+            response = match effect {
+                Effect::Done(requeue) => {
+                    self.finish(run_id, requeue);
+                    return;
+                }
+                Effect::Permit => running.run.take_permit(scheduler, facts.now),
+                Effect::Credentials => self.credentials(run_id, name),
+                effect => {
+                    self.send(run_id, name, effect, facts);
+                    return;
+                }
+            };
+        }
+    }
+
+    fn credentials(&mut self, run_id: RunId, name: Name) -> Response {
+        let (now_ms, namespace) = (self.now_ms, name.namespace);
+        let held = self.secrets.get(&namespace).copied().unwrap_or(Some(0));
+        let held = held.map(|key| KEYS[usize::from(key)].to_owned());
+        let operator = &mut self.operators[run_id.operator];
+        let secret = operator
+            .kept_secret(namespace, now_ms)
+            .or_else(|| held.inspect(|key| operator.keep_secret(namespace, key, now_ms)));
+        let last_good = operator.last_good.get(&namespace).cloned();
+        let Some(running) = operator.running.get_mut(&run_id.run) else { return Response::Failed };
+        let deleting = running.copy.as_ref().is_some_and(|(_, view)| view.desired.deleting);
+        // A namespace that is deleted may lose its Secret before its sessions.
+        let Some(key) = secret.or(last_good.filter(|_| deleting)) else {
+            return Response::Credentials(Err(format!("there is no Secret in n{namespace}")));
+        };
+        running.key = Some(key.clone());
+        Response::Credentials(Ok(key))
+    }
+
+    fn finish(&mut self, run_id: RunId, requeue: Requeue) {
+        let operator = &mut self.operators[run_id.operator];
+        let Some(running) = operator.running.remove(&run_id.run) else { return };
+        self.tell(run_id.operator, scheduler::Event::Finished(running.run, requeue));
+        self.pump(run_id.operator);
+    }
+}
+
+pub fn second(now_ms: u64) -> i64 {
+    1_000 + i64::try_from(now_ms / 1_000).unwrap()
+}
