@@ -18,29 +18,30 @@
 //!
 //! # Map
 //!
-//! Each file uses those below it. From `service` on, all is pure: no clock, no socket; the time is
-//! an argument.
+//! Each file uses those below it only. From `service` on, all is pure: no clock, no socket; the time
+//! is an argument.
 //!
 //! ```text
-//! bin/gs-simulator       the command line
-//! simulator              Options, Simulator
-//! server                 connections, the API's route, answers that never come
-//!   tls                  certificates
-//!   admin                admin routes: JSON for people
-//!   metadata             the metadata service: keys of a machine's role
-//!   throttled_body       slow answers
-//!   shared_service       a lock and clocks around the service
-//! service                the order in which a request is checked
-//!   calls                the history
-//!   rate                 the quota
-//!   identity             STS, temporary keys
-//!   tc3                  signatures
-//!   fault_injector       which fault a call meets
-//!   answer               what is sent, as it should be or garbled
-//!   sessions             sessions and their members
-//!   unspecified          what the documentation leaves open
-//!   faults, rng          faults as people write them, chance
-//!   switch, request      the action, and what any action reads
+//! bin/gs-simulator    the command line
+//! simulator           Options, Simulator
+//! server              connections, the API's route, answers that never come
+//!   tls               certificates
+//!   admin             admin routes: JSON for people
+//!   metadata          the metadata service: keys of a machine's role
+//!   throttled_body    slow answers
+//!   shared_service    the service behind a lock, with clocks
+//! service             the order in which a request is checked
+//!   rate              the quota
+//!   calls             the history
+//!   identity          STS, temporary keys
+//!   tc3, keys         signatures
+//!   fault_injector    which fault a call meets
+//!   answer            what is sent, as it should be or garbled
+//!   sessions          sessions and their members
+//!   unspecified       what the documentation leaves open
+//!   faults, rng       faults as people write them, randomness
+//!   switch            the action: its parameters and its result
+//!   request           what any action reads; api_error, request_ids
 //! ```
 
 mod server;
