@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use gs_simulator::{AnswerFault, Faults, Garbling, Outcome as Fate, Simulator, Tls};
+use gs_simulator::{AnswerFault, Faults, GarbledAnswer, Outcome as Fate, Simulator, Tls};
 use serde_json::json;
 use streamsession_core::answer::{Answer, NothingDone, Operation, Outcome, Verdict};
 use streamsession_core::ids::{InstanceId, SessionId};
@@ -69,19 +69,19 @@ fn both() -> BTreeSet<String> {
 }
 
 /// What each unusable answer says of an id, and its code.
-const GARBLED: [(Garbling, Outcome, &str); 12] = [
-    (Garbling::Html502, Outcome::Unanswered, "HTTP 502"),
-    (Garbling::Html200, Outcome::Unanswered, "UnreadableAnswer"),
-    (Garbling::NotJson, Outcome::Unanswered, "UnreadableAnswer"),
-    (Garbling::Empty, Outcome::Unanswered, "UnreadableAnswer"),
-    (Garbling::Truncated, Outcome::Unanswered, "UnreadableAnswer"),
-    (Garbling::WithoutResponse, Outcome::Unanswered, "UnreadableAnswer"),
-    (Garbling::Oversized, Outcome::Unanswered, "OversizedAnswer"),
-    (Garbling::UnknownFields, Outcome::Done, ""),
-    (Garbling::UnaskedId, Outcome::Done, ""),
-    (Garbling::NullLists, Outcome::Unclear, ""),
-    (Garbling::IdInBothLists, Outcome::Unclear, ""),
-    (Garbling::NoIds, Outcome::Unclear, ""),
+const GARBLED: [(GarbledAnswer, Outcome, &str); 12] = [
+    (GarbledAnswer::Html502, Outcome::Unanswered, "HTTP 502"),
+    (GarbledAnswer::Html200, Outcome::Unanswered, "UnreadableAnswer"),
+    (GarbledAnswer::NotJson, Outcome::Unanswered, "UnreadableAnswer"),
+    (GarbledAnswer::Empty, Outcome::Unanswered, "UnreadableAnswer"),
+    (GarbledAnswer::Truncated, Outcome::Unanswered, "UnreadableAnswer"),
+    (GarbledAnswer::WithoutResponse, Outcome::Unanswered, "UnreadableAnswer"),
+    (GarbledAnswer::Oversized, Outcome::Unanswered, "OversizedAnswer"),
+    (GarbledAnswer::UnknownFields, Outcome::Done, ""),
+    (GarbledAnswer::UnaskedId, Outcome::Done, ""),
+    (GarbledAnswer::NullLists, Outcome::Unclear, ""),
+    (GarbledAnswer::IdInBothLists, Outcome::Unclear, ""),
+    (GarbledAnswer::NoIds, Outcome::Unclear, ""),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -119,7 +119,7 @@ async fn each_garbled_answer_to_a_call_that_was_applied_has_its_verdict_and_is_a
 
 #[tokio::test]
 async fn an_id_that_nobody_asked_for_is_not_believed() {
-    let unasked = AnswerFault { kind: Garbling::UnaskedId, times: 1 };
+    let unasked = AnswerFault { kind: GarbledAnswer::UnaskedId, times: 1 };
     let simulator = simulator(Faults { garbled_answers: vec![unasked], ..Faults::default() }).await;
 
     let answer = attach(&simulator, settings(PATIENT)).await;
@@ -134,7 +134,7 @@ async fn a_gateway_that_answers_in_the_services_place_is_judged_likewise_since_n
     // What only the service itself can have said is left out.
     let pages = GARBLED.into_iter().filter(|(_, outcome, _)| *outcome == Outcome::Unanswered);
     for (kind, outcome, code) in
-        pages.chain([(Garbling::Html429, Outcome::NothingDone, "HTTP 429")])
+        pages.chain([(GarbledAnswer::Html429, Outcome::NothingDone, "HTTP 429")])
     {
         let simulator = simulator(Faults {
             gateways: vec![AnswerFault { kind, times: 1 }],
@@ -151,13 +151,18 @@ async fn a_gateway_that_answers_in_the_services_place_is_judged_likewise_since_n
             "{kind:?}"
         );
         let throttled = answer.verdict == Verdict::NothingDone(NothingDone::Throttled);
-        assert_eq!(throttled, kind == Garbling::Html429, "{answer:?}");
+        assert_eq!(throttled, kind == GarbledAnswer::Html429, "{answer:?}");
     }
 }
 
 #[tokio::test]
 async fn each_way_to_lose_an_answer_is_unanswered_in_time_and_sent_once() {
-    let slow = Faults { slow_answers: 1, drip_bytes: 1, drip_pause_ms: 50, ..Faults::default() };
+    let slow = Faults {
+        slow_answers: 1,
+        slow_answer_bytes: 1,
+        slow_answer_pause_ms: 50,
+        ..Faults::default()
+    };
     let late = Faults { late_arrivals: 1, late_arrival_ms: 20, ..Faults::default() };
     for (what, faults, code, fate) in [
         (
@@ -203,8 +208,8 @@ async fn each_way_to_lose_an_answer_is_unanswered_in_time_and_sent_once() {
 async fn a_slow_answer_within_the_deadline_is_read_to_its_end() {
     let simulator = simulator(Faults {
         slow_answers: 1,
-        drip_bytes: 16,
-        drip_pause_ms: 20,
+        slow_answer_bytes: 16,
+        slow_answer_pause_ms: 20,
         ..Faults::default()
     })
     .await;
@@ -229,7 +234,7 @@ async fn a_closed_port_is_a_call_that_was_not_sent() {
 
 async fn over_tls() -> Simulator {
     Simulator::start(gs_simulator::Options {
-        tls: Some(Tls::SelfMade),
+        tls: Some(Tls::Generated),
         ..gs_simulator::Options::default()
     })
     .await
@@ -316,7 +321,7 @@ async fn a_ca_file_without_a_certificate_is_named() {
 #[tokio::test]
 async fn the_operator_keeps_a_session_over_tls_with_a_ca_file() {
     let mut lab = Lab::with(gs_simulator::Options {
-        tls: Some(Tls::SelfMade),
+        tls: Some(Tls::Generated),
         signature_validity: Duration::from_secs(4),
         ..gs_simulator::Options::default()
     })

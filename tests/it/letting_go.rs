@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use gs_simulator::{ErrorFault, Faults, Key, Keys, Operation, Refusing};
+use gs_simulator::{ErrorFault, Faults, InstanceFault, Key, Keys, Operation};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -22,7 +22,7 @@ fn set(ids: &[&str]) -> BTreeSet<String> {
 /// The service lets go of no phone that fits.
 fn keeping(pattern: &str) -> Faults {
     Faults {
-        refusing: vec![Refusing {
+        instance_faults: vec![InstanceFault {
             pattern: pattern.into(),
             tries: None,
             operation: Operation::Detach,

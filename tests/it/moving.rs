@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use gs_simulator::{Call, Faults, Operation, Refusing, Simulator};
+use gs_simulator::{Call, Faults, InstanceFault, Operation, Simulator};
 use serde_json::json;
 use streamsession_operator::api::v1alpha1::StreamSession;
 use streamsession_operator::gs::Endpoint;
@@ -270,8 +270,8 @@ async fn a_mistyped_session_is_named_and_its_correction_goes_on_at_once() {
 #[tokio::test]
 async fn an_instance_that_can_not_leave_keeps_the_move_waiting_and_the_policy_ends_that() {
     let lab = lab_with_a_and_b().await;
-    let refusing = Refusing { pattern: "b".into(), tries: None, operation: Operation::Detach };
-    lab.simulator.set_faults(Faults { refusing: vec![refusing], ..Faults::default() });
+    let failing = InstanceFault { pattern: "b".into(), tries: None, operation: Operation::Detach };
+    lab.simulator.set_faults(Faults { instance_faults: vec![failing], ..Faults::default() });
     lab.edit("lobby", json!({"sessionId": NEXT})).await;
     let message = lab.until_reason("lobby", "InstancesRefused").await;
     for said in [

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gs_simulator::{EXAMPLE_SECRET_ID, Faults, Operation, Refusing};
+use gs_simulator::{EXAMPLE_SECRET_ID, Faults, InstanceFault, Operation};
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use streamsession_operator::api::v1alpha1::StreamSession;
@@ -156,8 +156,8 @@ async fn a_full_ledger_attaches_nobody_new_says_so_and_goes_on_once_there_is_roo
     let target = json!({"sessionId": SESSION, "endpoint": lab.simulator.url(), "credential": "AKIDEXAMPLE", "credentialProven": true});
     let held = ids("old", 2000);
     lab.simulator.set_members(SESSION, held.clone());
-    let keeping = Refusing { pattern: "*".into(), tries: None, operation: Operation::Detach };
-    lab.simulator.set_faults(Faults { refusing: vec![keeping], ..Faults::default() });
+    let keeping = InstanceFault { pattern: "*".into(), tries: None, operation: Operation::Detach };
+    lab.simulator.set_faults(Faults { instance_faults: vec![keeping], ..Faults::default() });
     let records: Vec<Value> = held.iter().map(stuck).collect();
     create_with(
         &lab,

@@ -1,7 +1,7 @@
 //! Death at every named step of a reconcile.
 
 use futures::{FutureExt, StreamExt, stream};
-use gs_simulator::{Faults, World};
+use gs_simulator::{Faults, UnspecifiedBehaviour};
 use serde_json::json;
 use streamsession_operator::controller::failpoint::{STEPS, VARIABLE};
 
@@ -18,7 +18,8 @@ const SLOTS: usize = 4;
 /// A fleet of which three are at rest, with what makes every step due for some of it: nobody works
 /// on it yet.
 async fn fleet(failpoint: &str) -> Fleet {
-    let mut fleet = Fleet::new(failpoint, lab(World::default(), VALIDITY).await, SLOTS);
+    let mut fleet =
+        Fleet::new(failpoint, lab(UnspecifiedBehaviour::default(), VALIDITY).await, SLOTS);
     fleet.create(QUIET, "a").await;
     fleet.create(WALL, "ab").await;
     fleet.create(GOING, "a").await;
@@ -73,8 +74,11 @@ async fn dies_at(failpoint: String) -> Figures {
 /// The second process dies while it makes a doubt of the journal that the first one left; its own
 /// rides on the same write.
 async fn dies_twice(first: &str, second: &str) -> Figures {
-    let mut fleet =
-        Fleet::new(format!("{first} and {second}"), lab(World::default(), VALIDITY).await, 1);
+    let mut fleet = Fleet::new(
+        format!("{first} and {second}"),
+        lab(UnspecifiedBehaviour::default(), VALIDITY).await,
+        1,
+    );
     fleet.create(0, "ab").await;
     for failpoint in [first, second] {
         let mut process = fleet.start(Some(failpoint));
@@ -111,7 +115,7 @@ async fn death_at_every_step_of_a_round_leaks_nothing() {
 
 #[tokio::test]
 async fn a_failpoint_that_does_not_exist_is_an_error_at_the_start() {
-    let lab = lab(World::default(), VALIDITY).await;
+    let lab = lab(UnspecifiedBehaviour::default(), VALIDITY).await;
     let logs = Logs::of(&lab);
     let mut process = logs.start_process(&lab, 1, Some("before-cal"));
 

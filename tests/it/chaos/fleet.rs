@@ -158,7 +158,8 @@ impl Fleet {
     /// A fleet of up to `slots` objects, none of which is there yet; `what` is for messages.
     pub fn new(what: impl Into<String>, lab: Lab, slots: usize) -> Self {
         let lab = Arc::new(lab);
-        let absent_refused = lab.simulator.world().remove_absent != gs_simulator::Repeated::Success;
+        let absent_refused = lab.simulator.unspecified_behaviour().remove_absent
+            != gs_simulator::NoOpAnswer::Success;
         Self {
             watch: Watch::start(Arc::clone(&lab), slots),
             logs: Logs::of(&lab),

@@ -6,7 +6,10 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use futures::future::join_all;
-use gs_simulator::{Chances, Faults, Garbling, Operation, Probability, Refusing, Repeated, World};
+use gs_simulator::{
+    Chances, Faults, GarbledAnswer, InstanceFault, NoOpAnswer, Operation, Probability,
+    UnspecifiedBehaviour,
+};
 use streamsession_operator::controller::failpoint::STEPS;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -32,16 +35,16 @@ const LATE_LIFE: Duration = Duration::from_secs(4);
 /// A signature's validity and its margin, at least, and patience with a journal.
 const PEACE: Duration = Duration::from_secs(15);
 
-fn repeated(refused: bool) -> Repeated {
-    if refused { Repeated::Failure } else { Repeated::Success }
+fn no_op(refused: bool) -> NoOpAnswer {
+    if refused { NoOpAnswer::Failure } else { NoOpAnswer::Success }
 }
 
 /// Add-present and remove-absent, accepted or refused.
-fn world(number: usize) -> World {
-    World {
-        add_present: repeated(number & 1 != 0),
-        remove_absent: repeated(number & 2 != 0),
-        ..World::default()
+fn behaviour(number: usize) -> UnspecifiedBehaviour {
+    UnspecifiedBehaviour {
+        add_present: no_op(number & 1 != 0),
+        remove_absent: no_op(number & 2 != 0),
+        ..UnspecifiedBehaviour::default()
     }
 }
 
@@ -55,7 +58,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// What goes wrong in a life of that length.
 pub fn faults(dice: &mut Dice, life: Duration) -> Faults {
-    if life > LATE_LIFE { lateness(dice) } else { mischief(dice) }
+    if life > LATE_LIFE { lateness(dice) } else { all_faults(dice) }
 }
 
 /// Calls come late, and little else happens: objects are Ready in between, and the spec turns, and
@@ -73,32 +76,39 @@ fn lateness(dice: &mut Dice) -> Faults {
 }
 
 /// Everything that may go wrong, some of it.
-fn mischief(dice: &mut Dice) -> Faults {
-    let refusing = |pattern: &str, operation| Refusing {
+fn all_faults(dice: &mut Dice) -> Faults {
+    let instance_fault = |pattern: &str, operation| InstanceFault {
         pattern: pattern.to_owned(),
         tries: Some(1),
         operation,
     };
     Faults {
-        refusing: vec![refusing("*-f", Operation::Attach), refusing("*-e", Operation::Detach)],
+        instance_faults: vec![
+            instance_fault("*-f", Operation::Attach),
+            instance_fault("*-e", Operation::Detach),
+        ],
         late_arrival_ms: millis(dice.millis(10, 6_000)),
         slow_answers: u32::from(dice.percent(30)),
-        drip_bytes: 1,
-        drip_pause_ms: 100,
+        slow_answer_bytes: 1,
+        slow_answer_pause_ms: 100,
         delay_ms: millis(dice.millis(10, 900)),
         chances: Chances {
             drop_request: chance(4),
             late_arrival: chance(6),
-            gateways: BTreeMap::from([(Garbling::Html502, chance(2))]),
+            gateways: BTreeMap::from([(GarbledAnswer::Html502, chance(2))]),
             throttle: chance(2),
             errors: BTreeMap::from([
                 ("FailedOperation".to_owned(), chance(3)),
                 ("InternalError".to_owned(), chance(3)),
             ]),
             drop_answer: chance(6),
-            garbled_answers: [Garbling::Truncated, Garbling::NoIds, Garbling::IdInBothLists]
-                .map(|kind| (kind, chance(1)))
-                .into(),
+            garbled_answers: [
+                GarbledAnswer::Truncated,
+                GarbledAnswer::NoIds,
+                GarbledAnswer::IdInBothLists,
+            ]
+            .map(|kind| (kind, chance(1)))
+            .into(),
             delay: chance(60),
             ..Chances::default()
         },
@@ -146,14 +156,14 @@ pub async fn edit_until(
     }
 }
 
-/// So many kills in the world of that number.
+/// So many kills under the unspecified behaviour of that number.
 async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
     let mut dice = Dice::new(seed);
     // A longer one where a refused attach counts at once: the next process meets journals that may
     // still arrive.
     let validity = if number.is_multiple_of(2) { VALIDITY * 2 } else { VALIDITY };
     let mut fleet =
-        Fleet::new(format!("campaign {number}"), lab(world(number), validity).await, SLOTS);
+        Fleet::new(format!("campaign {number}"), lab(behaviour(number), validity).await, SLOTS);
     for life in 1..kills {
         let (life, failpoint) = fate(&mut dice, life);
         fleet.set_faults(faults(&mut dice, life));

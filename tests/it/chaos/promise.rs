@@ -243,7 +243,7 @@ fn waits_for_a_person(object: &StreamSession, sessions: &Sessions, now: Timestam
 }
 
 /// Whether every object is as asked for and every ledger clean; answers those that wait for a
-/// person, which only some worlds may have.
+/// person, which only some unspecified behaviours may lead to.
 pub fn converged(
     slots: usize,
     objects: &Objects,

@@ -1,6 +1,6 @@
 //! Two operators on the same objects, neither of which knows of the other.
 
-use gs_simulator::{Faults, Options, World};
+use gs_simulator::{Faults, Options, UnspecifiedBehaviour};
 use tokio::time::Instant;
 
 use super::dice::Dice;
@@ -46,7 +46,8 @@ async fn two_operators_make_each_call_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_operators_of_which_either_is_killed_leak_nothing() {
     let mut dice = Dice::from_environment();
-    let mut fleet = Fleet::new("two operators", lab(World::default(), VALIDITY).await, SLOTS);
+    let mut fleet =
+        Fleet::new("two operators", lab(UnspecifiedBehaviour::default(), VALIDITY).await, SLOTS);
     let mut both = [fleet.start(None), fleet.start(None)];
     for life in 0..kills() / KILLS_SHARE {
         // Sometimes the one that is alive has time to lose patience with what the dead one left.

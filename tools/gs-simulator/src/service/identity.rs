@@ -1,4 +1,4 @@
-//! Temporary keys for a pod's or a machine's identity: STS and the metadata service. Pure.
+//! Temporary keys for a pod's or a machine's identity: STS and the metadata service.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -7,29 +7,30 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::tc3::{Key, Keys};
-use crate::wire::{self, Refusal, Request};
+use super::api_error::ApiError;
+use super::keys::{Key, Keys};
+use super::request::{Parameters, Request};
 
 pub(crate) const ACTION: &str = "AssumeRoleWithWebIdentity";
 const VERSION: &str = "2018-08-13";
 const PARAMETERS: [&str; 5] =
     ["ProviderId", "WebIdentityToken", "RoleArn", "RoleSessionName", "DurationSeconds"];
-/// "7200, at most 43200" (reference, section 4).
-const LIFE_DEFAULT_SECONDS: u32 = 7200;
-const LIFE_MAX_SECONDS: u32 = 43_200;
+/// STS's own default and limit.
+const LIFETIME_DEFAULT_SECONDS: u32 = 7200;
+const LIFETIME_MAX_SECONDS: u32 = 43_200;
 /// The oldest issued keys are forgotten beyond this many: a client that asks in a loop must not
 /// fill the memory.
 const ISSUED_MAX: usize = 10_000;
 
-/// Who gets temporary keys, and for how long they serve. A new value replaces all of an old one.
+/// Who gets temporary keys, and how long they are valid. A new value replaces all of an old one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Identity {
-    /// The role of the machine, as the metadata service tells it. None: 404, as on a machine
+    /// The role of the machine, as the metadata service names it. None: 404, as on a machine
     /// without a role.
     pub role: Option<String>,
-    /// How long issued keys serve. None: as long as STS is asked for, and 7200 s from the metadata
-    /// service.
+    /// How long issued keys are valid. None: as long as STS is asked for, and 7200 s from the
+    /// metadata service.
     pub key_life_seconds: Option<u32>,
     /// The `WebIdentityToken`s that STS accepts; if there are none, any.
     pub web_identity_tokens: BTreeSet<String>,
@@ -47,7 +48,7 @@ impl Identity {
     }
 }
 
-/// Gives out keys, and remembers which.
+/// Issues keys, and remembers which.
 #[derive(Debug)]
 pub(crate) struct Issuer {
     pub(crate) identity: Identity,
@@ -57,14 +58,19 @@ pub(crate) struct Issuer {
 }
 
 /// A key pair as clients get it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Issued {
+struct Credentials {
     tmp_secret_id: String,
     tmp_secret_key: String,
     token: String,
-    #[serde(skip)]
-    expires_at: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Expiry {
+    expired_time: i64,
+    expiration: String,
 }
 
 /// What the metadata service says about a role's keys.
@@ -72,18 +78,19 @@ pub(crate) struct Issued {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct RoleKeys {
     #[serde(flatten)]
-    keys: Issued,
-    expired_time: i64,
-    expiration: String,
+    credentials: Credentials,
+    #[serde(flatten)]
+    expiry: Expiry,
     code: &'static str,
 }
 
-#[derive(Serialize)]
+/// What STS answers.
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct StsAnswer<'a> {
-    credentials: Issued,
-    expired_time: i64,
-    expiration: String,
+pub(crate) struct StsAnswer<'a> {
+    credentials: Credentials,
+    #[serde(flatten)]
+    expiry: Expiry,
     request_id: &'a str,
 }
 
@@ -92,59 +99,41 @@ impl Issuer {
         Self { identity, seed, count: 0, issued: VecDeque::new() }
     }
 
-    /// STS: the answer, as JSON.
-    pub(crate) fn assume_role(
+    /// STS.
+    pub(crate) fn assume_role<'a>(
         &mut self,
         request: &Request,
         keys: &mut Keys,
         now: Timestamp,
-        request_id: &str,
-    ) -> Result<String, Refusal> {
+        request_id: &'a str,
+    ) -> Result<StsAnswer<'a>, ApiError> {
         let parameters = request.parameters()?;
         request.check_action(ACTION, VERSION)?;
         request.required("X-TC-Region")?;
         if request.header("authorization") != Some("SKIP") {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 "AuthFailure.InvalidAuthorization",
                 format!("{ACTION} wants the header `Authorization: SKIP`."),
             ));
         }
         if let Some(code) = &self.identity.sts_error {
-            return Err(Refusal::new(code, "The simulator was told to answer this."));
+            return Err(ApiError::injected(code));
         }
         parameters.only(&PARAMETERS)?;
         for name in ["ProviderId", "RoleArn", "RoleSessionName"] {
             parameters.text(name)?;
         }
         let token = parameters.text("WebIdentityToken")?;
-        let asked = match parameters.get("DurationSeconds") {
-            None => LIFE_DEFAULT_SECONDS,
-            Some(seconds) => seconds
-                .as_u64()
-                .and_then(|seconds| u32::try_from(seconds).ok())
-                .filter(|seconds| (1..=LIFE_MAX_SECONDS).contains(seconds))
-                .ok_or_else(|| {
-                    Refusal::new(
-                        "InvalidParameter.OverLimit",
-                        format!("The parameter `DurationSeconds` must be 1 to {LIFE_MAX_SECONDS}."),
-                    )
-                })?,
-        };
+        let asked = duration_seconds(&parameters)?;
         let accepted = &self.identity.web_identity_tokens;
         if !accepted.is_empty() && !accepted.contains(token) {
-            return Err(Refusal::new(
+            return Err(ApiError::new(
                 "InvalidParameter.WebIdentityTokenError",
                 "The parameter `WebIdentityToken` is not accepted.",
             ));
         }
-        let issued = self.issue(keys, now, asked);
-        let end = issued.expires_at;
-        Ok(wire::envelope(StsAnswer {
-            credentials: issued,
-            expired_time: end.as_second(),
-            expiration: format!("{end:.0}"),
-            request_id,
-        }))
+        let (credentials, expiry) = self.issue(keys, now, asked);
+        Ok(StsAnswer { credentials, expiry, request_id })
     }
 
     /// The metadata service: keys of the machine's role. None: it has no such role.
@@ -157,14 +146,8 @@ impl Issuer {
         if self.identity.role.as_deref() != Some(role) {
             return None;
         }
-        let issued = self.issue(keys, now, LIFE_DEFAULT_SECONDS);
-        let end = issued.expires_at;
-        Some(RoleKeys {
-            keys: issued,
-            expired_time: end.as_second(),
-            expiration: format!("{end:.0}"),
-            code: "Success",
-        })
+        let (credentials, expiry) = self.issue(keys, now, LIFETIME_DEFAULT_SECONDS);
+        Some(RoleKeys { credentials, expiry, code: "Success" })
     }
 
     pub(crate) fn issued(&self, secret_id: &str) -> bool {
@@ -172,12 +155,12 @@ impl Issuer {
         self.issued.iter().rev().any(|issued| issued == secret_id)
     }
 
-    /// How many keys were given out.
+    /// How many keys were issued.
     pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    /// Every key that was given out is refused from now on.
+    /// Every issued key is refused from now on.
     pub(crate) fn expire_all(&mut self, keys: &mut Keys, now: Timestamp) {
         for secret_id in &self.issued {
             if let Some(key) = keys.get_mut(secret_id) {
@@ -186,31 +169,30 @@ impl Issuer {
         }
     }
 
-    fn issue(&mut self, keys: &mut Keys, now: Timestamp, asked_seconds: u32) -> Issued {
-        let life =
-            Duration::from_secs(self.identity.key_life_seconds.unwrap_or(asked_seconds).into());
-        // Whole seconds, as the answer says it. At the end of time, keys are born expired.
-        let end = now.checked_add(life).unwrap_or(now).as_second();
+    fn issue(&mut self, keys: &mut Keys, now: Timestamp, seconds: u32) -> (Credentials, Expiry) {
+        let lifetime = self.identity.key_life_seconds.unwrap_or(seconds);
+        let end = now.checked_add(Duration::from_secs(lifetime.into())).unwrap_or(now).as_second();
+        // Whole seconds, as in the answer. A time beyond the calendar expires at once.
         let expires_at = Timestamp::from_second(end).unwrap_or(now);
         self.count += 1;
-        let issued = Issued {
+        let credentials = Credentials {
             tmp_secret_id: format!("AKIDsim{}", self.random("id")),
             tmp_secret_key: self.random("key"),
             token: self.random("token"),
-            expires_at,
         };
         let key = Key {
             expires_at: Some(expires_at),
-            ..Key::temporary(&issued.tmp_secret_key, &issued.token)
+            ..Key::temporary(&credentials.tmp_secret_key, &credentials.token)
         };
-        keys.insert(issued.tmp_secret_id.clone(), key);
+        keys.insert(credentials.tmp_secret_id.clone(), key);
         if self.issued.len() == ISSUED_MAX
             && let Some(oldest) = self.issued.pop_front()
         {
             keys.remove(&oldest);
         }
-        self.issued.push_back(issued.tmp_secret_id.clone());
-        issued
+        self.issued.push_back(credentials.tmp_secret_id.clone());
+        let expiry = Expiry { expired_time: end, expiration: format!("{expires_at:.0}") };
+        (credentials, expiry)
     }
 
     fn random(&self, what: &str) -> String {
@@ -222,9 +204,23 @@ impl Issuer {
     }
 }
 
+fn duration_seconds(parameters: &Parameters) -> Result<u32, ApiError> {
+    let Some(seconds) = parameters.get("DurationSeconds") else {
+        return Ok(LIFETIME_DEFAULT_SECONDS);
+    };
+    seconds
+        .as_u64()
+        .and_then(|seconds| u32::try_from(seconds).ok())
+        .filter(|seconds| (1..=LIFETIME_MAX_SECONDS).contains(seconds))
+        .ok_or_else(|| {
+            let message =
+                format!("The parameter `DurationSeconds` must be 1 to {LIFETIME_MAX_SECONDS}.");
+            ApiError::new("InvalidParameter.OverLimit", message)
+        })
+}
+
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderMap;
     use serde_json::{Value, json};
 
     use super::*;
@@ -241,21 +237,20 @@ mod tests {
             ("x-tc-version", VERSION),
             ("x-tc-region", "ap-guangzhou"),
         ];
-        let headers: HeaderMap = headers
-            .into_iter()
-            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-            .collect();
-        Request { headers, body: Some(body.to_string().into()) }
+        Request::new(&headers, &body.to_string())
     }
 
-    fn asking() -> Value {
-        json!({"ProviderId": "OIDC", "WebIdentityToken": "jwt", "RoleArn": "qcs::cam::uin/1:roleName/r", "RoleSessionName": "s"})
+    fn parameters() -> Value {
+        json!({
+            "ProviderId": "OIDC", "WebIdentityToken": "jwt",
+            "RoleArn": "qcs::cam::uin/1:roleName/r", "RoleSessionName": "s",
+        })
     }
 
     fn code(identity: Identity, request: &Request) -> String {
         match Issuer::new(identity, 1).assume_role(request, &mut Keys::new(), now(), "r") {
             Ok(_) => "issued".to_owned(),
-            Err(refusal) => refusal.code,
+            Err(error) => error.code,
         }
     }
 
@@ -263,9 +258,9 @@ mod tests {
     fn sts_issues_a_key_with_a_token_and_an_end() {
         let (mut issuer, mut keys) = (Issuer::new(Identity::default(), 1), Keys::new());
 
-        let answer = issuer.assume_role(&request(&asking()), &mut keys, now(), "r").unwrap();
+        let answer = issuer.assume_role(&request(&parameters()), &mut keys, now(), "r").unwrap();
 
-        let response = serde_json::from_str::<Value>(&answer).unwrap()["Response"].clone();
+        let response = serde_json::to_value(answer).unwrap();
         assert_eq!(
             (&response["ExpiredTime"], &response["RequestId"]),
             (&json!(1_736_319_600), &json!("r"))
@@ -290,29 +285,29 @@ mod tests {
             ("DurationSeconds", json!(43_200), "issued"),
             ("Policy", json!(""), "UnknownParameter"),
         ] {
-            let mut body = asking();
+            let mut body = parameters();
             body[name] = value;
             assert_eq!(code(Identity::default(), &request(&body)), expected, "{body}");
         }
-        let mut signed = request(&asking());
+        let mut signed = request(&parameters());
         signed.headers.insert("authorization", "TC3-HMAC-SHA256".parse().unwrap());
         assert_eq!(code(Identity::default(), &signed), "AuthFailure.InvalidAuthorization");
     }
 
     #[test]
-    fn only_accepted_tokens_get_keys_and_sts_can_be_broken() {
+    fn only_accepted_tokens_get_keys_and_sts_can_be_made_to_fail() {
         let accepting = |token: &str| Identity {
             web_identity_tokens: BTreeSet::from([token.to_owned()]),
             ..Identity::default()
         };
-        assert_eq!(code(accepting("jwt"), &request(&asking())), "issued");
+        assert_eq!(code(accepting("jwt"), &request(&parameters())), "issued");
         assert_eq!(
-            code(accepting("other"), &request(&asking())),
+            code(accepting("other"), &request(&parameters())),
             "InvalidParameter.WebIdentityTokenError"
         );
-        let broken =
+        let failing =
             Identity { sts_error: Some("InternalError".to_owned()), ..Identity::default() };
-        assert_eq!(code(broken, &request(&asking())), "InternalError");
+        assert_eq!(code(failing, &request(&parameters())), "InternalError");
     }
 
     #[test]
@@ -325,14 +320,14 @@ mod tests {
         let (mut issuer, mut keys) = (Issuer::new(identity, 1), Keys::new());
 
         assert!(issuer.role_keys("other", &mut keys, now()).is_none());
-        let told =
+        let answer =
             serde_json::to_value(issuer.role_keys("phones", &mut keys, now()).unwrap()).unwrap();
 
         assert_eq!(
-            (&told["Code"], &told["ExpiredTime"]),
+            (&answer["Code"], &answer["ExpiredTime"]),
             (&json!("Success"), &json!(1_736_312_460))
         );
-        let secret_id = told["TmpSecretId"].as_str().unwrap();
+        let secret_id = answer["TmpSecretId"].as_str().unwrap();
         assert!(issuer.issued(secret_id));
 
         issuer.expire_all(&mut keys, now());

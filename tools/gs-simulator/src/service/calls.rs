@@ -1,16 +1,27 @@
-//! The history: what came, and what became of it.
+//! The history: which calls arrived, and what became of them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
-use crate::wire::Operation;
+use super::request::Request;
+use super::switch::{Operation, Switch, SwitchResult};
+use super::tc3;
 
 /// The oldest calls are forgotten beyond this many: a soak test must not fill the memory. [`Stats`]
 /// count on.
 const CALLS_MAX: usize = 100_000;
+
+/// The moment at which a request arrives.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrival {
+    /// By the service's clock: signatures are checked against it.
+    pub(crate) now: Timestamp,
+    /// By a clock that nothing sets back: the rate is counted by it.
+    pub(crate) since_start: Duration,
+}
 
 /// A `POST /` that the simulator saw. Fields are empty where the request did not say.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,7 +32,7 @@ pub struct Call {
     pub time: Timestamp,
     /// When it came, in milliseconds since the simulator's start by a clock that nothing sets back.
     pub arrival_ms: f64,
-    /// The `SecretId` that it names, true or not.
+    /// The `SecretId` that it names, verified or not.
     pub secret_id: Option<String>,
     /// `X-TC-Action`.
     pub action: Option<String>,
@@ -43,8 +54,40 @@ pub struct Call {
     pub request_id: String,
 }
 
-/// What became of a call. As JSON, a word (see [`fmt::Display`]).
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Call {
+    pub(crate) fn new(
+        request: &Request,
+        at: Arrival,
+        request_id: String,
+        outcome: Outcome,
+        result: SwitchResult,
+    ) -> Self {
+        // Parsed whatever the outcome: a refused call is worth reading in the history, too.
+        let switch = request.parameters().and_then(|parameters| Switch::parse(&parameters)).ok();
+        let (operation, session_id, instance_ids) = match switch {
+            Some(switch) => (Some(switch.operation), Some(switch.session_id), switch.instance_ids),
+            None => (None, None, Vec::new()),
+        };
+        Self {
+            time: at.now,
+            arrival_ms: at.since_start.as_secs_f64() * 1000.0,
+            secret_id: tc3::claimed_secret_id(&request.headers).map(str::to_owned),
+            action: request.header("x-tc-action").map(str::to_owned),
+            region: request.header("x-tc-region").map(str::to_owned),
+            operation,
+            session_id,
+            instance_ids,
+            outcome,
+            succeeded: result.succeeded,
+            failed: result.failed,
+            request_id,
+        }
+    }
+}
+
+/// What became of a call. As JSON and on the screen, a word.
+#[derive(Clone, Debug, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Outcome {
     /// `applied`: carried out and answered. Single ids may have failed.
     Applied,
@@ -53,33 +96,20 @@ pub enum Outcome {
     /// `applied-garbled`: carried out, and answered with something unusable.
     AppliedGarbled,
     /// `refused:CODE`: answered with this error, nothing was changed.
+    #[strum(to_string = "refused:{0}")]
     Refused(String),
-    /// `dropped`: lost on its way here, nothing was changed.
+    /// `dropped`: the request was lost, nothing was changed.
     Dropped,
-    /// `gateway`: something on its way here answered, nothing was changed.
+    /// `gateway`: something in front of the service answered, nothing was changed.
     Gateway,
-    /// `held`: on a detour. Its arrival will be another entry with the same `RequestId`.
+    /// `held`: the request is under way. Its arrival will be another entry with the same
+    /// `RequestId`.
     Held,
     /// `late-applied`: a held call arrived and was carried out; nobody waits for the answer.
     LateApplied,
-    /// `late-refused:CODE`: a held call arrived in vain.
+    /// `late-refused:CODE`: a held call arrived and was refused.
+    #[strum(to_string = "late-refused:{0}")]
     LateRefused(String),
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Applied => f.write_str("applied"),
-            Self::AppliedUnanswered => f.write_str("applied-unanswered"),
-            Self::AppliedGarbled => f.write_str("applied-garbled"),
-            Self::Refused(code) => write!(f, "refused:{code}"),
-            Self::Dropped => f.write_str("dropped"),
-            Self::Gateway => f.write_str("gateway"),
-            Self::Held => f.write_str("held"),
-            Self::LateApplied => f.write_str("late-applied"),
-            Self::LateRefused(code) => write!(f, "late-refused:{code}"),
-        }
-    }
 }
 
 impl Serialize for Outcome {
@@ -103,7 +133,7 @@ pub struct Stats {
     pub calls: u64,
     /// Calls that were refused for the rate.
     pub throttled: u64,
-    /// Temporary keys that were given out, by STS and the metadata service, since the start.
+    /// Temporary keys that STS and the metadata service issued since the start.
     pub keys_issued: u64,
     /// The most arrivals of one known `SecretId` in any one second. Unsigned, dropped and held
     /// requests do not arrive.
@@ -111,7 +141,7 @@ pub struct Stats {
     /// The same without the throttled: never above the quota, unless the rate window is fixed.
     pub max_accepted_in_one_second: usize,
     /// The same of each known `SecretId` that called; `issued` is all temporary keys that were
-    /// given out.
+    /// issued.
     pub by_key: BTreeMap<String, KeyStats>,
 }
 

@@ -1,10 +1,11 @@
-//! What strangers send: no header and no body makes the verification panic, and only the signed
+//! Requests of any bytes: no header and no body makes the verification panic, and only the signed
 //! request is accepted. `PROPTEST_CASES=100000` makes it longer.
 
 use axum::http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
+use crate::service::keys::Key;
 
 const SIGNED_AT: i64 = 1_736_312_400;
 const SECRET_KEY: &str = "SECRETEXAMPLE";
@@ -13,7 +14,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(seconds).unwrap()
 }
 
-fn judge(headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), AuthError> {
+fn check(headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<(), AuthError> {
     let keys = Keys::from([("AKIDEXAMPLE".to_owned(), Key::long_term(SECRET_KEY))]);
     let verdict = verify(headers, body, &keys, now, Duration::from_mins(5));
     if let Err(error) = &verdict {
@@ -44,7 +45,8 @@ fn signed(body: &[u8]) -> HeaderMap {
 
 /// An Authorization header of the right words in any order, or any text.
 fn authorization() -> impl Strategy<Value = Vec<u8>> {
-    let word = "TC3-HMAC-SHA256|Credential|SignedHeaders|Signature|AKIDEXAMPLE|2025-01-08|gs|tc3_request|content-type|host|[=/,; ]|\\PC";
+    let word = "TC3-HMAC-SHA256|Credential|SignedHeaders|Signature|AKIDEXAMPLE|2025-01-08|gs|\
+                tc3_request|content-type|host|[=/,; ]|\\PC";
     let words = proptest::collection::vec(word, 0..40).prop_map(|words| words.concat());
     let parts = (
         "[A-Z]{0,4}|AKIDEXAMPLE",
@@ -53,7 +55,10 @@ fn authorization() -> impl Strategy<Value = Vec<u8>> {
         "[0-9a-f]{0,70}|\\PC{0,9}",
     );
     let shaped = parts.prop_map(|(id, date, signed, signature)| {
-        format!("TC3-HMAC-SHA256 Credential={id}/{date}/gs/tc3_request, SignedHeaders={signed}, Signature={signature}")
+        format!(
+            "TC3-HMAC-SHA256 Credential={id}/{date}/gs/tc3_request, \
+             SignedHeaders={signed}, Signature={signature}"
+        )
     });
     prop_oneof![
         words.prop_map(String::into_bytes),
@@ -64,19 +69,22 @@ fn authorization() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn no_request_that_nobody_signed_is_accepted_and_none_panics(
+    fn no_unsigned_request_is_accepted_and_none_panics(
         authorization in authorization(),
         timestamp in "1736312400|-?[0-9]{0,20}|\\PC{0,5}",
         body in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let mut headers = signed(b"another body");
-        for (name, value) in [("authorization", authorization.as_slice()), ("x-tc-timestamp", timestamp.as_bytes())] {
+        for (name, value) in [
+            ("authorization", authorization.as_slice()),
+            ("x-tc-timestamp", timestamp.as_bytes()),
+        ] {
             if let Ok(value) = HeaderValue::from_bytes(value) {
                 headers.insert(name, value);
             }
         }
 
-        prop_assert!(judge(&headers, &body, at(SIGNED_AT)).is_err());
+        prop_assert!(check(&headers, &body, at(SIGNED_AT)).is_err());
         let _ = claimed_secret_id(&headers);
     }
 
@@ -88,33 +96,37 @@ proptest! {
         header in 0_usize..4,
     ) {
         let headers = signed(&body);
-        prop_assert_eq!(judge(&headers, &body, at(SIGNED_AT)), Ok(()));
+        prop_assert_eq!(check(&headers, &body, at(SIGNED_AT)), Ok(()));
 
         let mut longer = body.clone();
         longer.insert(place.index(body.len() + 1), other);
-        prop_assert!(judge(&headers, &longer, at(SIGNED_AT)).is_err());
+        prop_assert!(check(&headers, &longer, at(SIGNED_AT)).is_err());
 
         let name = ["authorization", "content-type", "host", "x-tc-timestamp"][header];
         let mut value = headers[name].as_bytes().to_vec();
         let place = place.index(value.len());
         // The same letter in upper case says the same in a hexadecimal number, and a tab the same
         // as the space between two fields.
-        let same = value[place].eq_ignore_ascii_case(&other) || [value[place], other].iter().all(u8::is_ascii_whitespace);
+        let same = value[place].eq_ignore_ascii_case(&other)
+            || [value[place], other].iter().all(u8::is_ascii_whitespace);
         prop_assume!(!same);
         value[place] = other;
         if let Ok(value) = HeaderValue::from_bytes(&value) {
             let mut changed = headers.clone();
             changed.insert(name, value);
-            prop_assert!(judge(&changed, &body, at(SIGNED_AT)).is_err(), "{name}: {changed:?}");
+            prop_assert!(check(&changed, &body, at(SIGNED_AT)).is_err(), "{name}: {changed:?}");
         }
     }
 
     #[test]
-    fn no_time_of_either_clock_panics(now in -377_705_023_201_i64..=253_402_207_200, signed_at in any::<i64>()) {
+    fn no_time_of_either_clock_panics(
+        now in -377_705_023_201_i64..=253_402_207_200,
+        signed_at in any::<i64>(),
+    ) {
         let mut headers = signed(b"{}");
         headers.insert("x-tc-timestamp", signed_at.into());
 
-        let verdict = judge(&headers, b"{}", at(now));
+        let verdict = check(&headers, b"{}", at(now));
 
         prop_assert!(verdict.is_err());
     }

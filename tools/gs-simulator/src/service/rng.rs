@@ -1,4 +1,4 @@
-//! Chance that follows from a seed: the same calls in the same order meet the same faults. Pure.
+//! A random generator with a seed: the same calls in the same order meet the same faults.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,13 +13,17 @@ impl Eq for Probability {}
 /// A number that is no [`Probability`].
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("{0} is no probability: those are from 0 to 1")]
-pub struct NotProbability(f64);
+pub struct InvalidProbability(f64);
 
 impl TryFrom<f64> for Probability {
-    type Error = NotProbability;
+    type Error = InvalidProbability;
 
-    fn try_from(number: f64) -> Result<Self, NotProbability> {
-        if (0.0..=1.0).contains(&number) { Ok(Self(number)) } else { Err(NotProbability(number)) }
+    fn try_from(number: f64) -> Result<Self, InvalidProbability> {
+        if (0.0..=1.0).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(InvalidProbability(number))
+        }
     }
 }
 
@@ -29,20 +33,19 @@ impl From<Probability> for f64 {
     }
 }
 
-/// SplitMix64: small, and good enough to throw dice with.
+/// SplitMix64: small, and good enough for faults.
 #[derive(Debug)]
-pub(crate) struct Dice {
+pub(crate) struct Rng {
     state: u64,
 }
 
-impl Dice {
+impl Rng {
     pub(crate) fn new(seed: u64) -> Self {
         Self { state: seed }
     }
 
-    /// What is impossible throws no dice: a fault that is not used does not change when others
-    /// strike.
-    pub(crate) fn happens(&mut self, probability: Probability) -> bool {
+    /// Draws no number for 0: a fault that is not used does not change when others occur.
+    pub(crate) fn random_bool(&mut self, probability: Probability) -> bool {
         probability.0 > 0.0 && self.fraction() < probability.0
     }
 
@@ -61,9 +64,9 @@ mod tests {
     use super::*;
 
     fn count(seed: u64, probability: f64) -> usize {
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let probability = Probability::try_from(probability).unwrap();
-        (0..10_000).filter(|_| dice.happens(probability)).count()
+        (0..10_000).filter(|_| rng.random_bool(probability)).count()
     }
 
     #[test]
@@ -73,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn things_happen_as_often_as_was_said() {
+    fn a_probability_is_how_often_it_is_true() {
         assert!((2_700..3_300).contains(&count(1, 0.3)), "{}", count(1, 0.3));
         assert_eq!(count(1, 0.0), 0);
         assert_eq!(count(1, 1.0), 10_000);

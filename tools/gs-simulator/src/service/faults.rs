@@ -1,32 +1,30 @@
-//! What goes wrong: the faults as people and tests write them. Pure data; `mischief` uses them up.
+//! The faults, as people and tests write them. `fault_injector` uses them up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::answer::Garbling;
-use crate::dice::Probability;
-use crate::wire::Operation;
+use super::rng::Probability;
+use super::switch::Operation;
 
 /// The faults in force. A new value replaces all of an old one; the default is none.
 ///
-/// Only correctly signed calls meet faults: a client that asks for the time without a signature is
-/// not disturbed. Of several, a call meets the first of: lost request, late arrival, gateway,
+/// Only correctly signed calls meet faults: a client may ask for the time without a signature, and
+/// must get it. Of several, a call meets the first of: lost request, late arrival, gateway,
 /// throttle, error, lost answer, garbled answer. Counts are used up before chances are tried.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Faults {
     /// These ids fail to attach.
     pub fail_instances: BTreeSet<String>,
-    /// Ids that fail by their pattern. The first rule that fits an id and the operation counts.
-    pub refusing: Vec<Refusing>,
-    /// So many calls are lost on their way here: the connection closes, nothing is applied or
-    /// counted.
+    /// Ids that fail by their pattern. The first entry that matches an id and the operation counts.
+    pub instance_faults: Vec<InstanceFault>,
+    /// So many requests are lost: the connection closes, nothing is applied or counted.
     pub drop_requests: u32,
-    /// So many calls take a detour: the connection closes at once, the request arrives
-    /// [`Self::late_arrival_ms`] later.
+    /// So many requests arrive late: the connection closes at once, the request arrives
+    /// [`Self::late_arrival_ms`] after it.
     pub late_arrivals: u32,
-    /// How long a detour takes. The signature is judged at the late arrival.
+    /// How much later. The signature is verified at the late arrival.
     pub late_arrival_ms: u64,
     /// Something in front of the service answers in its place: nothing is applied or counted.
     pub gateways: Vec<AnswerFault>,
@@ -36,23 +34,23 @@ pub struct Faults {
     pub errors: Vec<ErrorFault>,
     /// The answers of so many calls are lost: the call is applied, then the connection closes.
     pub drop_answers: u32,
-    /// Answers that are garbled, in this order: the call is applied.
+    /// Unusable answers, in this order: the call is applied.
     pub garbled_answers: Vec<AnswerFault>,
-    /// The answers of so many calls come [`Self::drip_bytes`] at a time with pauses of
-    /// [`Self::drip_pause_ms`].
+    /// The answers of so many calls come [`Self::slow_answer_bytes`] at a time with pauses of
+    /// [`Self::slow_answer_pause_ms`].
     pub slow_answers: u32,
-    /// 0 is 1.
-    pub drip_bytes: usize,
+    /// How many bytes a slow answer sends at a time. 0 is 1.
+    pub slow_answer_bytes: usize,
     /// The pause before each piece of a slow answer.
-    pub drip_pause_ms: u64,
+    pub slow_answer_pause_ms: u64,
     /// Every answer to a signed call leaves so much later than the call took effect; with
     /// [`Chances::delay`], some do.
     pub delay_ms: u64,
     /// The service's clock is so much further ahead than it started.
     pub clock_offset_seconds: i64,
-    /// Faults by chance.
+    /// Faults at random.
     pub chances: Chances,
-    /// What the chances follow from. Setting the faults begins anew with it.
+    /// The seed of the random faults. Setting the faults begins anew with it.
     pub seed: u64,
 }
 
@@ -65,7 +63,7 @@ pub struct Chances {
     /// As [`Faults::late_arrivals`].
     pub late_arrival: Probability,
     /// As [`Faults::gateways`].
-    pub gateways: BTreeMap<Garbling, Probability>,
+    pub gateways: BTreeMap<GarbledAnswer, Probability>,
     /// As [`Faults::throttle`].
     pub throttle: Probability,
     /// As [`Faults::errors`], by code.
@@ -73,7 +71,7 @@ pub struct Chances {
     /// As [`Faults::drop_answers`].
     pub drop_answer: Probability,
     /// As [`Faults::garbled_answers`].
-    pub garbled_answers: BTreeMap<Garbling, Probability>,
+    pub garbled_answers: BTreeMap<GarbledAnswer, Probability>,
     /// As [`Faults::slow_answers`].
     pub slow_answer: Probability,
     /// Above 0: [`Faults::delay_ms`] is for so many answers only.
@@ -95,15 +93,50 @@ pub struct ErrorFault {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AnswerFault {
     /// What is wrong with it.
-    pub kind: Garbling,
+    pub kind: GarbledAnswer,
     /// For how many calls.
     pub times: u32,
 }
 
-/// Ids that fail, each for a number of tries or for ever.
+/// What is wrong with an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GarbledAnswer {
+    /// `html-502`: a gateway's error page.
+    #[serde(rename = "html-502")]
+    Html502,
+    /// `html-429`: a gateway that throttles.
+    #[serde(rename = "html-429")]
+    Html429,
+    /// `html-200`: a captive portal's page, with status 200.
+    #[serde(rename = "html-200")]
+    Html200,
+    /// `not-json`: text that says it is JSON.
+    NotJson,
+    /// `empty`: no body at all.
+    Empty,
+    /// `truncated`: the first half of the JSON, as if it were all.
+    Truncated,
+    /// `oversized`: correct JSON of more than 50 MB.
+    Oversized,
+    /// `without-response`: JSON without the outer `Response`.
+    WithoutResponse,
+    /// `unknown-fields`: correct, with fields that nobody knows.
+    UnknownFields,
+    /// `null-lists`: both lists are null.
+    NullLists,
+    /// `id-in-both-lists`: each id is a success and a failure.
+    IdInBothLists,
+    /// `unasked-id`: a success for an id that the call did not name.
+    UnaskedId,
+    /// `no-ids`: no id is in either list.
+    NoIds,
+}
+
+/// Ids that fail by their pattern, each for a number of tries or for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Refusing {
+pub struct InstanceFault {
     /// The id; `*` stands for any characters, `?` for one.
     pub pattern: String,
     /// How often each such id fails before it succeeds. None: for ever.
@@ -118,15 +151,15 @@ fn attach() -> Operation {
     Operation::Attach
 }
 
-impl Refusing {
-    pub(crate) fn fits(&self, operation: Operation, id: &str) -> bool {
+impl InstanceFault {
+    pub(crate) fn matches(&self, operation: Operation, id: &str) -> bool {
         self.operation == operation && glob(self.pattern.as_bytes(), id.as_bytes())
     }
 }
 
 /// Byte by byte: ids are ASCII, and in others `?` is a byte.
 fn glob(mut pattern: &[u8], mut text: &[u8]) -> bool {
-    // Where to go on if the last `*` must take one byte more.
+    // Where to resume if the last `*` must take one byte more.
     let mut retry = None;
     loop {
         match (pattern, text) {
@@ -169,10 +202,12 @@ mod tests {
 
     #[test]
     fn the_json_of_every_fault_reads_back() {
-        let json = r#"{"refusing":[{"pattern":"bad-*","tries":2,"operation":"Detach"}],"garbledAnswers":[{"kind":"html-502","times":1}],
-                       "chances":{"errors":{"InternalError":0.5},"gateways":{"not-json":0.25}},"seed":7}"#;
+        let json = r#"{"instanceFaults":[{"pattern":"bad-*","tries":2,"operation":"Detach"}],
+                       "garbledAnswers":[{"kind":"html-502","times":1}],
+                       "chances":{"errors":{"InternalError":0.5},"gateways":{"not-json":0.25}},
+                       "seed":7}"#;
         let faults: Faults = serde_json::from_str(json).unwrap();
-        assert_eq!(faults.refusing[0].operation, Operation::Detach);
+        assert_eq!(faults.instance_faults[0].operation, Operation::Detach);
         assert_eq!(
             serde_json::from_value::<Faults>(serde_json::to_value(&faults).unwrap()).unwrap(),
             faults
@@ -180,8 +215,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_fits_the_whole_id() {
-        for (pattern, fitting, other) in [
+    fn a_pattern_matches_the_whole_id() {
+        for (pattern, matching, other) in [
             ("a", "a", "ab"),
             ("bad-*", "bad-", "abad-1"),
             ("*-x", "a-x-x", "a-x-y"),
@@ -189,7 +224,7 @@ mod tests {
             ("p?", "p1", "p"),
             ("*", "", "never"),
         ] {
-            assert!(glob(pattern.as_bytes(), fitting.as_bytes()), "{pattern} {fitting}");
+            assert!(glob(pattern.as_bytes(), matching.as_bytes()), "{pattern} {matching}");
             assert!(
                 pattern == "*" || !glob(pattern.as_bytes(), other.as_bytes()),
                 "{pattern} {other}"

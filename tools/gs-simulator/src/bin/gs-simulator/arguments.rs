@@ -1,68 +1,80 @@
-//! `gs-simulator`: the command line around the library.
+//! The command line, and the options that it stands for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 use std::{fs, io};
 
 use clap::Parser;
 use gs_simulator::{
-    EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Identity, Key, Options, RateWindow, Repeated,
-    Simulator, Tls, World,
+    EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Faults, Identity, Key, NoOpAnswer, Options, RateWindow,
+    Tls, UnspecifiedBehaviour,
 };
-use tokio::signal::unix::{SignalKind, signal};
 
 const AFTER_HELP: &str = "\
-Point a client at the printed address (POST /). People look at it with curl:
-  curl $URL/admin/sessions                         the phones of each session
-  curl $URL/admin/calls                            what came, and what became of it
-  curl $URL/admin/stats                            counts and the busiest second, of each key
-  curl -X PUT $URL/admin/sessions/S -d '[\"a\"]'     session S has exactly these phones
-  curl -X DELETE $URL/admin/sessions/S             session S ends: later calls don't find it
-  curl -X POST $URL/admin/reset                    forget sessions and calls
-  curl $URL/admin/world                            what the service answers where nothing is published
-  curl -X PUT $URL/admin/world -d '{\"addPresent\":\"failure\"}'   this world, its other fields by default
-  curl -X PUT $URL/admin/identity -d '{\"role\":\"R\"}'   who gets temporary keys; each field is optional:
-    role NAME                    the machine's role; its keys are at /latest/meta-data/cam/security-credentials/NAME
-    keyLifeSeconds N             how long issued keys serve
-    webIdentityTokens [T,…]      what AssumeRoleWithWebIdentity accepts; none: anything
-    stsError CODE, metadataStatus N   they answer this instead
-    delayMs M                    they answer so much later
-  curl -X POST $URL/admin/issued-keys/expire       all temporary keys end now
-  curl $URL/admin/faults                           the faults that are left
-  curl -X DELETE $URL/admin/faults                 no more faults
-  curl -X PUT $URL/admin/faults -d '{\"dropAnswers\":1}'   these faults and no others; each field is optional:
-    failInstances [id,…]         these ids fail to attach
-    refusing [{pattern,tries?,operation?},…]   ids that fit a pattern (* and ?) fail, each for so many tries; Attach or Detach
-    dropRequests N               the next N calls are lost before they take effect
-    lateArrivals N, lateArrivalMs M   the next N calls take effect M ms after their connection closed
-    gateways [{kind,times},…]    something else answers; nothing is applied. Kinds: html-502, html-429, html-200, not-json,
-                                 empty, truncated, oversized, without-response, unknown-fields, null-lists,
-                                 id-in-both-lists, unasked-id, no-ids
-    throttle N                   the next N calls answer RequestLimitExceeded
-    errors [{code,times},…]      whole-call errors; nothing is applied
-    dropAnswers N                the next N calls take effect, their answers are lost
-    garbledAnswers [{kind,times},…]   the call takes effect, its answer is of that kind
-    slowAnswers N, dripBytes B, dripPauseMs M   the next N answers come B bytes at a time
-    delayMs M                    every answer leaves M ms later
-    clockOffsetSeconds S         the service's clock is so much further ahead
-    seed N, chances {dropRequest,lateArrival,gateways {kind:P},throttle,errors {code:P},dropAnswer,
-                     garbledAnswers {kind:P},slowAnswer,delay}   the same by chance, each P from 0 to 1
-Only correctly signed calls meet faults. The simulator ends on SIGINT or SIGTERM and keeps nothing.";
+Point a client at the printed address (POST /). The admin routes, for curl:
+  curl $URL/admin/sessions                       the phones of each session
+  curl $URL/admin/calls                          the calls, and what became of them
+  curl $URL/admin/stats                          counts and the busiest second, of each key
+  curl -X PUT $URL/admin/sessions/S -d '[\"a\"]'   session S has exactly these phones
+  curl -X DELETE $URL/admin/sessions/S           session S ends: later calls don't find it
+  curl -X POST $URL/admin/reset                  forget sessions and calls
+  curl $URL/admin/unspecified-behaviour          what the documentation leaves open
+  curl -X PUT $URL/admin/unspecified-behaviour -d '{\"addPresent\":\"failure\"}'
+      what is left out is as by default: addPresent, removeAbsent, goneCode, maxBatch,
+      maxBatchCode, invalidInstances, omitEmptyFailures, emptySessionEcho
+  curl -X PUT $URL/admin/identity -d '{\"role\":\"R\"}'
+      who gets temporary keys; each field is optional:
+      role NAME                  the machine's role; its keys are at
+                                 /latest/meta-data/cam/security-credentials/NAME
+      keyLifeSeconds N           how long issued keys are valid
+      webIdentityTokens [T,…]    what AssumeRoleWithWebIdentity accepts; none: anything
+      stsError CODE              STS answers this instead
+      metadataStatus N           the metadata service answers this instead
+      delayMs M                  both answer so much later
+  curl -X POST $URL/admin/issued-keys/expire     all temporary keys expire now
+  curl $URL/admin/faults                         the faults that are left
+  curl -X DELETE $URL/admin/faults               no more faults
+  curl -X PUT $URL/admin/faults -d '{\"dropAnswers\":1}'
+      these faults and no others; each field is optional:
+      failInstances [id,…]       these ids fail to attach
+      instanceFaults [{pattern,tries?,operation?},…]
+                                 ids that match a pattern (* and ?) fail, each for so many tries;
+                                 Attach or Detach
+      dropRequests N             the next N calls are lost before they take effect
+      lateArrivals N, lateArrivalMs M
+                                 the next N calls take effect M ms after their connection closed
+      gateways [{kind,times},…]  something else answers; nothing is applied. Kinds: html-502,
+                                 html-429, html-200, not-json, empty, truncated, oversized,
+                                 without-response, unknown-fields, null-lists, id-in-both-lists,
+                                 unasked-id, no-ids
+      throttle N                 the next N calls answer RequestLimitExceeded
+      errors [{code,times},…]    whole-call errors; nothing is applied
+      dropAnswers N              the next N calls take effect, their answers are lost
+      garbledAnswers [{kind,times},…]
+                                 the call takes effect, its answer is of that kind
+      slowAnswers N, slowAnswerBytes B, slowAnswerPauseMs M
+                                 the next N answers come B bytes at a time, each after M ms
+      delayMs M                  every answer leaves M ms later
+      clockOffsetSeconds S       the service's clock is so much further ahead
+      seed N, chances {dropRequest,lateArrival,gateways {kind:P},throttle,errors {code:P},
+                       dropAnswer,garbledAnswers {kind:P},slowAnswer,delay}
+                                 the same at random, each P from 0 to 1
+Only correctly signed calls meet faults.
+The simulator ends on SIGINT or SIGTERM and keeps nothing.";
 
 /// Plays Tencent Cloud GS for laptops and tests: verifies signatures, keeps sessions in memory,
-/// misbehaves on request.
+/// injects faults on request.
 ///
 /// It answers the action `SwitchCloudPhoneMultipleStreamSessionSlaves` (version 2019-11-18). The
 /// first line on standard output is its address, once it listens.
 #[derive(Debug, Parser)]
 #[command(version, after_help = AFTER_HELP)]
-struct Arguments {
+pub(crate) struct Arguments {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, env = "SIM_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
-    listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
 
     /// Listen on an address that others can reach. They can then use the admin routes, too.
     #[arg(long, env = "SIM_ALLOW_NON_LOOPBACK")]
@@ -70,10 +82,17 @@ struct Arguments {
 
     /// A key that is accepted (repeatable) [default: AKIDEXAMPLE=SECRETEXAMPLE]. The environment
     /// variable separates with commas.
-    #[arg(long = "key", env = "SIM_KEY", hide_env_values = true, value_name = "ID=SECRET", value_parser = key, value_delimiter = ',')]
+    #[arg(
+        long = "key",
+        env = "SIM_KEY",
+        hide_env_values = true,
+        value_name = "ID=SECRET",
+        value_parser = key,
+        value_delimiter = ','
+    )]
     keys: Vec<(String, Key)>,
 
-    /// How many seconds the service's clock is ahead of this machine's. It dates answers and judges
+    /// How many seconds the service's clock is ahead of this machine's. It dates answers and checks
     /// signatures.
     #[arg(
         long,
@@ -107,11 +126,11 @@ struct Arguments {
     known_sessions: Vec<String>,
 
     /// The machine's role: the metadata service (GET /latest/meta-data/cam/security-credentials/)
-    /// gives out its keys.
+    /// issues its keys.
     #[arg(long, env = "SIM_ROLE", value_name = "NAME")]
     role: Option<String>,
 
-    /// How long keys serve that STS (AssumeRoleWithWebIdentity) and the metadata service give out
+    /// How long keys are valid that STS (AssumeRoleWithWebIdentity) and the metadata service issue
     /// [default: as asked for, 7200].
     #[arg(long, env = "SIM_KEY_LIFE", value_name = "SECONDS")]
     key_life: Option<u32>,
@@ -135,10 +154,10 @@ struct Arguments {
 
     // Last: a heading holds for all that follows.
     #[command(flatten)]
-    world: WorldArguments,
+    unspecified: UnspecifiedArguments,
 
     #[command(flatten)]
-    tls: TlsArguments,
+    pub(crate) tls: TlsArguments,
 }
 
 impl From<Arguments> for Options {
@@ -157,7 +176,7 @@ impl From<Arguments> for Options {
             qps: arguments.qps,
             rate_window: arguments.rate_window,
             known_sessions: without_empty(arguments.known_sessions),
-            world: arguments.world.into(),
+            unspecified_behaviour: arguments.unspecified.into(),
             identity: Identity {
                 role: arguments.role,
                 key_life_seconds: arguments.key_life,
@@ -176,11 +195,16 @@ impl From<Arguments> for Options {
 /// Without them, plain HTTP.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "TLS")]
-struct TlsArguments {
-    /// Serve HTTPS with a self-made certificate for loopback and the service's names; the CA to
+pub(crate) struct TlsArguments {
+    /// Serve HTTPS with a generated certificate for loopback and the service's names; the CA to
     /// trust is written to this file.
-    #[arg(long = "tls-self-signed", env = "SIM_TLS_SELF_SIGNED", value_name = "CA_FILE", conflicts_with_all = ["chain", "key"])]
-    ca_file: Option<PathBuf>,
+    #[arg(
+        long = "tls-self-signed",
+        env = "SIM_TLS_SELF_SIGNED",
+        value_name = "CA_FILE",
+        conflicts_with_all = ["chain", "key"]
+    )]
+    pub(crate) ca_file: Option<PathBuf>,
 
     /// Serve HTTPS with this certificate and its chain (PEM).
     #[arg(long = "tls-cert", env = "SIM_TLS_CERT", value_name = "FILE", requires = "key")]
@@ -192,33 +216,33 @@ struct TlsArguments {
 }
 
 impl TlsArguments {
-    fn read(&self) -> io::Result<Option<Tls>> {
+    pub(crate) fn read(&self) -> io::Result<Option<Tls>> {
         if self.ca_file.is_some() {
-            return Ok(Some(Tls::SelfMade));
+            return Ok(Some(Tls::Generated));
         }
         let (Some(chain), Some(key)) = (&self.chain, &self.key) else { return Ok(None) };
         let read = |path: &Path| fs::read_to_string(path).map_err(|error| about(path, &error));
-        Ok(Some(Tls::Given { chain_pem: read(chain)?, key_pem: read(key)? }))
+        Ok(Some(Tls::Provided { chain_pem: read(chain)?, key_pem: read(key)? }))
     }
 }
 
-fn about(path: &Path, error: &io::Error) -> io::Error {
+pub(crate) fn about(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Tencent publishes none of these.
+/// The documentation is silent about these.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "What is published nowhere")]
-struct WorldArguments {
+#[command(next_help_heading = "Unspecified behaviour")]
+struct UnspecifiedArguments {
     /// What adding a phone answers that is already in the session: success, failure, or error:CODE
     /// for the whole call.
     #[arg(long, env = "SIM_ADD_PRESENT", value_name = "ANSWER", default_value_t)]
-    add_present: Repeated,
+    add_present: NoOpAnswer,
 
     /// What removing a phone answers that is not in the session: success, failure, or error:CODE
     /// for the whole call.
     #[arg(long, env = "SIM_REMOVE_ABSENT", value_name = "ANSWER", default_value_t)]
-    remove_absent: Repeated,
+    remove_absent: NoOpAnswer,
 
     /// The code for a session that does not exist.
     #[arg(
@@ -246,17 +270,29 @@ struct WorldArguments {
 
     /// Leave empty lists of successes and failures out of the answer. False: an empty list stands
     /// there.
-    #[arg(long, env = "SIM_OMIT_EMPTY_FAILURES", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(
+        long,
+        env = "SIM_OMIT_EMPTY_FAILURES",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
     omit_empty_failures: bool,
 
     /// Answer with an empty session id, as the only published sample does. False: with the
     /// request's.
-    #[arg(long, env = "SIM_EMPTY_SESSION_ECHO", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(
+        long,
+        env = "SIM_EMPTY_SESSION_ECHO",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
     empty_session_echo: bool,
 }
 
-impl From<WorldArguments> for World {
-    fn from(arguments: WorldArguments) -> Self {
+impl From<UnspecifiedArguments> for UnspecifiedBehaviour {
+    fn from(arguments: UnspecifiedArguments) -> Self {
         let (max_batch, max_batch_code) = arguments.max_batch.unzip();
         Self {
             add_present: arguments.add_present,
@@ -280,7 +316,7 @@ fn max_batch(argument: &str) -> Result<(usize, Option<String>), &'static str> {
     most.parse().map(|most| (most, code)).map_err(|_| "a limit is written N or N:CODE")
 }
 
-/// An environment variable that is set to nothing means none, not one that is called "".
+/// An environment variable that is set to nothing means none, not one with the name "".
 fn without_empty(names: Vec<String>) -> BTreeSet<String> {
     names.into_iter().filter(|name| !name.is_empty()).collect()
 }
@@ -292,41 +328,6 @@ fn key(argument: &str) -> Result<(String, Key), &'static str> {
         }
         _ => Err("a key is written ID=SECRET"),
     }
-}
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let listen = arguments.listen;
-    match run(arguments).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let hint = if error.kind() == io::ErrorKind::InvalidInput {
-                " with --allow-non-loopback"
-            } else {
-                ""
-            };
-            eprintln!("gs-simulator: can't serve on {listen}: {error}{hint}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run(arguments: Arguments) -> io::Result<()> {
-    // Before the address is printed: from then on, a script may stop us.
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let (tls, ca_file) = (arguments.tls.read()?, arguments.tls.ca_file.clone());
-    let simulator = Simulator::start(Options { tls, ..arguments.into() }).await?;
-    if let (Some(path), Some(ca_pem)) = (ca_file, simulator.ca_pem()) {
-        fs::write(&path, ca_pem).map_err(|error| about(&path, &error))?;
-    }
-    println!("gs-simulator listens on {}", simulator.url());
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -357,16 +358,20 @@ mod tests {
 
     #[test]
     fn a_batch_limit_may_have_a_code() {
-        let world = |limit: &str| {
-            Options::from(Arguments::parse_from(["gs-simulator", "--max-batch", limit])).world
+        let behaviour = |limit: &str| {
+            let arguments = Arguments::parse_from(["gs-simulator", "--max-batch", limit]);
+            Options::from(arguments).unspecified_behaviour
         };
-        assert_eq!(world("100"), World { max_batch: Some(100), ..World::default() });
-        let other = World {
+        assert_eq!(
+            behaviour("100"),
+            UnspecifiedBehaviour { max_batch: Some(100), ..UnspecifiedBehaviour::default() }
+        );
+        let other = UnspecifiedBehaviour {
             max_batch: Some(7),
             max_batch_code: "LimitExceeded".to_owned(),
-            ..World::default()
+            ..UnspecifiedBehaviour::default()
         };
-        assert_eq!(world("7:LimitExceeded"), other);
+        assert_eq!(behaviour("7:LimitExceeded"), other);
     }
 
     #[test]

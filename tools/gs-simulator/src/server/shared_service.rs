@@ -1,26 +1,26 @@
-//! The service in its place: behind a lock, with real clocks.
+//! The service behind a lock, with real clocks and a record of its calls.
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::http::HeaderValue;
 use jiff::fmt::rfc2822::DateTimePrinter;
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 
-use crate::calls::Call;
-use crate::service::{Arrival, Service};
+use crate::service::Service;
+use crate::service::calls::{Arrival, Call};
 
 #[derive(Debug)]
-pub(crate) struct Host {
+pub(crate) struct SharedService {
     service: Mutex<Service>,
     started: Instant,
     clock_offset: SignedDuration,
     record: Option<File>,
 }
 
-impl Host {
+impl SharedService {
     pub(crate) fn new(service: Service, clock_offset_seconds: i64, record: Option<File>) -> Self {
         Self {
             service: Mutex::new(service),
@@ -30,15 +30,15 @@ impl Host {
         }
     }
 
-    /// The service's clock: the one that dates answers and judges signatures.
+    /// The service's clock: answers are dated by it, signatures checked against it.
     pub(crate) fn now(&self) -> Timestamp {
         self.with(|service| self.now_at(service))
     }
 
-    /// At the ends of time, the machine's own.
+    /// The machine's own time if the offset leads out of the calendar.
     fn now_at(&self, service: &Service) -> Timestamp {
         let now = Timestamp::now();
-        let offset = SignedDuration::from_secs(service.mischief.faults().clock_offset_seconds)
+        let offset = SignedDuration::from_secs(service.faults().clock_offset_seconds)
             .checked_add(self.clock_offset);
         offset.and_then(|offset| now.checked_add(offset).ok()).unwrap_or(now)
     }
@@ -52,9 +52,7 @@ impl Host {
     }
 
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Service) -> T) -> T {
-        // The service is whole after each of its methods, so a thread that panicked under the lock
-        // left nothing half done.
-        act(&mut self.service.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.service.lock())
     }
 
     pub(crate) fn with_now<T>(&self, act: impl FnOnce(&mut Service, Timestamp) -> T) -> T {
@@ -64,7 +62,7 @@ impl Host {
         })
     }
 
-    /// A call arrives; `act` gives it to the service. It is timed and recorded under the lock: the
+    /// A call arrives; `act` passes it to the service. It is timed and recorded under the lock: the
     /// order of times is the order of calls.
     pub(crate) fn with_arrival<T>(&self, act: impl FnOnce(&mut Service, Arrival) -> T) -> T {
         self.with_now(|service, now| {

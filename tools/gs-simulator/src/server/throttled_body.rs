@@ -1,4 +1,4 @@
-//! A body that comes drop by drop.
+//! A body that is sent in small pieces.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,23 +9,23 @@ use axum::body::{Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::answer::Drip;
+use crate::service::answer::BodyThrottle;
 
 /// Its length is announced, as that of any other answer.
 #[derive(Debug)]
-pub(crate) struct Dripping {
+pub(crate) struct ThrottledBody {
     left: Bytes,
-    drip: Drip,
+    throttle: BodyThrottle,
     pause: Pin<Box<Sleep>>,
 }
 
-impl Dripping {
-    pub(crate) fn new(body: Bytes, drip: Drip) -> Self {
-        Self { left: body, drip, pause: Box::pin(sleep(drip.pause)) }
+impl ThrottledBody {
+    pub(crate) fn new(body: Bytes, throttle: BodyThrottle) -> Self {
+        Self { left: body, throttle, pause: Box::pin(sleep(throttle.pause)) }
     }
 }
 
-impl HttpBody for Dripping {
+impl HttpBody for ThrottledBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -37,9 +37,9 @@ impl HttpBody for Dripping {
             return Poll::Ready(None);
         }
         ready!(self.pause.as_mut().poll(context));
-        let next = Instant::now() + self.drip.pause;
+        let next = Instant::now() + self.throttle.pause;
         self.pause.as_mut().reset(next);
-        let length = self.drip.bytes.min(self.left.len());
+        let length = self.throttle.bytes.min(self.left.len());
         Poll::Ready(Some(Ok(Frame::data(self.left.split_to(length)))))
     }
 
