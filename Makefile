@@ -30,7 +30,7 @@ dev: ## the same start, but all is left running, to play with
 	cargo build --locked --bin streamsession-operator --example demo
 	@cargo run --quiet --locked --example demo -- --stay
 
-# It names no package and no file: so no test can be left out of it by mistake. The integration tests
+# It names no package and no file: so no test can be left out of it. The integration tests
 # mostly wait. Those of chaos keep the machine busy, so they run alone: others would miss their
 # deadlines beside them.
 test: check lint docs deny spell ## the whole gate: what CI runs, besides a part of the mutants
