@@ -3,15 +3,21 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# What is built lies outside the tree, in a folder for each clone: cargo tells two clones in one folder apart by nothing but the age of their files.
+# What is built lies outside the tree, in a folder for each clone: cargo tells two clones in one
+# folder apart by nothing but the age of their files.
 CLONE := $(firstword $(shell printf %s '$(CURDIR)' | cksum))
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/streamsession-operator
 export CARGO_TARGET_DIR ?= $(CACHE)/target-$(CLONE)
 MUTANTS := $(CARGO_TARGET_DIR)/mutants
 
+# The tools of the gate, built once from crates.io. They lie outside the tree, for all clones.
+TOOLS := $(CACHE)/tools
+install = env -u CARGO_TARGET_DIR cargo install --quiet --locked $(1) --root $(TOOLS)
+
 CRD := crds/streamsessions.gs.tencentcloud.dev.yaml
 
-.PHONY: help demo dev test check simulate chaos mutants crd smoke
+.PHONY: help demo dev test check fmt lint docs deny spell unit it bench simulate chaos mutants \
+	crd smoke
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,36 +30,69 @@ dev: ## the same start, but all is left running, to play with
 	cargo build --locked --bin streamsession-operator --example demo
 	@cargo run --quiet --locked --example demo -- --stay
 
-test: ## what CI runs; it tries a part of the mutants besides
-	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
-	RUST_TEST_THREADS=16 cargo test --locked --workspace -- --skip chaos:: # the integration tests mostly wait
-	RUST_TEST_THREADS=16 cargo test --locked --test it chaos:: # these keep the machine busy, and others would miss their deadlines beside them
+# It names no package and no file: so no test can be left out of it. The integration tests
+# mostly wait. Those of chaos keep the machine busy, so they run alone: others would miss their
+# deadlines beside them.
+test: check lint docs deny spell ## the whole gate: what CI runs, besides a part of the mutants
+	RUST_TEST_THREADS=16 cargo test --locked --workspace -- --skip chaos::
+	RUST_TEST_THREADS=16 cargo test --locked --test it chaos::
 
-check: ## the part of it that takes seconds
+check: ## the part of the gate that takes seconds
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --lib -- -D warnings
+
+fmt: ## format the code
+	cargo fmt --all
+
+lint: ## clippy, pedantic: every warning is an error
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+docs: ## rustdoc without a warning, so without a broken link
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+
+deny: ## licences, banned crates, duplicates and sources of all dependencies: see deny.toml
+	$(call install,cargo-deny@0.20.2)
+	$(TOOLS)/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
+
+spell: ## spelling, in code and docs: see _typos.toml
+	$(call install,typos-cli@1.52.0)
+	$(TOOLS)/bin/typos
+
+unit: ## the tests that need no API server; the model takes most of the minutes
+	cargo test --locked --workspace --lib --bins
+	cargo test --locked -p streamsession-core
+
+it: ## the integration tests, on a real API server; ONLY=moving:: runs those of one module
+	RUST_TEST_THREADS=16 cargo test --locked --test it -- $(or $(ONLY),--skip chaos::)
+
+bench: ## how fast the ledger is: criterion, with the spread of the figures
+	cargo bench --locked -p streamsession-core --bench '*'
 
 simulate: ## fleets of objects in virtual time: SEED=7 plays one and tells all, SEEDS=100000 many
 	@cargo test --quiet --locked -p streamsession-core --test fleets no_seed -- --nocapture
 
-chaos: ## kill it a thousand times at any moment, which takes a quarter of an hour; CHAOS_KILLS=N and CHAOS_SEED=N say otherwise
-	CHAOS_KILLS=$${CHAOS_KILLS:-1000} RUST_TEST_THREADS=4 cargo test --locked --test it chaos:: -- --nocapture
+chaos: ## kill it 1000 times at any moment: a quarter of an hour; CHAOS_KILLS=N, CHAOS_SEED=N
+	CHAOS_KILLS=$${CHAOS_KILLS:-1000} RUST_TEST_THREADS=4 \
+		cargo test --locked --test it chaos:: -- --nocapture
 
-mutants: ## change the protocol in 800 ways, each of which a test has to notice: three quarters of an hour; SHARD=0/24 tries a part
-	cargo install --quiet --locked cargo-mutants@27.1.0 --root $(CACHE)/tools
+# Of the random histories always the same few. A mutant that never ends is noticed too: exit code 3.
+# One that timed out hides the missed ones from the exit code: so the list itself is looked at.
+mutants: ## change the core in every small way: a test has to notice each; SHARD=0/24 tries a part
+	$(call install,cargo-mutants@27.1.0)
 	rm -rf $(MUTANTS)/tree && mkdir -p $(MUTANTS)/tree
-	git ls-files -z --cached --others --exclude-standard | tar --create --null --files-from=- | tar --extract --touch --directory=$(MUTANTS)/tree
-	@# Of the random histories always the same few; a mutant that never ends is noticed too (exit code 3).
-	cd $(MUTANTS)/tree && PATH=$(CACHE)/tools/bin:$$PATH CARGO_TARGET_DIR=$(MUTANTS)/target PROPTEST_CASES=150 PROPTEST_RNG_SEED=7 PROPTEST_MAX_SHRINK_ITERS=0 SEEDS=1000 \
-		cargo mutants --package streamsession-core --in-place --output $(MUTANTS) $(if $(SHARD),--sharding round-robin --shard $(SHARD)) || test $$? = 3
-	! test -s $(MUTANTS)/mutants.out/missed.txt # one that timed out hides the others from the exit code
+	git ls-files -z --cached --others --exclude-standard | \
+		tar --create --null --files-from=- | tar --extract --touch --directory=$(MUTANTS)/tree
+	cd $(MUTANTS)/tree && \
+		PATH=$(TOOLS)/bin:$$PATH CARGO_TARGET_DIR=$(MUTANTS)/target \
+		PROPTEST_CASES=150 PROPTEST_RNG_SEED=7 PROPTEST_MAX_SHRINK_ITERS=0 SEEDS=1000 \
+		cargo mutants --package streamsession-core --in-place --output $(MUTANTS) \
+		$(if $(SHARD),--sharding round-robin --shard $(SHARD)) || test $$? = 3
+	! test -s $(MUTANTS)/mutants.out/missed.txt
 
 crd: ## generate the CRD anew
 	cargo run --quiet --locked --bin streamsession-operator -- crd > $(CRD).new
 	mv $(CRD).new $(CRD)
 
-smoke: ## find out what nobody published, on a real account: needs keys, SESSION_ID and INSTANCE_ID
+smoke: ## find out what nobody published, on a real account; needs keys, SESSION_ID, INSTANCE_ID
 	cargo build --quiet --locked --bin streamsession-operator
 	@OPERATOR=$(CARGO_TARGET_DIR)/debug/streamsession-operator examples/smoke.sh
