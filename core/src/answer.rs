@@ -1,9 +1,11 @@
-//! What an answer of the service says: the table of design 3.2, closed, first match wins.
+//! What an answer of the service says: closed, first match wins.
 //!
 //! An answer is read in two steps. [`Verdict::of_code`] says what an error code means for the call
 //! as a whole; [`Answer::outcome`] what the answer means for one of its ids.
 
 use std::collections::BTreeSet;
+
+use strum::IntoStaticStr;
 
 use crate::ids::{InOrder, InstanceId};
 
@@ -54,6 +56,30 @@ pub enum Verdict {
     Unanswered,
 }
 
+/// What came of a call as a whole, in one word: the status and the metrics keep it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum CallResult {
+    /// Each id has its own result.
+    Processed,
+    /// Refused for its rate; nothing was done.
+    Throttled,
+    /// The credentials were refused; nothing was done.
+    CredentialsRejected,
+    /// It never left this machine.
+    NotSent,
+    /// The session does not exist any more.
+    SessionGone,
+    /// The request's content was refused.
+    Invalid,
+    /// Something that it names does not exist.
+    NotFound,
+    /// Another error: nobody says whether it was done.
+    Unclear,
+    /// No readable answer.
+    Unanswered,
+}
+
 /// An answer, or its absence.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Answer {
@@ -101,8 +127,24 @@ pub fn is_too_large(code: &str) -> bool {
 }
 
 impl Verdict {
+    /// It in one word.
+    #[must_use]
+    pub fn result(&self) -> CallResult {
+        match self {
+            Self::Processed { .. } => CallResult::Processed,
+            Self::NothingDone(NothingDone::Throttled) => CallResult::Throttled,
+            Self::NothingDone(NothingDone::Credentials) => CallResult::CredentialsRejected,
+            Self::NothingDone(NothingDone::NotSent) => CallResult::NotSent,
+            Self::SessionGone => CallResult::SessionGone,
+            Self::Invalid => CallResult::Invalid,
+            Self::NotFound => CallResult::NotFound,
+            Self::Unclear => CallResult::Unclear,
+            Self::Unanswered => CallResult::Unanswered,
+        }
+    }
+
     /// What an error code means. Codes match whole or up to a dot, since products add suffixes
-    /// (reference, section 3); texts are never parsed.
+    /// (`docs/tencent.md`); texts are never parsed.
     #[must_use]
     pub fn of_code(code: &str, session_gone_codes: &[String]) -> Self {
         const THROTTLED: [&str; 3] =
@@ -136,6 +178,13 @@ impl Verdict {
 }
 
 impl Answer {
+    /// Whether the key itself was refused: it is worth reading it again. One that is good but may
+    /// not make the call is not, nor one whose signature came too late.
+    #[must_use]
+    pub fn rejects_key(&self) -> bool {
+        is(&self.code, "AuthFailure") && self.code != "AuthFailure.SignatureExpire"
+    }
+
     /// A call that was given up before it was sent.
     #[must_use]
     pub fn not_sent(code: &str, message: &str) -> Self {

@@ -1,97 +1,264 @@
-//! The longer sentences of the conditions.
+//! The texts of the conditions: what is wrong, for which ids, what to do. Each is a few short main
+//! clauses. What changes at every try (request ids, counters, times of tries) is left out: it would
+//! make the object hot.
 
-use super::{ConditionInputs, Conditions, Open, Reason, names, reconciling, stalled};
+use std::fmt::{Display, Write as _};
+
+use crate::answer::CallResult;
+use crate::conditions::open::Open;
+use crate::conditions::types::{ConditionInputs, Conditions, Problem, Reason};
 use crate::ids::{InstanceId, SessionId};
-use crate::ledger::Ledger;
 use crate::ledger::desired::Desired;
 use crate::ledger::record::{Failure, FailureReason, Record, Want};
+use crate::ledger::{LastCall, Ledger};
 use crate::object::ObjectKey;
-use crate::ownership::claims::Ownership;
-use crate::time::over;
+use crate::time::{ServiceTime, over};
 
-/// From which session to which one the object moves; the region is named where nothing else tells
-/// them apart.
-pub(super) fn way(desired: &Desired, ledger: &Ledger) -> Option<(String, String)> {
-    let target =
-        ledger.target.as_ref().filter(|target| desired.moves_from(target) && !desired.deleting)?;
-    let named = |session: &SessionId, region: &Option<String>| {
-        let region = region.as_deref().unwrap_or("no region");
-        if target.session == desired.session {
-            format!("{session} in {region}")
-        } else {
-            session.to_string()
-        }
-    };
-    Some((named(&target.session, &target.region), named(&desired.session, &desired.region)))
+/// Ids that a message names; the rest is a count.
+const IDS_NAMED_MAX: usize = 5;
+
+/// How to end a deletion that waits.
+const HOW_TO_ORPHAN: &str = "To delete the object now and leave its instances attached, set \
+                             spec.deletionPolicy to Orphan.";
+
+/// At most five ids, then a count.
+#[must_use]
+pub fn names(ids: &[&InstanceId]) -> String {
+    let mut text = String::new();
+    for (position, id) in ids.iter().take(IDS_NAMED_MAX).enumerate() {
+        let separator = if position == 0 { "" } else { ", " };
+        let _ = write!(text, "{separator}{id}");
+    }
+    if ids.len() > IDS_NAMED_MAX {
+        let _ = write!(text, " and {} more", ids.len() - IDS_NAMED_MAX);
+    }
+    text
 }
 
-/// Another object names the session, and one of the two has to wait.
-pub(super) fn conflict(
-    inputs: &ConditionInputs<'_>,
-    session: &SessionId,
-    open: &Open<'_>,
-) -> Option<Conditions> {
-    match inputs.ownership {
-        Ownership::Contender(owner) => {
-            let part = if inputs.desired.deleting {
-                "this one goes, and touches nothing that is the other's."
+/// The conditions of an object whose ledger is lost, as long as it can't be rebuilt; `why` names
+/// the evidence.
+#[must_use]
+pub fn ledger_unreadable(why: &str, problem: Option<&Problem>) -> Conditions {
+    let problem = match problem {
+        Some(Problem::Credentials(text) | Problem::Unreachable(text)) => format!(" {text}"),
+        None => String::new(),
+    };
+    let message =
+        format!("{why}. The ledger is rebuilt once the service has told its time.{problem}");
+    Conditions::reconciling(Reason::LedgerLost, message)
+}
+
+/// The conditions of an object on which the work has stopped: the next step would break a promise.
+#[must_use]
+pub fn invariant_violated(violation: &dyn Display) -> Conditions {
+    let message = format!(
+        "The operator has stopped working on this object: the next step would break a promise \
+         ({violation}). Report this with the operator's log. An edit of the spec makes it try \
+         again. {HOW_TO_ORPHAN}"
+    );
+    Conditions::stalled(Reason::InvariantViolated, message)
+}
+
+/// From which session to which one an object moves; the region is named where nothing else tells
+/// them apart.
+pub(super) struct Move {
+    from: String,
+    to: String,
+}
+
+impl Move {
+    /// None if the object stays, or is deleted.
+    pub(super) fn of(desired: &Desired, ledger: &Ledger) -> Option<Self> {
+        let target = ledger.target.as_ref().filter(|target| desired.moves_from(target))?;
+        let named = |session: &SessionId, region: &Option<String>| {
+            let region = region.as_deref().unwrap_or("no region");
+            if target.session == desired.session {
+                format!("{session} in {region}")
             } else {
-                "this one attaches nothing, and takes over by itself when that one is deleted or names another session. Name all instances in one of them."
-            };
-            let message = format!(
-                "Session {session} is driven by the StreamSession {owner}: {part}{}",
-                stale_members(inputs, owner)
-            );
-            Some(stalled(Reason::SessionConflict, message))
-        }
-        Ownership::Owner(other) if inputs.held_back_assumed => Some(stalled(
-            Reason::SessionConflict,
-            format!(
-                "The StreamSession {other} names session {session} too. Of {} it is not known who attached them, so they are not detached before {other} is deleted or names another session.",
-                names(&open.held_back_assumed)
-            ),
-        )),
-        Ownership::Uncontested | Ownership::Owner(_) => None,
+                session.to_string()
+            }
+        };
+        let from = named(&target.session, &target.region);
+        let to = named(&desired.session, &desired.region);
+        (!desired.deleting).then_some(Self { from, to })
     }
 }
 
-/// What an object that does not drive the session still has there and does not want.
+pub(super) fn move_waits(Move { to, .. }: &Move) -> String {
+    format!(" The move to session {to} waits for that.")
+}
+
+pub(super) fn how_to_orphan() -> String {
+    format!(" {HOW_TO_ORPHAN}")
+}
+
+pub(super) fn deleted(detach_until: Option<ServiceTime>) -> String {
+    match detach_until {
+        Some(until) => format!(
+            "All instances are detached. An earlier detach may still take effect until {until}; \
+             the object waits for that."
+        ),
+        None => "All instances are detached.".to_owned(),
+    }
+}
+
+pub(super) fn left(Move { from, to }: &Move, until: ServiceTime) -> String {
+    format!(
+        "All instances are detached from session {from}. An earlier detach may still take effect \
+         until {until}; the move to session {to} waits for that."
+    )
+}
+
+pub(super) fn up_to_date(instances: usize) -> String {
+    match instances {
+        0 => "No slave instance is wanted, and none is attached.".to_owned(),
+        1 => "The slave instance is attached.".to_owned(),
+        count => format!("All {count} slave instances are attached."),
+    }
+}
+
+pub(super) fn credentials_rejected(code: &str) -> String {
+    format!(
+        "The service rejects the credentials ({code}). Check the key and its permissions. The \
+         operator tries again every minute, and at once after an edit of the spec."
+    )
+}
+
+pub(super) fn target_mismatch(session: &SessionId, code: &str, ledger: &Ledger) -> String {
+    let known = ledger.target.as_ref().and_then(|target| target.credential.as_deref());
+    let known = known.filter(|known| !known.is_empty());
+    let known = known.map_or_else(String::new, |known| format!(" ({known})"));
+    format!(
+        "The service says that session {session} does not exist ({code}). The operator does not \
+         believe it: the instances were attached with other credentials{known}. Restore those \
+         credentials."
+    )
+}
+
+pub(super) fn session_not_found(session: &SessionId, code: &str) -> String {
+    format!(
+        "The service says that session {session} does not exist ({code}). Nothing is attached any \
+         more. Create the session again, or set spec.sessionId to a new one."
+    )
+}
+
+/// Another object owns the session.
+pub(super) fn contender(
+    inputs: &ConditionInputs<'_>,
+    session: &SessionId,
+    owner: &ObjectKey,
+) -> String {
+    let here = if inputs.desired.deleting {
+        "This object is being deleted, and leaves alone what the owner has.".to_owned()
+    } else {
+        format!(
+            "This object attaches nothing. It takes over when {owner} is deleted or names another \
+             session. List all instances in one of the two."
+        )
+    };
+    let stale = stale_members(inputs, owner);
+    format!("StreamSession {owner} owns session {session}. {here}{stale}")
+}
+
+/// What an object that does not own the session still has there and does not want.
 fn stale_members(inputs: &ConditionInputs<'_>, owner: &ObjectKey) -> String {
     let members = inputs.desired.at(inputs.ledger.target.as_ref());
-    let left = inputs
+    let stale: Vec<&Record> = inputs
         .ledger
         .records
         .iter()
-        .filter(|(id, record)| record.is_tracked() && members.want(id) == Want::Out);
-    let left: Vec<&Record> = left.map(|(_, record)| record).collect();
-    if left.is_empty() {
-        return String::new();
+        .filter(|(id, record)| record.is_tracked() && members.want(id) == Want::Out)
+        .map(|(_, record)| record)
+        .collect();
+    let deadlines = stale.iter().flat_map(|record| [record.attach_until, record.detach_until]);
+    let until = deadlines.flatten().filter(|until| !over(Some(*until), inputs.now)).max();
+    match (stale.len(), until) {
+        (0, _) => String::new(),
+        (count, Some(until)) => format!(
+            " {count} of its instances wait until {until}: an earlier call may still take effect."
+        ),
+        (count, None) => {
+            format!(" {count} of its instances wait until {owner} has them or does not want them.")
+        }
     }
-    let until = left
-        .iter()
-        .flat_map(|record| [record.attach_until, record.detach_until])
-        .flatten()
-        .filter(|until| !over(Some(*until), inputs.now))
-        .max();
-    let what = match until {
-        Some(until) => format!("no earlier call for them can arrive any more ({until})"),
-        None => format!("{owner} has them or does not want them"),
-    };
-    format!(" {} of its instances wait until {what}.", left.len())
 }
 
-/// As long as there are instances that nobody saw us attach.
-pub(super) fn ledger_lost(open: &Open<'_>) -> Option<Conditions> {
-    if open.assumed.is_empty() || open.nothing_but_stuck() {
-        return None;
+/// The object owns the session, and may not detach what it can't prove to have attached.
+pub(super) fn assumed_and_contested(
+    session: &SessionId,
+    other: &ObjectKey,
+    open: &Open<'_>,
+) -> String {
+    format!(
+        "StreamSession {other} names session {session} too. Nobody knows which of the two attached \
+         {}. They stay until {other} is deleted or names another session.",
+        names(&open.unwanted_assumed)
+    )
+}
+
+pub(super) fn full(session: &SessionId, open: &Open<'_>) -> String {
+    let full = format!(
+        "The ledger is full ({} instances). More are attached or adopted once others are detached.",
+        Ledger::RECORDS_MAX
+    );
+    if open.stuck_inside.is_empty() {
+        full
+    } else {
+        format!("{full} {}", detach_refused(session, &open.stuck_inside))
     }
-    Some(reconciling(
-        Reason::LedgerLost,
-        format!(
-            "In the record without evidence, since it was lost, is a copy, or was told of by the annotation adopt: {}. They are attached or detached anew, as the spec says; what was attached before and is not among them can't be known.",
-            names(&open.assumed)
-        ),
-    ))
+}
+
+pub(super) fn adoption_pending() -> String {
+    "The instances of the annotation adopt are added to the ledger once the service has told its \
+     time."
+        .to_owned()
+}
+
+pub(super) fn ledger_lost(assumed: &[&InstanceId]) -> String {
+    format!(
+        "The ledger was lost, copied or added to by the annotation adopt. These instances are in \
+         it without proof: {}. They are attached or detached again, as the spec says. Instances \
+         that were attached before and are not among them can't be known.",
+        names(assumed)
+    )
+}
+
+pub(super) fn refused(session: &SessionId, open: &Open<'_>) -> String {
+    let mut text = String::new();
+    if !open.stuck_outside.is_empty() {
+        let code = open.stuck_code.map_or_else(String::new, |code| format!(" ({code})"));
+        let _ = write!(
+            text,
+            "The service refuses to attach {}{code}. Check that each exists, belongs to this \
+             account and is in no other session, or remove it from spec.slaveInstanceIds. ",
+            names(&open.stuck_outside)
+        );
+    }
+    if !open.stuck_inside.is_empty() {
+        text += &detach_refused(session, &open.stuck_inside);
+        text += " ";
+    }
+    text + "The operator tries again every few minutes."
+}
+
+fn detach_refused(session: &SessionId, ids: &[&InstanceId]) -> String {
+    format!(
+        "The service refuses to detach {} from session {session}. Check in the console whether it \
+         is still there. Release what is out with the annotation \
+         gs.tencentcloud.dev/forget-instances, or set spec.detachFailurePolicy to Forget.",
+        names(ids)
+    )
+}
+
+pub(super) fn outcome_unknown(id: &InstanceId, want: Want, until: ServiceTime) -> String {
+    let (earlier, again) = match want {
+        Want::In => ("detach", "attaches"),
+        Want::Out => ("attach", "detaches"),
+    };
+    format!(
+        "An earlier {earlier} of {id} may still take effect until {until}: its answer or its \
+         ledger was lost. Then the operator {again} it again."
+    )
 }
 
 pub(super) fn failing(ids: &[(&InstanceId, &Failure)], first: &Failure) -> String {
@@ -100,80 +267,55 @@ pub(super) fn failing(ids: &[(&InstanceId, &Failure)], first: &Failure) -> Strin
     let alike: Vec<_> =
         ids.iter().filter(|(_, failure)| is_alike(failure)).map(|(id, _)| *id).collect();
     let names = names(&alike);
-    let others = ids.len() - alike.len();
     let what = match first.reason {
-        FailureReason::Refused if code.is_empty() => format!("The service refused {names}"),
+        FailureReason::Refused if code.is_empty() => format!("The service refused {names}."),
         FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone
             if !code.is_empty() =>
         {
-            format!("The service answered {code} to the last call for {names}")
+            format!("The service answered {code} to the last call for {names}.")
         }
         FailureReason::Refused | FailureReason::Unclear | FailureReason::SessionGone => {
-            format!("The service did not say what became of {names}")
+            format!("The service did not say what became of {names}.")
         }
         FailureReason::Unanswered if code.is_empty() => {
-            format!("The last call for {names} was not answered")
+            format!("The last call for {names} was not answered.")
         }
-        FailureReason::Unanswered => format!(
-            "The last call for {names} ended with {code}, and nobody knows whether it was done"
-        ),
+        FailureReason::Unanswered => {
+            format!("The last call for {names} ended with {code}. Its outcome is unknown.")
+        }
     };
-    let more = if others > 0 { format!(", and {others} failed otherwise") } else { String::new() };
-    format!("{what}{more}; the operator tries again.")
+    let others = match ids.len() - alike.len() {
+        0 => String::new(),
+        count => format!(" {count} others failed for another reason."),
+    };
+    format!("{what}{others} The operator tries again.")
 }
 
-impl Open<'_> {
-    pub(super) fn nothing_but_attaches(&self) -> bool {
-        self.detach == 0 && self.waiting.is_none() && self.failing.is_empty()
-    }
+pub(super) fn call_failed(LastCall { result, code, .. }: &LastCall, open: &Open<'_>) -> String {
+    let what = match result {
+        CallResult::NotSent => format!(
+            "The last call could not be sent ({code}). Check the network and the operator's log."
+        ),
+        CallResult::Throttled => {
+            format!("The service limits the rate of calls ({code}). The operator slows down.")
+        }
+        _ if code.is_empty() => "The service did not answer the last call.".to_owned(),
+        _ => format!("The service answered {code} to the last call."),
+    };
+    format!("{what} The operator tries again. {}", work(open))
+}
+
+pub(super) fn moving(Move { from, to }: &Move, open: &Open<'_>) -> String {
+    format!("Moving from session {from} to {to}: {}", work(open))
 }
 
 pub(super) fn work(open: &Open<'_>) -> String {
-    let stuck: Vec<_> = open.stuck_outside.iter().chain(&open.stuck_inside).copied().collect();
-    let refused = if stuck.is_empty() {
-        String::new()
-    } else {
-        format!(" The service refuses {}.", names(&stuck))
-    };
-    work_at_hand(open) + &refused
-}
-
-fn work_at_hand(open: &Open<'_>) -> String {
-    match (open.attach, open.detach) {
+    let work = match (open.attach, open.detach) {
         (0, 0) => "Waiting for the answer to the last call.".to_owned(),
         (attach, 0) => format!("{attach} to attach."),
         (0, detach) => format!("{detach} to detach."),
         (attach, detach) => format!("{attach} to attach, {detach} to detach."),
-    }
-}
-
-fn kept(session: &SessionId, open: &Open<'_>) -> String {
-    format!(
-        "The service refuses to detach {} from session {session}. Look in the console whether it is still there; let go of what is out with the annotation gs.tencentcloud.dev/forget-instances or with spec.detachFailurePolicy.",
-        names(&open.stuck_inside)
-    )
-}
-
-pub(super) fn refused(session: &SessionId, open: &Open<'_>) -> String {
-    let mut said = Vec::new();
-    if !open.stuck_outside.is_empty() {
-        let code = open.stuck_code.map_or_else(String::new, |code| format!(" ({code})"));
-        said.push(format!(
-            "The service refuses to attach {}{code}. Check that each exists, belongs to this account and is in no other session, or take it out of spec.slaveInstanceIds.",
-            names(&open.stuck_outside)
-        ));
-    }
-    if !open.stuck_inside.is_empty() {
-        said.push(kept(session, open));
-    }
-    said.push("It is tried again every few minutes.".to_owned());
-    said.join(" ")
-}
-
-pub(super) fn full(session: &SessionId, open: &Open<'_>) -> String {
-    let full = format!(
-        "The ledger is full ({} instances): more are attached or adopted once others could be detached.",
-        Ledger::RECORDS_MAX
-    );
-    if open.stuck_inside.is_empty() { full } else { format!("{full} {}", kept(session, open)) }
+    };
+    let stuck: Vec<_> = open.stuck_outside.iter().chain(&open.stuck_inside).copied().collect();
+    if stuck.is_empty() { work } else { format!("{work} The service refuses {}.", names(&stuck)) }
 }

@@ -32,7 +32,7 @@ pub struct Desired {
     pub deleting: bool,
     /// What deletion means, and leaving a session for another one.
     pub deletion_policy: DeletionPolicy,
-    /// An instance whose removal keeps being refused is let go of: `detachFailurePolicy: Forget`.
+    /// An instance whose removal keeps being refused is released: `detachFailurePolicy: Forget`.
     pub forgets_failures: bool,
 }
 
@@ -90,7 +90,7 @@ impl<'a> DesiredMembers<'a> {
     }
 }
 
-/// What the ledger is about: one session, as seen by one account at one endpoint (design 3.6).
+/// What the ledger is about: one session, as seen by one account at one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The session.

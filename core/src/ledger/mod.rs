@@ -9,7 +9,7 @@ pub mod settle;
 
 use std::collections::BTreeMap;
 
-use crate::answer::Operation;
+use crate::answer::{CallResult, Operation};
 use crate::ids::{InstanceId, JournalId};
 use crate::ledger::desired::{Desired, DesiredMembers, Target};
 use crate::ledger::record::Record;
@@ -42,6 +42,8 @@ pub struct LastCall {
     pub succeeded: usize,
     /// How many it named that are not.
     pub failed: usize,
+    /// What came of the call as a whole.
+    pub result: CallResult,
     /// The error code of the call as a whole; empty if it was processed.
     pub code: String,
 }

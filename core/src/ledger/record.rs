@@ -1,4 +1,4 @@
-//! The record of one instance: the whole rule of the protocol (design 3.3), for one id.
+//! The record of one instance: the whole rule of the protocol, for one id.
 //!
 //! Nobody published what adding a present slave or removing an absent one answers, so the rule
 //! converges whatever it is: success or a refusal, for each of the two. [`Record::next`] is the
@@ -110,7 +110,7 @@ pub struct Record {
     pub refusals: Option<Refusals>,
     /// The last failed attempt.
     pub last_failure: Option<Failure>,
-    /// Nobody saw us attach it: the ledger was lost, or a person told us (design 3.9). A success
+    /// Nobody saw us attach it: the ledger was lost, or a person told us. A success
     /// ends that.
     pub assumed: bool,
 }

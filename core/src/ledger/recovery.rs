@@ -1,6 +1,6 @@
 //! A ledger that is lost, cloned, restored or told of by a person: what can be known is kept, as
-//! *assumed*, until the service has confirmed it (design 3.9). And the opposite: letting go of what
-//! the service never gives back, because a person says so (design 3.3).
+//! *assumed*, until the service has confirmed it. And the opposite: releasing what
+//! the service never gives back, because a person says so.
 
 use std::collections::BTreeSet;
 

@@ -68,12 +68,13 @@ impl Ledger {
             time: journal.start_time,
             succeeded,
             failed: journal.instances.len() - succeeded,
+            result: answer.verdict.result(),
             code: code.clone(),
         });
         self.tidied(desired, Some(journal.start_time))
     }
 
-    /// The two rows of design 3.2 that ask the ledger: a lone id that isn't attached and is an
+    /// The two answers that need the ledger to be understood: a lone id that isn't attached and is an
     /// invalid parameter of a detach can't be in; and a gone session that is not believed says
     /// nothing.
     fn outcome(

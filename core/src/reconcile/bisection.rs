@@ -1,4 +1,4 @@
-//! Halving a batch whose error may be one id's fault (design 3.5): depth first, down to single ids,
+//! Halving a batch whose error may be one id's fault: depth first, down to single ids,
 //! so that one poisoned id does not hold back its neighbours. The open parts live in memory; a
 //! restart begins anew with the whole batch.
 

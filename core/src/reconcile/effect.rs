@@ -44,12 +44,12 @@ impl Journalled {
 pub enum Notice {
     /// The ledger was rebuilt from what can be known, and why.
     Rebuilt(String),
-    /// Let go of though the service never said that they are out: by the policy or by a person's
+    /// Released though the service never said that they are out: by the policy or by a person's
     /// word.
     Forgotten(Vec<InstanceId>),
-    /// Let go of to the object that drives the session.
+    /// Released to the object that owns the session.
     HandedOver(Vec<InstanceId>),
-    /// Let go of without evidence that they ever were in.
+    /// Released without evidence that they ever were in.
     Unproven(Vec<InstanceId>),
     /// Left in a session that the object has left, since its deletion policy is Orphan.
     Orphaned(Vec<InstanceId>),

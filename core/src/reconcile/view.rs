@@ -38,7 +38,7 @@ pub struct Request {
 /// The annotations, as they stand in the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Asked {
-    /// Let go of these: `gs.tencentcloud.dev/forget-instances`.
+    /// Release these: `gs.tencentcloud.dev/forget-instances`.
     pub forget: Option<Request>,
     /// Take these into the ledger: `gs.tencentcloud.dev/adopt`.
     pub adopt: Option<Request>,

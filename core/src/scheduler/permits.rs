@@ -4,7 +4,7 @@
 //! The service counts arrivals in any one second, and we only know that a call arrived between its
 //! permit and its answer. So a permit comes back one second after the answer: two calls of one
 //! permit arrive at least a second apart, and no window of a second sees more of them than there
-//! are permits, whatever the scheduler does (design, section 4).
+//! are permits, whatever the scheduler does.
 //!
 //! While the quota is halved, permits beyond it are withheld: a grant is made only if fewer than
 //! the present quota are held or on their way back. Whatever arrived in the same second as the call
