@@ -21,8 +21,9 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 const POOL_IDLE_MAX: usize = 32;
 /// For name, connection and TLS handshake together; never more than half of the call's deadline.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
-/// The service's own limit of a JSON response is 50 MB (reference, section 2).
-const BODY_LENGTH_MAX: usize = 50_000_000;
+/// Read of an answer, at most. One to a call of a thousand ids has some 130 kB; what is longer is
+/// no answer of the service's.
+const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// No HTTP client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -196,10 +197,10 @@ async fn read_body(response: &mut Response) -> Result<Vec<u8>, Answer> {
     loop {
         match response.chunk().await {
             Ok(None) => return Ok(body),
-            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > BODY_LENGTH_MAX => {
+            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX => {
                 return Err(unanswered(
                     "OversizedAnswer",
-                    &format!("the answer has more than {BODY_LENGTH_MAX} bytes"),
+                    &format!("the answer has more than {BODY_BYTES_MAX} bytes"),
                 ));
             }
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),

@@ -213,7 +213,7 @@ async fn what_is_not_http_is_unanswered() {
 }
 
 #[tokio::test]
-async fn an_answer_without_end_is_given_up_at_the_services_own_limit() {
+async fn an_answer_without_end_is_given_up_at_the_cap() {
     let (answer, _) = answer_of(client(), |_, _| Reply::Endless).await;
 
     assert!(is_unanswered(&answer, "OversizedAnswer"), "{answer:?}");
