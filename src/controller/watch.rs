@@ -20,6 +20,7 @@ use super::context::Context;
 use super::digest::{self, Digest};
 use super::key::{ObjectKey, Scope};
 use crate::api::v1alpha1::StreamSession;
+use crate::gs::error_chain;
 
 /// Objects in a page where the API server has no streaming lists: the price of a page is memory.
 const PAGE: u32 = 50;
@@ -214,23 +215,8 @@ fn report(context: &Context, scope: &Scope, problem: &watcher::Error) {
             info!(error = %problem, "the watch was interrupted and is resumed");
             return;
         }
-        _ => format!("the API server at {} can't be reached ({})", context.api_server, chain(problem)),
+        _ => format!("the API server at {} can't be reached ({})", context.api_server, error_chain(problem)),
     };
     context.readiness.failed(scope, &what);
     warn!("{what}; trying again");
-}
-
-/// The message with its causes: kube's own texts stop short of the reason.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -15,6 +15,7 @@ pub mod client;
 pub mod clock;
 pub mod credentials;
 pub mod endpoint;
+mod error_chain;
 mod exchange;
 pub mod sign;
 #[cfg(test)]
@@ -24,4 +25,5 @@ pub mod wire;
 pub use client::{AskTimeError, Client, HIDDEN, Prepared, Settings, Switch};
 pub use credentials::{CredentialStore, Credentials, CredentialsError, Endpoints, Own, Source};
 pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use error_chain::error_chain;
 pub use exchange::HttpUnavailable;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use reqwest::header::AUTHORIZATION;
 use tokio::sync::Mutex;
 
-use super::super::exchange::http_clients;
+use super::super::exchange::{Http, read_body, reason};
 use super::temporary::{PodIdentity, Temporary, of_metadata, of_sts};
 use super::{Credentials, CredentialsError, Source, profile};
 
@@ -161,9 +161,9 @@ impl Own {
         let token = std::fs::read_to_string(&identity.token_file).map_err(|error| {
             unreachable(format!("its token file {} can't be read: {error}", identity.token_file))
         })?;
-        let client = http_clients(STS_DEADLINE).map_err(|error| unreachable(error.to_string()))?;
-        let request = client
-            .for_url(&self.endpoints.sts)
+        let http = Http::new(STS_DEADLINE, None).map_err(|error| unreachable(error.to_string()))?;
+        let request = http
+            .client(&self.endpoints.sts)
             .post(&self.endpoints.sts)
             .timeout(STS_DEADLINE)
             .header(AUTHORIZATION, "SKIP")
@@ -173,7 +173,7 @@ impl Own {
             .header("X-TC-Region", &identity.region)
             .header("X-TC-Timestamp", jiff::Timestamp::now().as_second())
             .body(identity.body(token.trim()));
-        let body = text(request)
+        let body = body(request)
             .await
             .map_err(|reason| unreachable(format!("{}: {reason}", self.endpoints.sts)))?;
         of_sts(&body, &source)
@@ -183,32 +183,33 @@ impl Own {
         let source = |role: &str| Source::NodeRole { role: role.to_owned() };
         let unreachable =
             |reason: String| CredentialsError::Unreachable { wanted: source(""), reason };
-        let client =
-            http_clients(METADATA_DEADLINE).map_err(|error| unreachable(error.to_string()))?;
+        let http =
+            Http::new(METADATA_DEADLINE, None).map_err(|error| unreachable(error.to_string()))?;
         let url = format!("{}/{METADATA_PATH}/", self.endpoints.metadata);
-        let get = |url: &str| client.for_url(url).get(url).timeout(METADATA_DEADLINE);
+        let get = |url: &str| http.client(url).get(url).timeout(METADATA_DEADLINE);
         let failed = |reason: String| unreachable(format!("{}: {reason}", self.endpoints.metadata));
-        let role = text(get(&url)).await.map_err(failed)?;
+        let role = body(get(&url)).await.map_err(failed)?;
         let role = String::from_utf8_lossy(&role).trim().to_owned();
         if role.is_empty()
             || !role.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
         {
             return Err(unreachable("the node has no role".to_owned()));
         }
-        let keys = text(get(&format!("{url}{role}")))
+        let keys = body(get(&format!("{url}{role}")))
             .await
             .map_err(|reason| unreachable(format!("role {role}: {reason}")))?;
         of_metadata(&keys, &source(&role), jiff::Timestamp::now().as_second())
     }
 }
 
-async fn text(request: reqwest::RequestBuilder) -> Result<Vec<u8>, String> {
-    let response = request.send().await.map_err(|error| super::super::exchange::chain(&error))?;
+/// The body of a successful answer; otherwise why there is none.
+async fn body(request: reqwest::RequestBuilder) -> Result<Vec<u8>, String> {
+    let mut response = request.send().await.map_err(|error| reason(&error))?;
     let status = response.status();
     if !status.is_success() {
         return Err(format!("HTTP {}", status.as_u16()));
     }
-    response.bytes().await.map(Into::into).map_err(|error| super::super::exchange::chain(&error))
+    read_body(&mut response).await.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
