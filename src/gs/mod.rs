@@ -18,6 +18,7 @@ pub mod endpoint;
 mod error_chain;
 mod exchange;
 pub mod sign;
+mod single_flight;
 #[cfg(test)]
 mod test_server;
 pub mod wire;
