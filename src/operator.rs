@@ -169,8 +169,8 @@ impl Operator {
             api_server,
             gs,
             credentials: gs::CredentialStore::new(
-                gs::Own::new(options.credential_endpoints),
-                options.default_credentials_namespaces,
+                options.credential_endpoints,
+                options.default_credentials_namespaces.unwrap_or_default(),
             ),
             limiter: Limiter::with_burst(options.gs_qps, options.gs_burst, started),
             batch_sizes: Mutex::default(),

@@ -359,20 +359,10 @@ impl Shell {
         // A key that is good but may not make the call, or a signature that came too late, is no
         // reason to read the key again.
         if answer.code.starts_with("AuthFailure") && answer.code != "AuthFailure.SignatureExpire" {
-            self.refused(&request.credentials).await;
+            self.context.credentials.invalidate(&request.credentials);
         }
         self.report(call, &answer);
         answer
-    }
-
-    /// What was refused is read again the next time: a rotated key takes effect at once.
-    async fn refused(&self, refused: &Credentials) {
-        match self.copy.as_ref().and_then(|copy| copy.spec.credentials_ref.as_ref()) {
-            Some(reference) => {
-                self.context.credentials.invalidate(&self.key.namespace, &reference.name)
-            }
-            None => self.context.credentials.invalidate_own(&refused.secret_id).await,
-        }
     }
 
     fn report(&self, call: &Journalled, answer: &Answer) {

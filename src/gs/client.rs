@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -177,10 +177,7 @@ impl Client {
     /// Of many who ask at once, one does, and all have its result.
     pub async fn ask_time(&self, endpoint: &Endpoint) -> Result<i64, AskTimeError> {
         let client = self.clone();
-        self.inner
-            .asking
-            .join(endpoint.clone(), || client.ask(endpoint.clone()))
-            .await
+        self.inner.asking.join(endpoint.clone(), || client.ask(endpoint.clone())).await
     }
 
     async fn ask(self, endpoint: Endpoint) -> Result<i64, AskTimeError> {
@@ -353,6 +350,3 @@ fn secret_value(what: &str, text: &str) -> Result<HeaderValue, String> {
     value.set_sensitive(true);
     Ok(value)
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,7 +10,7 @@ mod profile;
 mod store;
 mod temporary;
 
-pub use own::{Endpoints, Own};
+pub use own::Endpoints;
 pub use store::CredentialStore;
 
 /// Key of the Secret, and environment variable, of each part.

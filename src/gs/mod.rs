@@ -19,12 +19,10 @@ mod error_chain;
 mod exchange;
 pub mod sign;
 mod single_flight;
-#[cfg(test)]
-mod test_server;
 pub mod wire;
 
 pub use client::{AskTimeError, Client, HIDDEN, Prepared, Settings, Switch};
-pub use credentials::{CredentialStore, Credentials, CredentialsError, Endpoints, Own, Source};
+pub use credentials::{CredentialStore, Credentials, CredentialsError, Endpoints, Source};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error_chain::error_chain;
 pub use exchange::HttpUnavailable;
