@@ -16,13 +16,14 @@ use tracing::info;
 
 use crate::api::FIELD_MANAGER;
 use crate::api::ledger::Defaults;
-use crate::controller::context::{Context, Fence, Readiness};
+use crate::controller::context::{Context, Fence};
 use crate::controller::events::Events;
 use crate::controller::{Controller, Stopped};
 use crate::gs::{self, Endpoint};
 use crate::queue::Limiter;
 use crate::telemetry::admin;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
 
 /// How long a journal may be on its way to the service before it is taken back: longer than any
 /// healthy write, shorter than a person waits.

@@ -168,7 +168,7 @@ impl Controller {
                     self.forget(&key);
                 }
                 self.unlisted.retain(|unlisted| *unlisted != scope);
-                self.context.readiness.listed(&scope);
+                self.context.readiness.listed(scope.name());
             }
             Seen::Object(key, mut digest, claim) => {
                 {

@@ -217,6 +217,6 @@ fn report(context: &Context, scope: &Scope, problem: &watcher::Error) {
         }
         _ => format!("the API server at {} can't be reached ({})", context.api_server, error_chain(problem)),
     };
-    context.readiness.failed(scope, &what);
+    context.readiness.failed(scope.name(), &what);
     warn!("{what}; trying again");
 }

@@ -40,8 +40,12 @@ const IMPURE: [&str; 12] = [
 ];
 
 /// What else of the crate a layer may use, besides itself.
-const INWARDS: [(&str, &[&str]); 3] =
-    [("src/api", &["api"]), ("src/gs", &["gs"]), ("src/queue", &["queue"])];
+const INWARDS: [(&str, &[&str]); 4] = [
+    ("src/api", &["api"]),
+    ("src/gs", &["gs"]),
+    ("src/queue", &["queue"]),
+    ("src/telemetry", &["telemetry"]),
+];
 
 const LINES_MAX: usize = 500;
 
