@@ -11,6 +11,7 @@ use streamsession_protocol::ids::{InstanceId, SessionId};
 use crate::gs::{
     Client, Credentials, CredentialsError, Endpoint, HIDDEN, Prepared, Settings, Switch,
 };
+use crate::operator::{EndpointParser, GS_ENDPOINT, GS_TIMEOUT, seconds};
 
 /// Make one call of SwitchCloudPhoneMultipleStreamSessionSlaves by hand.
 ///
@@ -38,12 +39,19 @@ pub(super) struct SwitchCommand {
         long,
         env = "GS_ENDPOINT",
         value_name = "URL",
-        default_value = "https://gs.tencentcloudapi.com"
+        default_value = GS_ENDPOINT,
+        value_parser = EndpointParser { insecure: false }
     )]
     gs_endpoint: Endpoint,
     /// Seconds for the call.
-    #[arg(long, env = "GS_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=60))]
-    gs_timeout: u64,
+    #[arg(
+        long,
+        env = "GS_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = GS_TIMEOUT,
+        value_parser = seconds(1, 60)
+    )]
+    gs_timeout: Duration,
     /// How the outcome is printed.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -103,8 +111,7 @@ impl SwitchCommand {
         if operation == Operation::Detach && !self.yes && !self.dry_run {
             confirm(&self.session_id, instances.len())?;
         }
-        let settings =
-            Settings { call_deadline: Duration::from_secs(self.gs_timeout), ..Settings::default() };
+        let settings = Settings { call_deadline: self.gs_timeout, ..Settings::default() };
         let client = Client::new(settings).map_err(|error| error.to_string())?;
         let timestamp = match self.timestamp {
             Some(timestamp) => timestamp,

@@ -51,11 +51,16 @@ impl fmt::Display for InvalidEndpoint {
             Problem::NoUrl(why) => write!(f, "it is no URL ({why})"),
             Problem::Scheme => f.write_str("it begins neither with https:// nor with http://"),
             Problem::PlainHttp => f.write_str(
-                "plain http:// is for loopback only (localhost, 127.0.0.1, [::1]); use https://, or --allow-insecure-endpoint for a proxy on a network that you trust",
+                "plain http:// is for loopback only (localhost, 127.0.0.1, [::1]); \
+                 use https://, or --allow-insecure-endpoint for a proxy on a network that you trust",
             ),
             Problem::NoHost => f.write_str("it names no host"),
-            Problem::User => f.write_str("it holds a user or a password, which belong into a Secret"),
-            Problem::Path => f.write_str("it has a path, a query or a fragment; the service is called at `/`"),
+            Problem::User => {
+                f.write_str("it holds a user or a password, which belong into a Secret")
+            }
+            Problem::Path => {
+                f.write_str("it has a path, a query or a fragment; the service is called at `/`")
+            }
         }?;
         f.write_str("; give https://HOST[:PORT], as https://gs.tencentcloudapi.com")
     }
@@ -89,11 +94,7 @@ impl Endpoint {
         }
         let host = url.host().ok_or_else(|| invalid(Problem::NoHost))?;
         let loopback = is_loopback(&host);
-        let scheme = match url.scheme() {
-            "https" => Scheme::Https,
-            _ if loopback || insecure => Scheme::PlainHttp,
-            _ => return Err(invalid(Problem::PlainHttp)),
-        };
+        let scheme = if url.scheme() == "https" { Scheme::Https } else { Scheme::PlainHttp };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(invalid(Problem::User));
         }
@@ -102,7 +103,22 @@ impl Endpoint {
         }
         let authority =
             url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
-        Ok(Self { scheme, authority, loopback })
+        let endpoint = Self { scheme, authority, loopback };
+        if !insecure {
+            endpoint.refuse_plain()?;
+        }
+        Ok(endpoint)
+    }
+
+    /// Plain HTTP to another machine is an error.
+    pub fn refuse_plain(&self) -> Result<(), InvalidEndpoint> {
+        if self.is_plain() && !self.loopback {
+            return Err(InvalidEndpoint {
+                given: shown(&self.to_string()),
+                problem: Problem::PlainHttp,
+            });
+        }
+        Ok(())
     }
 
     /// Takes what [`Display`](fmt::Display) wrote into `status.target.endpoint`.

@@ -30,15 +30,6 @@ pub struct Endpoints {
     pub metadata: String,
 }
 
-impl Default for Endpoints {
-    fn default() -> Self {
-        Self {
-            sts: "https://sts.tencentcloudapi.com".to_owned(),
-            metadata: "http://metadata.tencentyun.com".to_owned(),
-        }
-    }
-}
-
 /// The operator's own credentials. Of many who want those of a remote source at once, one asks it.
 #[derive(Debug)]
 pub(super) struct Own {
