@@ -180,7 +180,7 @@ impl Shell {
 
     fn bucket(&self, round: &Round<'_>) -> Option<Bucket> {
         Some(Bucket {
-            account: self.credentials.as_ref()?.account().to_owned(),
+            account: self.credentials.as_ref()?.name().to_owned(),
             endpoint: round.endpoint()?.to_owned(),
         })
     }
@@ -267,7 +267,7 @@ impl Shell {
         };
         match found {
             Ok(credentials) => {
-                let account = credentials.account().to_owned();
+                let account = credentials.name().to_owned();
                 self.credentials = Some(credentials);
                 if let Some(permit) = &self.permit
                     && Some(permit.bucket()) != self.bucket(round).as_ref()
@@ -285,7 +285,7 @@ impl Shell {
 
     fn limit_batches(&self, round: &mut Round<'_>) {
         if let Some(credentials) = &self.credentials {
-            round.limit_batches(self.context.batch_size_max(credentials.account()));
+            round.limit_batches(self.context.batch_size_max(credentials.name()));
         }
     }
 
@@ -354,7 +354,7 @@ impl Shell {
         }
         drop(permit);
         if is_too_large(&answer.code) {
-            self.context.too_large(request.credentials.account(), journal.instances.len());
+            self.context.too_large(request.credentials.name(), journal.instances.len());
         }
         // A key that is good but may not make the call, or a signature that came too late, is no
         // reason to read the key again.

@@ -32,7 +32,7 @@ const X_TC_TOKEN: HeaderName = HeaderName::from_static("x-tc-token");
 const X_TC_LANGUAGE: HeaderName = HeaderName::from_static("x-tc-language");
 const X_TC_REQUEST_CLIENT: HeaderName = HeaderName::from_static("x-tc-requestclient");
 
-/// Who we are to the service's support (the SDKs send theirs; reference, section 2).
+/// Who we are to the service's support. The official SDKs send theirs.
 const REQUEST_CLIENT: &str = concat!("streamsession-operator/", env!("CARGO_PKG_VERSION"));
 
 /// A clock that differs by more is worth a line: certificates and signatures of other programs
@@ -75,7 +75,7 @@ pub struct Switch {
     /// Whom.
     pub instances: Vec<InstanceId>,
     /// The journal's `startTime` in Unix seconds: what the call is signed with decides until when
-    /// it can take effect (design 3.4).
+    /// it can take effect.
     pub timestamp: i64,
     /// Who asks.
     pub credentials: Credentials,
@@ -86,7 +86,8 @@ pub struct Switch {
 pub enum AskTimeError {
     /// No readable answer.
     #[error(
-        "the service at {endpoint} could not be asked for its time: {code}: {message}; check the endpoint, the network between, and proxies"
+        "the service at {endpoint} could not be asked for its time: {code}: {message}; \
+         check the endpoint, the network between, and proxies"
     )]
     NoAnswer {
         /// Who was asked.
@@ -98,8 +99,9 @@ pub enum AskTimeError {
     },
     /// An answer of the service, but without its time.
     #[error(
-        "the service at {endpoint} answered without a Date header that can be read, and its time decides how long a lost call can still \
-         take effect; check what stands between, since proxies may strip headers"
+        "the service at {endpoint} answered without a Date header that can be read, \
+         and its time decides how long a lost call can still take effect; \
+         check what stands between, since proxies may strip headers"
     )]
     NoDate {
         /// Who was asked.
@@ -321,7 +323,7 @@ fn signed(request: &Switch) -> Result<(HeaderMap, Vec<u8>), String> {
     if let Some(region) = &request.region {
         headers.insert(X_TC_REGION, value("the region", region)?);
     }
-    // Long-term keys must not come with one (reference, section 2).
+    // Long-term keys must not come with one.
     if let Some(token) = &credentials.token {
         headers.insert(X_TC_TOKEN, secret_value("the token", token.expose_secret())?);
     }
