@@ -118,7 +118,7 @@ pub async fn round(
             failpoint::after(failpoint);
         };
         let bucket = shell.bucket(&round);
-        shell.context.metrics.round(end);
+        shell.context.metrics.reconcile(end);
         let memory = round.into_memory();
         let open = memory.open_instances();
         if end == End::Gone && !open.is_empty() {

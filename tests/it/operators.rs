@@ -33,7 +33,7 @@ async fn an_operator_whose_fence_is_closed_calls_and_writes_nothing_and_its_call
     eventually("rounds that may not act", async || {
         let text = reqwest::get(&url).await.expect("an answer").text().await.expect("a text");
         let later = text.lines().find_map(|line| {
-            line.strip_prefix(r#"streamsession_rounds_total{outcome="later"} "#)?
+            line.strip_prefix(r#"streamsession_reconciles_total{outcome="later"} "#)?
                 .parse::<u32>()
                 .ok()
         });

@@ -161,7 +161,7 @@ async fn the_admin_server_tells_that_it_is_ready_and_what_was_done() {
             r#"streamsession_gs_calls_total{operation="attach",outcome="processed"} 1"#,
             r#"streamsession_gs_instances_total{operation="attach",outcome="succeeded"} 1"#,
             r#"streamsession_object_writes_total{outcome="written"} 3"#,
-            r#"streamsession_rounds_total{outcome="at_rest"} 1"#,
+            r#"streamsession_reconciles_total{outcome="at_rest"} 1"#,
             "streamsession_objects 1",
         ];
         let complete = expected.iter().all(|line| metrics.lines().any(|found| found == *line));
