@@ -1,7 +1,7 @@
 //! The service: Tencent Cloud GS, and its one action `SwitchCloudPhoneMultipleStreamSessionSlaves`.
 //!
 //! ```text
-//! Switch ──> wire (body) ──> sign ──> exchange (HTTP) ──> wire (envelope) ──> answer ──> protocol::Answer
+//! Switch ──> wire (body) ──> sign ──> exchange (HTTP) ──> wire (envelope) ──> answer ──> Answer
 //!   │                                     │
 //!   └── credentials (Secret, environment) └── Date ──> clock ──> the next journal's startTime
 //! ```
