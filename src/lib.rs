@@ -5,13 +5,13 @@
 //!   main ─▶ cli ─▶ operator            arguments, composition: these alone know everything
 //!                     │
 //!                     ▼
-//!                controller            the shell: watch, agenda, rounds; performs the effects of `step`
+//!                controller            the shell: watch, agenda, reconciles; performs the effects of `step`
 //!              ┌──────┼───────┐
 //!              ▼      ▼       ▼
 //!             api    gs     queue      the resource │ the service │ permits to call it
 //!              └──┬───┘
 //!                 ▼
-//!        streamsession-protocol        the ledger and its rules, pure: what is due, what an answer means, what people are told
+//!        streamsession-core        the ledger and its rules, pure: what is due, what an answer means, what people are told
 //! ```
 //!
 //! | module | what it is |
@@ -19,7 +19,7 @@
 //! | [`api`] | the CRD's types, and the way between the object's status and the ledger |
 //! | [`gs`] | the service's client: signing, wire format, answers, clock, credentials |
 //! | [`queue`] | the rate limit: permits that come back, and who waits for one |
-//! | [`controller`] | one watch of digests, an agenda, one round at a time for each object |
+//! | [`controller`] | one watch of digests, an agenda, one reconcile at a time for each object |
 //! | [`operator`] | settings become clients and tasks |
 //! | [`telemetry`] | logs, metrics, the admin server |
 //! | [`cli`] | `run`, `crd` |

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
 use serde_json::json;
-use streamsession_protocol::answer::{Answer, Operation, Outcome};
-use streamsession_protocol::ids::{InstanceId, SessionId};
+use streamsession_core::answer::{Answer, Operation, Outcome};
+use streamsession_core::ids::{InstanceId, SessionId};
 
 use crate::gs::{
     Client, Credentials, CredentialsError, Endpoint, HIDDEN, Prepared, Settings, Switch,

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use streamsession_protocol::answer::{Answer, NothingDone, Verdict};
-use streamsession_protocol::ids::InstanceId;
+use streamsession_core::answer::{Answer, NothingDone, Verdict};
+use streamsession_core::ids::InstanceId;
 
 use super::wire::{self, ErrorBody, Response};
 
@@ -140,7 +140,7 @@ fn bounded(text: &str, length_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use streamsession_protocol::answer::Outcome;
+    use streamsession_core::answer::Outcome;
 
     fn id(text: &str) -> InstanceId {
         InstanceId::parse(text).unwrap()

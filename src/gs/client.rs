@@ -12,8 +12,8 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, 
 use secrecy::ExposeSecret;
 use tracing::warn;
 
-use streamsession_protocol::answer::{Answer, Operation};
-use streamsession_protocol::ids::{InstanceId, SessionId};
+use streamsession_core::answer::{Answer, Operation};
+use streamsession_core::ids::{InstanceId, SessionId};
 
 use super::answer;
 use super::clock::{ServiceClock, parse_date};

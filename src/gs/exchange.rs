@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::{DATE, HeaderMap};
 use reqwest::{Certificate, ClientBuilder, Response, redirect, retry, tls};
-use streamsession_protocol::answer::Answer;
+use streamsession_core::answer::Answer;
 
 use super::answer::{not_sent, unanswered};
 use super::endpoint::Endpoint;

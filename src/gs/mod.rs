@@ -8,7 +8,7 @@
 //!
 //! `sign`, `wire`, `answer` and `endpoint` are pure: texts in, texts out. `exchange` decides
 //! whether a byte can have left this machine; `client` puts all of it together. Whatever happens, a
-//! call has an [`Answer`](streamsession_protocol::answer::Answer), and is sent once.
+//! call has an [`Answer`](streamsession_core::answer::Answer), and is sent once.
 
 pub mod answer;
 pub mod client;

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use serde_json::Value;
-use streamsession_protocol::answer::Operation;
-use streamsession_protocol::ids::{InstanceId, SessionId};
+use streamsession_core::answer::Operation;
+use streamsession_core::ids::{InstanceId, SessionId};
 
 /// `X-TC-Action`.
 pub const ACTION: &str = "SwitchCloudPhoneMultipleStreamSessionSlaves";

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::builder::{Resettable, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, FromArgMatches, value_parser};
-use streamsession_protocol::ledger::Rules;
-use streamsession_protocol::step::Settings;
-use streamsession_protocol::time::Validity;
+use streamsession_core::ledger::Rules;
+use streamsession_core::reconcile::Settings;
+use streamsession_core::time::Validity;
 
 use super::Error;
 use crate::gs::Endpoint;

@@ -10,9 +10,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
-use streamsession_protocol::answer::{Answer, NothingDone, Operation, Verdict};
-use streamsession_protocol::ledger::Journal;
-use streamsession_protocol::step::{End, Notice};
+use streamsession_core::answer::{Answer, NothingDone, Operation, Verdict};
+use streamsession_core::ledger::Journal;
+use streamsession_core::reconcile::{Requeue, Notice};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
@@ -134,12 +134,12 @@ impl Metrics {
     }
 
     /// A reconcile has ended.
-    pub fn reconcile(&self, end: End) {
+    pub fn reconcile(&self, end: Requeue) {
         let outcome = match end {
-            End::Gone => "gone",
-            End::OnChange => "at_rest",
-            End::After(_) => "later",
-            End::AwaitPermit(_) => "await_permit",
+            Requeue::Never => "gone",
+            Requeue::OnChange => "at_rest",
+            Requeue::After(_) => "later",
+            Requeue::OnPermit(_) => "await_permit",
         };
         self.reconciles.get_or_create(&OutcomeLabel { outcome }).inc();
     }
@@ -162,7 +162,7 @@ impl Metrics {
             }
             Notice::Forgotten(_) => "forgotten",
             Notice::HandedOver(_) => "handed_over",
-            Notice::Doubtful(_) => "dropped",
+            Notice::Unproven(_) => "dropped",
             Notice::Orphaned(_) => "orphaned",
         };
         self.released

@@ -10,17 +10,17 @@ use proptest::{collection, option, sample};
 use serde_json::json;
 use streamsession_operator::api::ledger::{Defaults, status, view};
 use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus};
-use streamsession_protocol::answer::Operation;
-use streamsession_protocol::claims::Standing;
-use streamsession_protocol::conditions::{
+use streamsession_core::answer::Operation;
+use streamsession_core::ownership::claims::Standing;
+use streamsession_core::conditions::{
     Conditions, Counts, Mode, Problem, Scene, conditions, ledger_unreadable,
 };
-use streamsession_protocol::desired::{DeletionPolicy, Desired, Target};
-use streamsession_protocol::ids::{InstanceId, JournalId, SessionId};
-use streamsession_protocol::ledger::{Journal, LastCall, Ledger, Rules};
-use streamsession_protocol::record::{Failure, FailureReason, Next, Record, Refusals, State};
-use streamsession_protocol::step::{Found, Handled, Status};
-use streamsession_protocol::time::ServiceTime;
+use streamsession_core::ledger::desired::{DeletionPolicy, Desired, Target};
+use streamsession_core::ids::{InstanceId, JournalId, SessionId};
+use streamsession_core::ledger::{Journal, LastCall, Ledger, Rules};
+use streamsession_core::ledger::record::{Failure, FailureReason, Next, Record, Refusals, State};
+use streamsession_core::reconcile::{Found, Handled, Status};
+use streamsession_core::time::ServiceTime;
 
 use crate::harness::SESSION;
 

@@ -8,8 +8,8 @@ use std::thread;
 use serde_json::{Value, json};
 use streamsession_operator::gs::sign::Signable;
 use streamsession_operator::gs::{Credentials, Endpoint, HIDDEN, Source, Switch};
-use streamsession_protocol::answer::Operation;
-use streamsession_protocol::ids::{InstanceId, SessionId};
+use streamsession_core::answer::Operation;
+use streamsession_core::ids::{InstanceId, SessionId};
 
 use crate::sdk::{REMEDY, are_there, python};
 

@@ -11,8 +11,8 @@ use gs_simulator::{ErrorFault, Faults, Simulator};
 use serde_json::json;
 use streamsession_operator::api::v1alpha1::{FailureReason, StreamSession};
 use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
-use streamsession_protocol::answer::{Answer, NothingDone, Operation, Outcome, Verdict};
-use streamsession_protocol::ids::{InstanceId, SessionId};
+use streamsession_core::answer::{Answer, NothingDone, Operation, Outcome, Verdict};
+use streamsession_core::ids::{InstanceId, SessionId};
 use tokio::net::TcpListener;
 
 use crate::harness::{Lab, SESSION, eventually, example_credentials, install_crypto, ready};

@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use streamsession_operator::gs::answer::{self, Read};
 use streamsession_operator::gs::clock::{ServiceClock, parse_date};
 use streamsession_operator::gs::{Credentials, Endpoint};
-use streamsession_protocol::answer::{NothingDone, Outcome, Verdict};
-use streamsession_protocol::ids::InstanceId;
+use streamsession_core::answer::{NothingDone, Outcome, Verdict};
+use streamsession_core::ids::InstanceId;
 
 /// For each target, unless the environment says otherwise.
 const TEST_TIME: Duration = Duration::from_secs(1);

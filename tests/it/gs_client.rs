@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use streamsession_operator::gs::{AskTimeError, Client, Endpoint, Settings, Switch};
-use streamsession_protocol::answer::{Answer, NothingDone, Operation, Verdict};
-use streamsession_protocol::ids::{InstanceId, SessionId};
+use streamsession_core::answer::{Answer, NothingDone, Operation, Verdict};
+use streamsession_core::ids::{InstanceId, SessionId};
 
 use crate::harness::{SESSION, example_credentials, install_crypto};
 

@@ -10,8 +10,8 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 use streamsession_operator::api::v1alpha1::StreamSessionStatus;
 use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
-use streamsession_protocol::answer::Operation as Call;
-use streamsession_protocol::ids::{InstanceId, SessionId};
+use streamsession_core::answer::Operation as Call;
+use streamsession_core::ids::{InstanceId, SessionId};
 
 use crate::harness::{Lab, SESSION, eventually, example_credentials, slow};
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use gs_simulator::{Call, EXAMPLE_SECRET_ID, Options, Outcome, RateWindow, Simulator, Stats};
 use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
 use streamsession_operator::queue::{Bucket, Key, Limiter, Permit, Priority, WINDOW};
-use streamsession_protocol::answer::{Answer, Operation, Verdict};
-use streamsession_protocol::ids::{InstanceId, SessionId};
+use streamsession_core::answer::{Answer, Operation, Verdict};
+use streamsession_core::ids::{InstanceId, SessionId};
 use tokio::task::JoinSet;
 
 use crate::harness::{SESSION, example_credentials, install_crypto};

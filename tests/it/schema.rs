@@ -10,8 +10,8 @@ use streamsession_operator::api::v1alpha1::{
     Failure, FailureReason, InstanceState, Operation, PendingCall, Refusals, StreamSessionStatus,
     UnsettledInstance,
 };
-use streamsession_protocol::ids::InstanceId;
-use streamsession_protocol::ledger::Ledger;
+use streamsession_core::ids::InstanceId;
+use streamsession_core::ledger::Ledger;
 
 use crate::harness::{Lab, SESSION, kubectl, try_kubectl};
 
