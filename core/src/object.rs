@@ -36,6 +36,15 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// The namespace; empty: all.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::All => "",
+            Self::Namespace(namespace) => namespace,
+        }
+    }
+
     /// Whether the object is in it.
     #[must_use]
     pub fn contains(&self, key: &ObjectKey) -> bool {

@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use streamsession_core::answer::Operation;
+use streamsession_core::answer::{CallResult, Operation, Verdict};
 use streamsession_core::conditions::{
     ConditionInputs, Conditions, Counts, Mode, Problem, Reason, conditions, invariant_violated,
     ledger_unreadable,
@@ -78,12 +78,17 @@ fn refused(operation: Operation, attempts: u32) -> Record {
 }
 
 fn after(code: &str, ledger: Ledger) -> Ledger {
+    after_result(Verdict::of_code(code, &[]).result(), code, ledger)
+}
+
+fn after_result(result: CallResult, code: &str, ledger: Ledger) -> Ledger {
     let call = LastCall {
         operation: Operation::Attach,
         request_id: "67f3".into(),
         time: NOW,
         succeeded: 0,
         failed: 1,
+        result,
         code: code.into(),
     };
     Ledger { last_call: Some(call), ..ledger }
@@ -264,7 +269,7 @@ fn a_failure_says_for_whom_and_what_the_service_said() {
     );
     retrying(
         &["a"],
-        &after("ConnectFailed", ledger(&[])),
+        &after_result(CallResult::NotSent, "ConnectFailed", ledger(&[])),
         "The last call could not be sent (ConnectFailed): look at the network between and at the operator's log. It is tried again. 1 to attach.",
     );
     let down = Problem::Unreachable("The service is down.".into());

@@ -268,6 +268,22 @@ pub enum FailureReason {
     SessionGone,
 }
 
+/// What came of a call as a whole.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the schema's description is the field's")]
+pub enum CallResult {
+    Processed,
+    Throttled,
+    CredentialsRejected,
+    NotSent,
+    SessionGone,
+    Invalid,
+    NotFound,
+    #[default]
+    Unclear,
+    Unanswered,
+}
+
 /// An instance about which something is open.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -366,6 +382,9 @@ pub struct LastCall {
     /// failed is the number of its instances that are not.
     #[schemars(range(min = 0, max = 1000))]
     pub failed: i32,
+    /// result of the call as a whole.
+    #[serde(default)]
+    pub result: CallResult,
     /// code of the error; absent if the call was processed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]

@@ -11,6 +11,7 @@ use streamsession_core::ids::{InstanceId, SessionId};
 use crate::gs::{
     Client, Credentials, CredentialsError, Endpoint, HIDDEN, Prepared, Settings, Switch,
 };
+use crate::operator::{EndpointParser, GS_ENDPOINT, GS_TIMEOUT, seconds};
 
 /// Make one call of SwitchCloudPhoneMultipleStreamSessionSlaves by hand.
 ///
@@ -38,12 +39,19 @@ pub(super) struct SwitchCommand {
         long,
         env = "GS_ENDPOINT",
         value_name = "URL",
-        default_value = "https://gs.tencentcloudapi.com"
+        default_value = GS_ENDPOINT,
+        value_parser = EndpointParser { insecure: false }
     )]
     gs_endpoint: Endpoint,
     /// Seconds for the call.
-    #[arg(long, env = "GS_TIMEOUT", value_name = "SECONDS", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=60))]
-    gs_timeout: u64,
+    #[arg(
+        long,
+        env = "GS_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = GS_TIMEOUT,
+        value_parser = seconds(1, 60)
+    )]
+    gs_timeout: Duration,
     /// How the outcome is printed.
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -103,8 +111,7 @@ impl SwitchCommand {
         if operation == Operation::Detach && !self.yes && !self.dry_run {
             confirm(&self.session_id, instances.len())?;
         }
-        let settings =
-            Settings { call_deadline: Duration::from_secs(self.gs_timeout), ..Settings::default() };
+        let settings = Settings { call_deadline: self.gs_timeout, ..Settings::default() };
         let client = Client::new(settings).map_err(|error| error.to_string())?;
         let timestamp = match self.timestamp {
             Some(timestamp) => timestamp,
@@ -129,12 +136,7 @@ impl SwitchCommand {
         let rows = rows(&request, &answer);
         print(&match self.output {
             Output::Table => table(&rows, &answer),
-            Output::Json => json_text(&json!({
-                "requestId": answer.request_id,
-                "code": answer.code,
-                "message": answer.message,
-                "instances": rows.iter().map(|(id, outcome)| json!({"instanceId": id, "outcome": outcome})).collect::<Vec<_>>(),
-            }))?,
+            Output::Json => json_text(&answer_json(&rows, &answer))?,
         })?;
         let done = word(Outcome::Done);
         let failed = rows.iter().filter(|(_, outcome)| *outcome != done).count();
@@ -163,7 +165,11 @@ impl SwitchCommand {
             })
             .collect();
         Ok(format!(
-            "# Nothing was sent. The signature holds for five minutes from its timestamp.\n\n# Canonical request\n{}\n\n# String to sign\n{}\n\n# Request\nPOST {url}\n{}\n\n{}\n\n# The same with curl\ncurl {} \\\n{} \\\n  --data-raw {}\n",
+            "# Nothing was sent. The signature holds for five minutes from its timestamp.\n\n\
+             # Canonical request\n{}\n\n\
+             # String to sign\n{}\n\n\
+             # Request\nPOST {url}\n{}\n\n{}\n\n\
+             # The same with curl\ncurl {} \\\n{} \\\n  --data-raw {}\n",
             prepared.canonical_request,
             prepared.string_to_sign,
             headers.join("\n"),
@@ -193,7 +199,8 @@ fn print(text: &str) -> Result<(), String> {
 fn confirm(session: &SessionId, count: usize) -> Result<(), String> {
     if !std::io::stdin().is_terminal() {
         return Err(format!(
-            "detaching needs a confirmation, and nobody can be asked here: give --yes to detach {count}"
+            "detaching needs a confirmation, and nobody can be asked here: \
+             give --yes to detach {count}"
         ));
     }
     eprint!("Detach {count} from session {session}? [y/N] ");
@@ -221,6 +228,17 @@ fn word(outcome: Outcome) -> &'static str {
 fn rows(request: &Switch, answer: &Answer) -> Vec<(String, &'static str)> {
     let count = request.instances.len();
     request.instances.iter().map(|id| (id.to_string(), word(answer.outcome(id, count)))).collect()
+}
+
+fn answer_json(rows: &[(String, &'static str)], answer: &Answer) -> serde_json::Value {
+    let instances: Vec<_> =
+        rows.iter().map(|(id, outcome)| json!({"instanceId": id, "outcome": outcome})).collect();
+    json!({
+        "requestId": answer.request_id,
+        "code": answer.code,
+        "message": answer.message,
+        "instances": instances,
+    })
 }
 
 fn table(rows: &[(String, &'static str)], answer: &Answer) -> String {

@@ -1,19 +1,19 @@
 //! What every reconcile needs, shared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kube::Client;
-use parking_lot::Mutex;
 use streamsession_core::object::Scope;
 
 use super::events::Events;
 use super::shared_scheduler::SharedScheduler;
-use crate::api::ledger::Defaults;
+use crate::api::Defaults;
 use crate::gs;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::readiness::Readiness;
 
 /// What every reconcile needs.
 pub struct Context {
@@ -72,51 +72,5 @@ impl Fence {
     #[must_use]
     pub fn is_open(&self) -> bool {
         !self.0.load(Ordering::SeqCst)
-    }
-}
-
-/// Whether the operator knows its fleet: ready once every scope was listed.
-#[derive(Clone, Debug, Default)]
-pub struct Readiness {
-    waiting: Arc<Mutex<BTreeMap<String, String>>>,
-}
-
-impl Readiness {
-    /// Not ready before each of `scopes` was listed.
-    #[must_use]
-    pub fn of(namespaces: &[String]) -> Self {
-        let names: Vec<_> =
-            if namespaces.is_empty() { vec![String::new()] } else { namespaces.to_vec() };
-        let waiting = names
-            .into_iter()
-            .map(|name| (name, "the first list of StreamSessions is under way".to_owned()))
-            .collect();
-        Self { waiting: Arc::new(Mutex::new(waiting)) }
-    }
-
-    fn name(scope: &Scope) -> &str {
-        match scope {
-            Scope::All => "",
-            Scope::Namespace(name) => name,
-        }
-    }
-
-    /// The scope was listed.
-    pub fn listed(&self, scope: &Scope) {
-        self.waiting.lock().remove(Self::name(scope));
-    }
-
-    /// The scope can't be listed. Once listed, a failing watch does not take the readiness away:
-    /// what is known is still worked on.
-    pub fn failed(&self, scope: &Scope, why: &str) {
-        if let Some(text) = self.waiting.lock().get_mut(Self::name(scope)) {
-            why.clone_into(text);
-        }
-    }
-
-    /// Why it is not ready; none if it is.
-    #[must_use]
-    pub fn missing(&self) -> Option<String> {
-        self.waiting.lock().values().next().cloned()
     }
 }

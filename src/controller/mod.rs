@@ -119,7 +119,7 @@ impl Controller {
         let Context { scheduler, metrics, readiness, .. } = &*self.context;
         metrics.watch_events.inc();
         if let Event::ListEnded(scope) = &event {
-            readiness.listed(scope);
+            readiness.listed(scope.name());
         }
         scheduler.handle(event);
         metrics.sessions.set(scheduler.objects());

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::api::v1alpha1::StreamSession;
-use crate::api::{FIELD_MANAGER, FINALIZER, ledger};
+use crate::api::{self, FIELD_MANAGER, FINALIZER};
 
 /// What came of it.
 #[derive(Debug)]
@@ -26,6 +26,23 @@ pub enum Outcome {
     Conflict,
     /// Nobody knows: a time-out, or an error of the API server.
     Failed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Request {
+    Read,
+    WriteStatus,
+    WriteFinalizers,
+}
+
+impl Request {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::WriteStatus => "write the status of",
+            Self::WriteFinalizers => "write the finalizers of",
+        }
+    }
 }
 
 /// One object at the API server.
@@ -44,7 +61,7 @@ impl Object {
 
     /// Reads it fresh, from the quorum.
     pub async fn read(&self) -> Outcome {
-        self.within("read", self.api.get(&self.key.name)).await
+        self.within(Request::Read, self.api.get(&self.key.name)).await
     }
 
     /// Writes the whole status over that of `copy`.
@@ -60,12 +77,12 @@ impl Object {
                 ..ObjectMeta::default()
             },
             spec: copy.spec.clone(),
-            status: Some(ledger::status(status, &uid, &stored, Timestamp::now())),
+            status: Some(api::status(status, &uid, &stored, Timestamp::now())),
         };
         let parameters =
             PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         self.within(
-            "write the status of",
+            Request::WriteStatus,
             self.api.replace_status(&self.key.name, &parameters, &body),
         )
         .await
@@ -86,7 +103,7 @@ impl Object {
         let parameters =
             PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         self.within(
-            "write the finalizers of",
+            Request::WriteFinalizers,
             self.api.patch(&self.key.name, &parameters, &Patch::Merge(body)),
         )
         .await
@@ -95,33 +112,35 @@ impl Object {
     /// A 404 that names the object. Without a name it is of a server that does not know the kind,
     /// yet or just now: that says nothing about the object.
     fn is_missing(&self, status: &kube::core::Status) -> bool {
-        status.code == 404
+        status.is_not_found()
             && status.details.as_ref().is_some_and(|details| details.name == *self.key.name)
     }
 
     async fn within(
         &self,
-        what: &str,
-        request: impl Future<Output = kube::Result<StreamSession>>,
+        request: Request,
+        response: impl Future<Output = kube::Result<StreamSession>>,
     ) -> Outcome {
-        match timeout(self.deadline, request).await {
+        let (object, verb) = (&self.key, request.verb());
+        match timeout(self.deadline, response).await {
             Ok(Ok(copy)) => Outcome::Copy(Box::new(copy)),
             Ok(Err(kube::Error::Api(status))) if self.is_missing(&status) => Outcome::Gone,
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Outcome::Conflict,
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Outcome::Conflict,
             // The merge patch met another uid, or the object began to terminate; or an admission
             // policy denies it, which the log should show.
             Ok(Err(kube::Error::Api(status)))
-                if status.code == 422 && what.contains("finalizers") =>
+                if status.is_invalid() && request == Request::WriteFinalizers =>
             {
-                warn!(object = %self.key, message = %status.message, "could not {what} the object; reading it anew");
+                warn!(%object, message = %status.message, "could not {verb} the object; reading it again");
                 Outcome::Conflict
             }
             Ok(Err(error)) => {
-                warn!(object = %self.key, error = %error, "could not {what} the object; trying again");
+                warn!(%object, %error, "could not {verb} the object; trying again");
                 Outcome::Failed
             }
             Err(_) => {
-                warn!(object = %self.key, deadline_seconds = self.deadline.as_secs_f32(), "could not {what} the object in time; trying again");
+                let deadline_seconds = self.deadline.as_secs_f32();
+                warn!(%object, deadline_seconds, "could not {verb} the object in time; trying again");
                 Outcome::Failed
             }
         }

@@ -17,8 +17,8 @@ use super::context::Context;
 #[cfg(debug_assertions)]
 use super::failpoint;
 use super::object::{Object, Outcome};
-use crate::api::ledger;
 use crate::api::v1alpha1::StreamSession;
+use crate::api::{self, Unreadable};
 use crate::gs::{Credentials, Endpoint, InvalidEndpoint, Switch};
 
 /// An object that can't be read is looked at again after this time, besides at each change.
@@ -126,10 +126,10 @@ impl Shell {
         Endpoint::from_target(text, self.context.allow_insecure_endpoint)
     }
 
-    fn respond(&mut self, outcome: Outcome) -> Result<Response, ledger::Unreadable> {
+    fn respond(&mut self, outcome: Outcome) -> Result<Response, Unreadable> {
         Ok(match outcome {
             Outcome::Copy(copy) => {
-                let view = ledger::view(&copy, &self.context.defaults)?;
+                let view = api::view(&copy, &self.context.defaults)?;
                 self.copy = Some(copy);
                 Response::Object(Some(Box::new(view)))
             }
@@ -155,12 +155,12 @@ impl Shell {
         let client = self.context.client.clone();
         let outcome = Object::new(client, owner, self.context.kube_deadline).read().await;
         let Outcome::Copy(copy) = outcome else { return Response::Owner(None) };
-        Response::Owner(ledger::view(&copy, &self.context.defaults).ok().map(Box::new))
+        Response::Owner(api::view(&copy, &self.context.defaults).ok().map(Box::new))
     }
 
     async fn write_status(&mut self, status: &Status, notices: Vec<Notice>) -> Response {
         let Some(copy) = &self.copy else { return Response::Failed };
-        let before = copy.status.as_ref().and_then(ledger::said);
+        let before = copy.status.as_ref().and_then(api::conditions);
         let outcome = self.object.write_status(copy, status).await;
         if let (Outcome::Copy(written), Some(after)) = (&outcome, &status.conditions) {
             self.context.events.transition(written, before.as_ref(), after);
@@ -191,7 +191,7 @@ impl Shell {
         };
         Response::Credentials(match found {
             Ok(credentials) => {
-                let account = credentials.account().to_owned();
+                let account = credentials.name().to_owned();
                 self.credentials = Some(credentials);
                 Ok(account)
             }
@@ -238,23 +238,12 @@ impl Shell {
         let answer = self.context.gs.switch(&request).await;
         let clock_ahead = self.context.gs.node_is_ahead_seconds(&request.endpoint);
         self.context.metrics.clock_ahead.set(clock_ahead);
-        // A key that is good but may not make the call, or a signature that came too late, is no
-        // reason to read the key again.
-        if answer.code.starts_with("AuthFailure") && answer.code != "AuthFailure.SignatureExpire" {
-            self.refused(&request.credentials).await;
+        if answer.rejects_key() {
+            // A key that was rotated takes effect at once.
+            self.context.credentials.invalidate(&request.credentials);
         }
         self.report(call, &answer);
         answer
-    }
-
-    /// What was refused is read again the next time: a rotated key takes effect at once.
-    async fn refused(&self, refused: &Credentials) {
-        match self.copy.as_ref().and_then(|copy| copy.spec.credentials_ref.as_ref()) {
-            Some(reference) => {
-                self.context.credentials.invalidate(&self.key.namespace, &reference.name)
-            }
-            None => self.context.credentials.invalidate_own(&refused.secret_id).await,
-        }
     }
 
     fn report(&self, call: &Journalled, answer: &Answer) {

@@ -18,8 +18,9 @@ use tower::service_fn;
 use tracing::{error, info, warn};
 
 use super::context::{Context, scopes};
-use crate::api::ledger;
+use crate::api;
 use crate::api::v1alpha1::StreamSession;
+use crate::gs::error_chain;
 
 /// Objects in a page where the API server has no streaming lists: the price of a page is memory.
 const PAGE: u32 = 50;
@@ -151,7 +152,7 @@ fn digest(context: &Context, object: Object) -> Option<Event> {
     let key = key(&object)?;
     match object.0 {
         Ok(object) => {
-            let digest = ledger::view(&object, &context.defaults).map_or_else(
+            let digest = api::view(&object, &context.defaults).map_or_else(
                 |_| Digest::unreadable(object.resource_version().unwrap_or_default().into()),
                 |view| Digest::of(&view),
             );
@@ -175,9 +176,9 @@ fn refusal(problem: &watcher::Error) -> Option<&Status> {
     }
 }
 
+/// A server without streaming lists calls the request for one invalid.
 fn streaming_is_forbidden(problem: &watcher::Error) -> bool {
-    refusal(problem)
-        .is_some_and(|status| status.code == 422 && status.message.contains("sendInitialEvents"))
+    refusal(problem).is_some_and(Status::is_invalid)
 }
 
 /// kube's own watcher would go on: ask for a version that is gone again and again, or skip the
@@ -203,23 +204,8 @@ fn report(context: &Context, scope: &Scope, problem: &watcher::Error) {
             info!(error = %problem, "the watch was interrupted and is resumed");
             return;
         }
-        _ => format!("the API server at {} can't be reached ({})", context.api_server, chain(problem)),
+        _ => format!("the API server at {} can't be reached ({})", context.api_server, error_chain(problem)),
     };
-    context.readiness.failed(scope, &what);
+    context.readiness.failed(scope.name(), &what);
     warn!("{what}; trying again");
-}
-
-/// The message with its causes: kube's own texts stop short of the reason.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -1,4 +1,4 @@
-//! From an HTTP answer to what it says: the border where design 3.2 begins. Pure.
+//! From an HTTP answer to what it says. Pure.
 //!
 //! What a code means stands in [`Verdict::of_code`]; here is decided what counts as an answer of
 //! the service at all.
@@ -32,7 +32,7 @@ const TOO_MANY_REQUESTS: u16 = 429;
 pub struct Read {
     /// What it says.
     pub answer: Answer,
-    /// True if it has a `Response`: only then is its `Date` the service's (design 3.4).
+    /// True if it has a `Response`: only then is its `Date` the service's.
     pub readable: bool,
 }
 
@@ -44,8 +44,7 @@ pub fn read(
     asked: &BTreeSet<InstanceId>,
     session_gone_codes: &[String],
 ) -> Read {
-    // The service answers everything that it processed with 200, its own refusals too (reference,
-    // section 3).
+    // The service answers everything that it processed with 200, its own refusals too.
     if status != OK {
         return Read { answer: by_gateway(status, body), readable: false };
     }
@@ -85,8 +84,9 @@ fn by_service(
         },
         None => Answer {
             verdict: Verdict::Processed {
-                succeeded: response.success_instance_ids.among(asked),
-                refused: response.failure_instance_ids.among(asked),
+                // Nobody knows what an id that was not asked for has to do with the call.
+                succeeded: &response.success_instance_ids & asked,
+                refused: &response.failure_instance_ids & asked,
             },
             code: String::new(),
             message: String::new(),
@@ -167,7 +167,8 @@ mod tests {
 
     #[test]
     fn each_id_has_the_result_of_its_list() {
-        let body = r#"{"Response":{"SuccessInstanceIds":["a","both"],"FailureInstanceIds":["b","both","foreign"],"RequestId":"r-1"}}"#;
+        let body = r#"{"Response":{"SuccessInstanceIds":["a","both"],
+            "FailureInstanceIds":["b","both","foreign"],"RequestId":"r-1"}}"#;
 
         let answer = answer_to(&["a", "b", "both", "neither"], body);
 
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_code_says_what_the_table_of_the_design_says() {
+    fn an_error_code_has_its_verdict_and_is_told_with_its_message_and_request_id() {
         use NothingDone::{Credentials, Throttled};
         let table = [
             ("RequestLimitExceeded", Verdict::NothingDone(Throttled)),
@@ -309,18 +310,18 @@ mod tests {
 
         let message = read(502, page.as_bytes(), &ids(&["a"]), &[]).answer.message;
 
-        assert!(
-            message.starts_with("a gateway or proxy answered HTTP 502 in the service's place; it begins: <html> [31m 502 Bad Gatewayxxx")
-        );
+        assert!(message.starts_with(
+            "a gateway or proxy answered HTTP 502 in the service's place; \
+                 it begins: <html> [31m 502 Bad Gatewayxxx"
+        ));
         assert!(message.len() < MESSAGE_LENGTH_MAX);
     }
 
     #[test]
     fn texts_are_cut_between_characters() {
         let long = "名".repeat(1_000);
-        let body = format!(
-            r#"{{"Response":{{"Error":{{"Code":"{long}","Message":"{long}"}},"RequestId":"{long}"}}}}"#
-        );
+        let error = format!(r#"{{"Code":"{long}","Message":"{long}"}}"#);
+        let body = format!(r#"{{"Response":{{"Error":{error},"RequestId":"{long}"}}}}"#);
 
         let answer = answer_to(&["a"], &body);
 

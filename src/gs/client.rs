@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 use tracing::warn;
@@ -20,6 +21,7 @@ use super::credentials::Credentials;
 use super::endpoint::Endpoint;
 use super::exchange::{Exchange, Http, HttpUnavailable};
 use super::sign::Signable;
+use super::single_flight::SingleFlight;
 use super::wire;
 
 const X_TC_ACTION: HeaderName = HeaderName::from_static("x-tc-action");
@@ -30,7 +32,7 @@ const X_TC_TOKEN: HeaderName = HeaderName::from_static("x-tc-token");
 const X_TC_LANGUAGE: HeaderName = HeaderName::from_static("x-tc-language");
 const X_TC_REQUEST_CLIENT: HeaderName = HeaderName::from_static("x-tc-requestclient");
 
-/// Who we are to the service's support (the SDKs send theirs; reference, section 2).
+/// Who we are to the service's support. The official SDKs send theirs.
 const REQUEST_CLIENT: &str = concat!("streamsession-operator/", env!("CARGO_PKG_VERSION"));
 
 /// A clock that differs by more is worth a line: certificates and signatures of other programs
@@ -73,7 +75,7 @@ pub struct Switch {
     /// Whom.
     pub instances: Vec<InstanceId>,
     /// The journal's `startTime` in Unix seconds: what the call is signed with decides until when
-    /// it can take effect (design 3.4).
+    /// it can take effect.
     pub timestamp: i64,
     /// Who asks.
     pub credentials: Credentials,
@@ -84,7 +86,8 @@ pub struct Switch {
 pub enum AskTimeError {
     /// No readable answer.
     #[error(
-        "the service at {endpoint} could not be asked for its time: {code}: {message}; check the endpoint, the network between, and proxies"
+        "the service at {endpoint} could not be asked for its time: {code}: {message}; \
+         check the endpoint, the network between, and proxies"
     )]
     NoAnswer {
         /// Who was asked.
@@ -96,8 +99,9 @@ pub enum AskTimeError {
     },
     /// An answer of the service, but without its time.
     #[error(
-        "the service at {endpoint} answered without a Date header that can be read, and its time decides how long a lost call can still \
-         take effect; check what stands between, since proxies may strip headers"
+        "the service at {endpoint} answered without a Date header that can be read, \
+         and its time decides how long a lost call can still take effect; \
+         check what stands between, since proxies may strip headers"
     )]
     NoDate {
         /// Who was asked.
@@ -117,14 +121,13 @@ struct Inner {
     session_gone_codes: Vec<String>,
     /// As many as there are endpoints in the ledgers: in practice one, or two while a fleet moves.
     clocks: Mutex<BTreeMap<Endpoint, Arc<EndpointClock>>>,
+    asking: SingleFlight<Endpoint, Result<i64, AskTimeError>>,
 }
 
 #[derive(Debug, Default)]
 struct EndpointClock {
     clock: Mutex<ServiceClock>,
     node_is_ahead_seconds: AtomicI64,
-    /// Held by whoever asks for the time; keeps when the last question failed, and how.
-    asking: tokio::sync::Mutex<Option<(Instant, AskTimeError)>>,
 }
 
 impl Client {
@@ -132,7 +135,8 @@ impl Client {
     pub fn new(settings: Settings) -> Result<Self, HttpUnavailable> {
         let Settings { call_deadline, session_gone_codes, ca_file } = settings;
         let http = Http::new(call_deadline, ca_file.as_deref())?;
-        Ok(Self { inner: Arc::new(Inner { http, session_gone_codes, clocks: Mutex::default() }) })
+        let (clocks, asking) = (Mutex::default(), SingleFlight::default());
+        Ok(Self { inner: Arc::new(Inner { http, session_gone_codes, clocks, asking }) })
     }
 
     /// Makes one call, signed with exactly its timestamp. Ends within the deadline, and never sends
@@ -170,32 +174,32 @@ impl Client {
         self.clock(endpoint).node_is_ahead_seconds.load(Ordering::Relaxed)
     }
 
-    /// Finds the service's time out by an unsigned request: any refusal brings a `Date` (design
-    /// 3.4).
+    /// Finds the service's time out by an unsigned request: any refusal brings a `Date`.
     ///
     /// Of many who ask at once, one does, and all have its result.
     pub async fn ask_time(&self, endpoint: &Endpoint) -> Result<i64, AskTimeError> {
-        let asked_at = Instant::now();
-        let clock = self.clock(endpoint);
-        let mut last_failure = clock.asking.lock().await;
+        let client = self.clone();
+        self.inner.asking.join(endpoint.clone(), || client.ask(endpoint.clone())).await
+    }
+
+    async fn ask(self, endpoint: Endpoint) -> Result<i64, AskTimeError> {
+        let clock = self.clock(&endpoint);
         if let Some(now) = clock.now() {
             return Ok(now);
         }
-        if let Some((failed_at, error)) = &*last_failure
-            && *failed_at >= asked_at
-        {
-            return Err(error.clone());
-        }
-        let result = self.ask(endpoint, &clock).await;
+        let result = self.learn_time(&endpoint, &clock).await;
         if let Err(error) = &result {
             // Once for all who asked.
             warn!("{error}; trying again");
         }
-        *last_failure = result.as_ref().err().map(|error| (Instant::now(), error.clone()));
         result
     }
 
-    async fn ask(&self, endpoint: &Endpoint, clock: &EndpointClock) -> Result<i64, AskTimeError> {
+    async fn learn_time(
+        &self,
+        endpoint: &Endpoint,
+        clock: &EndpointClock,
+    ) -> Result<i64, AskTimeError> {
         let no_answer = |Answer { code, message, .. }| AskTimeError::NoAnswer {
             endpoint: endpoint.clone(),
             code,
@@ -214,7 +218,7 @@ impl Client {
     }
 
     fn clock(&self, endpoint: &Endpoint) -> Arc<EndpointClock> {
-        let mut clocks = self.inner.clocks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clocks = self.inner.clocks.lock();
         Arc::clone(clocks.entry(endpoint.clone()).or_default())
     }
 }
@@ -222,10 +226,7 @@ impl Client {
 impl EndpointClock {
     fn learn(&self, exchange: &Exchange) {
         if let Some(date) = exchange.date.as_deref().and_then(parse_date) {
-            self.clock
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .observe(date, exchange.received);
+            self.clock.lock().observe(date, exchange.received);
             self.compare(jiff::Timestamp::now().as_second().saturating_sub(date));
         }
     }
@@ -245,7 +246,7 @@ impl EndpointClock {
     }
 
     fn now(&self) -> Option<i64> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner).now(Instant::now())
+        self.clock.lock().now(Instant::now())
     }
 }
 
@@ -322,7 +323,7 @@ fn signed(request: &Switch) -> Result<(HeaderMap, Vec<u8>), String> {
     if let Some(region) = &request.region {
         headers.insert(X_TC_REGION, value("the region", region)?);
     }
-    // Long-term keys must not come with one (reference, section 2).
+    // Long-term keys must not come with one.
     if let Some(token) = &credentials.token {
         headers.insert(X_TC_TOKEN, secret_value("the token", token.expose_secret())?);
     }
@@ -351,6 +352,3 @@ fn secret_value(what: &str, text: &str) -> Result<HeaderValue, String> {
     value.set_sensitive(true);
     Ok(value)
 }
-
-#[cfg(test)]
-mod tests;

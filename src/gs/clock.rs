@@ -1,4 +1,4 @@
-//! The service's clock, the only one that dates a journal and judges a deadline (design 3.4).
+//! The service's clock, the only one that dates a journal and judges a deadline.
 
 use std::time::{Duration, Instant};
 

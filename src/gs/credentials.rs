@@ -5,19 +5,21 @@ use std::fmt;
 use k8s_openapi::api::core::v1::Secret;
 use secrecy::SecretString;
 
+mod error;
 mod own;
 mod profile;
 mod store;
 mod temporary;
 
-pub use own::{Endpoints, Own};
+pub use error::CredentialsError;
+pub use own::Endpoints;
 pub use store::CredentialStore;
 
 /// Key of the Secret, and environment variable, of each part.
 const SECRET_ID: (&str, &str) = ("secretId", "TENCENTCLOUD_SECRET_ID");
 const SECRET_KEY: (&str, &str) = ("secretKey", "TENCENTCLOUD_SECRET_KEY");
 const TOKEN: (&str, &str) = ("token", "TENCENTCLOUD_SESSION_TOKEN");
-/// Other names of the token's variable: `tccli`'s and Terraform's (reference, section 4).
+/// Other names of the token's variable: `tccli`'s and Terraform's.
 const TOKEN_ALIASES: [&str; 2] = ["TENCENTCLOUD_TOKEN", "TENCENTCLOUD_SECURITY_TOKEN"];
 
 /// What the status can hold; the service's own are 36 characters, those of temporary keys about 90.
@@ -27,7 +29,7 @@ const SECRET_ID_LENGTH_MAX: usize = 256;
 /// the key and the token can't.
 #[derive(Clone, Debug)]
 pub struct Credentials {
-    /// `SecretId`: names the account's key, and is no secret.
+    /// `SecretId`: names the key, and is no secret.
     pub secret_id: String,
     /// `SecretKey`.
     pub secret_key: SecretString,
@@ -80,105 +82,6 @@ impl fmt::Display for Source {
     }
 }
 
-/// Why there are no credentials. The text is for the user who reads it in `kubectl get`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CredentialsError {
-    /// There is no such Secret, or no variable is set.
-    NotFound {
-        /// Where they were looked for.
-        wanted: Source,
-    },
-    /// A part is missing or can't be one.
-    Incomplete {
-        /// Where they were looked for.
-        wanted: Source,
-        /// The Secret's key, or the variable's name.
-        part: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The Secret could not be read: forbidden, the API server does not answer, …
-    Unreachable {
-        /// Where they were looked for.
-        wanted: Source,
-        /// What the API server or the way to it said.
-        reason: String,
-    },
-    /// The operator's own are not for objects of this namespace.
-    NotForNamespace {
-        /// The object's.
-        namespace: String,
-    },
-    /// None of the operator's own sources has any.
-    NoneServes {
-        /// Each source, in order, with its reason.
-        tried: Vec<CredentialsError>,
-    },
-}
-
-impl CredentialsError {
-    /// One of a few words, for logs and metrics.
-    #[must_use]
-    pub fn category(&self) -> &'static str {
-        match self {
-            Self::NotFound { .. } | Self::NoneServes { .. } => "credentials_not_found",
-            Self::NotForNamespace { .. } => "credentials_not_allowed",
-            Self::Incomplete { .. } => "credentials_incomplete",
-            Self::Unreachable { .. } => "credentials_unreachable",
-        }
-    }
-}
-
-impl fmt::Display for CredentialsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let create = "--from-literal=secretId=AKID... --from-literal=secretKey=...";
-        match self {
-            Self::NotFound { wanted: Source::Environment } => {
-                write!(
-                    f,
-                    "{} and {} are not set in the operator's environment",
-                    SECRET_ID.1, SECRET_KEY.1
-                )
-            }
-            Self::NotFound { wanted: Source::Secret { namespace, name } } => {
-                write!(
-                    f,
-                    "Secret {namespace}/{name} does not exist; create it: kubectl -n {namespace} create secret generic {name} {create}"
-                )
-            }
-            Self::NotFound { wanted: Source::Profile { path } } => {
-                write!(f, "there is no profile ({path})")
-            }
-            Self::NotFound { wanted } => write!(f, "{wanted} has none"),
-            Self::NotForNamespace { namespace } => write!(
-                f,
-                "the object has no spec.credentialsRef, and the operator's own credentials are not for namespace {namespace} \
-                 (--default-credentials-namespaces); name a Secret in spec.credentialsRef"
-            ),
-            Self::NoneServes { tried } => {
-                f.write_str("no credentials: the object has no spec.credentialsRef, and the operator has none of its own")?;
-                for (number, error) in tried.iter().enumerate() {
-                    write!(f, "{} {error}", if number == 0 { ":" } else { ";" })?;
-                }
-                f.write_str("; name a Secret in spec.credentialsRef, or give the operator a key")
-            }
-            Self::Incomplete { wanted: Source::Secret { namespace, name }, part, problem } => {
-                write!(
-                    f,
-                    "key {part} in Secret {namespace}/{name} {problem}; write it anew: kubectl -n {namespace} create secret generic {name} {create} \
-                 --dry-run=client -o yaml | kubectl apply -f -"
-                )
-            }
-            Self::Incomplete { wanted, part, problem } => write!(f, "{part} in {wanted} {problem}"),
-            Self::Unreachable { wanted, reason } => {
-                write!(f, "{wanted} could not be read: {reason}; it is tried again")
-            }
-        }
-    }
-}
-
-impl std::error::Error for CredentialsError {}
-
 impl Credentials {
     /// Reads `TENCENTCLOUD_SECRET_ID`, `TENCENTCLOUD_SECRET_KEY` and, for temporary keys,
     /// `TENCENTCLOUD_SESSION_TOKEN`.
@@ -225,7 +128,7 @@ impl Credentials {
     /// Who these are, as `status.target.credential` names it: the role for temporary keys of one,
     /// since their own ids come and go.
     #[must_use]
-    pub fn account(&self) -> &str {
+    pub fn name(&self) -> &str {
         match &self.source {
             Source::PodIdentity { role } | Source::NodeRole { role } => role,
             Source::Environment | Source::Secret { .. } | Source::Profile { .. } => &self.secret_id,
@@ -368,8 +271,10 @@ mod tests {
     fn an_incomplete_secret_says_which_key_and_how_to_write_it() {
         assert_eq!(
             refusal(&[("secretId", "AKID1")]),
-            "key secretKey in Secret arcade/tencent is missing; write it anew: kubectl -n arcade create secret generic tencent \
-             --from-literal=secretId=AKID... --from-literal=secretKey=... --dry-run=client -o yaml | kubectl apply -f -"
+            "key secretKey in Secret arcade/tencent is missing; write it anew: \
+             kubectl -n arcade create secret generic tencent \
+             --from-literal=secretId=AKID... --from-literal=secretKey=... \
+             --dry-run=client -o yaml | kubectl apply -f -"
         );
         assert!(
             refusal(&[("secretKey", "k")])

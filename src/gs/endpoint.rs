@@ -51,11 +51,17 @@ impl fmt::Display for InvalidEndpoint {
             Problem::NoUrl(why) => write!(f, "it is no URL ({why})"),
             Problem::Scheme => f.write_str("it begins neither with https:// nor with http://"),
             Problem::PlainHttp => f.write_str(
-                "plain http:// is for loopback only (localhost, 127.0.0.1, [::1]); use https://, or --allow-insecure-endpoint for a proxy on a network that you trust",
+                "plain http:// is for loopback only (localhost, 127.0.0.1, [::1]); \
+                 use https://, or --allow-insecure-endpoint for a proxy on a network \
+                 that you trust",
             ),
             Problem::NoHost => f.write_str("it names no host"),
-            Problem::User => f.write_str("it holds a user or a password, which belong into a Secret"),
-            Problem::Path => f.write_str("it has a path, a query or a fragment; the service is called at `/`"),
+            Problem::User => {
+                f.write_str("it holds a user or a password, which belong into a Secret")
+            }
+            Problem::Path => {
+                f.write_str("it has a path, a query or a fragment; the service is called at `/`")
+            }
         }?;
         f.write_str("; give https://HOST[:PORT], as https://gs.tencentcloudapi.com")
     }
@@ -68,8 +74,10 @@ impl Endpoint {
     ///
     /// ```
     /// # use streamsession_operator::gs::Endpoint;
-    /// assert_eq!(Endpoint::parse("https://gs.tencentcloudapi.com")?.to_string(), "gs.tencentcloudapi.com");
-    /// assert_eq!(Endpoint::parse("http://127.0.0.1:8080")?.to_string(), "http://127.0.0.1:8080");
+    /// let service = Endpoint::parse("https://gs.tencentcloudapi.com")?;
+    /// assert_eq!(service.to_string(), "gs.tencentcloudapi.com");
+    /// let simulator = Endpoint::parse("http://127.0.0.1:8080")?;
+    /// assert_eq!(simulator.to_string(), "http://127.0.0.1:8080");
     /// assert!(Endpoint::parse("http://gs.tencentcloudapi.com").is_err());
     /// # Ok::<(), streamsession_operator::gs::InvalidEndpoint>(())
     /// ```
@@ -89,11 +97,7 @@ impl Endpoint {
         }
         let host = url.host().ok_or_else(|| invalid(Problem::NoHost))?;
         let loopback = is_loopback(&host);
-        let scheme = match url.scheme() {
-            "https" => Scheme::Https,
-            _ if loopback || insecure => Scheme::PlainHttp,
-            _ => return Err(invalid(Problem::PlainHttp)),
-        };
+        let scheme = if url.scheme() == "https" { Scheme::Https } else { Scheme::PlainHttp };
         if !url.username().is_empty() || url.password().is_some() {
             return Err(invalid(Problem::User));
         }
@@ -102,7 +106,22 @@ impl Endpoint {
         }
         let authority =
             url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
-        Ok(Self { scheme, authority, loopback })
+        let endpoint = Self { scheme, authority, loopback };
+        if !insecure {
+            endpoint.refuse_plain()?;
+        }
+        Ok(endpoint)
+    }
+
+    /// Plain HTTP to another machine is an error.
+    pub fn refuse_plain(&self) -> Result<(), InvalidEndpoint> {
+        if self.is_plain() && !self.loopback {
+            return Err(InvalidEndpoint {
+                given: shown(&self.to_string()),
+                problem: Problem::PlainHttp,
+            });
+        }
+        Ok(())
     }
 
     /// Takes what [`Display`](fmt::Display) wrote into `status.target.endpoint`.
@@ -114,8 +133,7 @@ impl Endpoint {
         }
     }
 
-    /// The `Host` header, with the port when there is one: it is signed exactly as sent (reference,
-    /// section 2).
+    /// The `Host` header, with the port when there is one: it is signed exactly as sent.
     #[must_use]
     pub fn host_header(&self) -> &str {
         &self.authority
@@ -130,8 +148,7 @@ impl Endpoint {
         }
     }
 
-    /// True for this very machine, where a simulator may be told to accept shorter signatures
-    /// (design 3.4).
+    /// True for this very machine, where a simulator may take signatures for a shorter time.
     #[must_use]
     pub fn is_loopback(&self) -> bool {
         self.loopback
@@ -279,7 +296,8 @@ mod tests {
     fn a_refusal_says_what_to_do_and_repeats_no_password() {
         assert_eq!(
             refusal("https://me:hunter2@gs.example.com"),
-            "the endpoint `https://…@gs.example.com` can't be used: it holds a user or a password, which belong into a Secret; \
+            "the endpoint `https://…@gs.example.com` can't be used: \
+             it holds a user or a password, which belong into a Secret; \
              give https://HOST[:PORT], as https://gs.tencentcloudapi.com"
         );
         for text in ["https://me:hunter2@h:x", "me:hunter2@h", "http://me:hunter2@h"] {

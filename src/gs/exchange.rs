@@ -1,7 +1,7 @@
 //! One HTTP exchange: what goes out once, and what comes back or does not.
 //!
 //! The question that everything here answers is whether a byte of the request can have left this
-//! machine: before the connection stands, nothing was done; after it, nobody knows (design 3.2).
+//! machine: before the connection stands, nothing was done; after it, nobody knows.
 
 use std::error::Error;
 use std::path::Path;
@@ -13,29 +13,32 @@ use streamsession_core::answer::Answer;
 
 use super::answer::{not_sent, unanswered};
 use super::endpoint::Endpoint;
+use super::error_chain;
 
-/// The service closes idle connections after about 30 s (reference, section 3): a call must not
-/// race with that.
+/// The service closes idle connections after about 30 s (docs/tencent.md): a call must not race
+/// with that.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Idle connections kept: about as many as there are calls at a time.
 const POOL_IDLE_MAX: usize = 32;
 /// For name, connection and TLS handshake together; never more than half of the call's deadline.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(5);
-/// The service's own limit of a JSON response is 50 MB (reference, section 2).
-const BODY_LENGTH_MAX: usize = 50_000_000;
+/// Read of an answer, at most. One to a call of a thousand ids has some 130 kB; what is longer is
+/// no answer of the service's.
+const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// No HTTP client could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpUnavailable {
     /// No roots.
     #[error(
-        "no HTTPS client could be made, neither with the platform's CA certificates nor with those in the binary; check SSL_CERT_FILE and \
-         SSL_CERT_DIR"
+        "no HTTPS client could be made, neither with the platform's CA certificates nor with those \
+         in the binary; check SSL_CERT_FILE and SSL_CERT_DIR"
     )]
     Client(#[source] reqwest::Error),
     /// The extra CA file is of no use.
     #[error(
-        "the CA file {file} can't be used: {why}; give a PEM file with one or more certificates, or leave --gs-ca-file out"
+        "the CA file {file} can't be used: {why}; give a PEM file with one or more certificates, \
+         or leave --gs-ca-file out"
     )]
     CaFile {
         /// Its path.
@@ -55,6 +58,16 @@ pub(super) struct Exchange {
     pub(super) body: Vec<u8>,
 }
 
+/// Why an answer's body can't be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("the answer has more than {BODY_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("the answer broke off: {}", reason(.0))]
+    BrokeOff(reqwest::Error),
+}
+
+/// The HTTP clients for the service, and for the sources of credentials.
 #[derive(Debug)]
 pub(super) struct Http {
     https: reqwest::Client,
@@ -88,6 +101,11 @@ impl Http {
         Ok(Self { https, plain, call_deadline })
     }
 
+    /// The client for a URL.
+    pub(super) fn client(&self, url: &str) -> &reqwest::Client {
+        if url.starts_with("https://") { &self.https } else { &self.plain }
+    }
+
     /// Sends one `POST /`. An error is the answer that the caller has to live with.
     pub(super) async fn post(
         &self,
@@ -96,8 +114,8 @@ impl Http {
         body: Vec<u8>,
     ) -> Result<Exchange, Answer> {
         let call = async {
-            let client = if endpoint.is_plain() { &self.plain } else { &self.https };
-            let response = client.post(endpoint.url()).headers(headers).body(body).send().await;
+            let url = endpoint.url();
+            let response = self.client(&url).post(&url).headers(headers).body(body).send().await;
             receive(response.map_err(|error| failure(endpoint, &error))?).await
         };
         // The time to connect is bounded by less, so that a request may be under way when this
@@ -110,24 +128,6 @@ impl Http {
         };
         tokio::time::timeout(self.call_deadline, call).await.map_err(late)?
     }
-}
-
-/// Clients for the sources of credentials, of the same make.
-pub(super) struct HttpClients {
-    https: reqwest::Client,
-    plain: reqwest::Client,
-}
-
-impl HttpClients {
-    /// The client for a URL.
-    pub(super) fn for_url(&self, url: &str) -> &reqwest::Client {
-        if url.starts_with("https://") { &self.https } else { &self.plain }
-    }
-}
-
-pub(super) fn http_clients(call_deadline: Duration) -> Result<HttpClients, HttpUnavailable> {
-    let Http { https, plain, .. } = Http::new(call_deadline, None)?;
-    Ok(HttpClients { https, plain })
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate>, HttpUnavailable> {
@@ -186,53 +186,43 @@ async fn receive(mut response: Response) -> Result<Exchange, Answer> {
         Ok(body) => body,
         // What another status says needs no body.
         Err(_) if status != 200 => Vec::new(),
-        Err(answer) => return Err(answer),
+        Err(error) => {
+            let code = match error {
+                BodyError::TooLong => "OversizedAnswer",
+                BodyError::BrokeOff(_) => "ConnectionLost",
+            };
+            return Err(unanswered(code, &error.to_string()));
+        }
     };
     Ok(Exchange { status, date, received, body })
 }
 
-async fn read_body(response: &mut Response) -> Result<Vec<u8>, Answer> {
+/// The body of an answer, up to a cap.
+pub(super) async fn read_body(response: &mut Response) -> Result<Vec<u8>, BodyError> {
     let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(None) => return Ok(body),
-            Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > BODY_LENGTH_MAX => {
-                return Err(unanswered(
-                    "OversizedAnswer",
-                    &format!("the answer has more than {BODY_LENGTH_MAX} bytes"),
-                ));
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Err(error) => {
-                return Err(unanswered(
-                    "ConnectionLost",
-                    &format!("the answer broke off: {}", chain(&error)),
-                ));
-            }
+    while let Some(chunk) = response.chunk().await.map_err(BodyError::BrokeOff)? {
+        if body.len().saturating_add(chunk.len()) > BODY_BYTES_MAX {
+            return Err(BodyError::TooLong);
         }
+        body.extend_from_slice(&chunk);
     }
+    Ok(body)
 }
 
 fn failure(endpoint: &Endpoint, error: &reqwest::Error) -> Answer {
     if error.is_builder() {
-        not_sent("UnsendableRequest", &chain(error))
+        not_sent("UnsendableRequest", &reason(error))
     } else if error.is_connect() {
         // Name resolution, TCP, TLS and a proxy's CONNECT: the request is written only afterwards.
-        not_sent("ConnectFailed", &format!("{endpoint} could not be reached: {}", chain(error)))
+        not_sent("ConnectFailed", &format!("{endpoint} could not be reached: {}", reason(error)))
     } else {
-        unanswered("ConnectionLost", &format!("{endpoint} gave no answer: {}", chain(error)))
+        unanswered("ConnectionLost", &format!("{endpoint} gave no answer: {}", reason(error)))
     }
 }
 
-/// An error and its causes on one line. The outermost says only that a request was sent to a URL.
-pub(super) fn chain(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        causes.push(cause.to_string());
-        next = cause.source();
-    }
-    if causes.is_empty() { error.to_string() } else { causes.join(": ") }
+/// Why an exchange failed. The outermost message says only that a request was sent to a URL.
+pub(super) fn reason(error: &reqwest::Error) -> String {
+    error_chain(error.source().unwrap_or(error))
 }
 
 #[cfg(test)]

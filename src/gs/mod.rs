@@ -1,7 +1,7 @@
 //! The service: Tencent Cloud GS, and its one action `SwitchCloudPhoneMultipleStreamSessionSlaves`.
 //!
 //! ```text
-//! Switch ──> wire (body) ──> sign ──> exchange (HTTP) ──> wire (envelope) ──> answer ──> protocol::Answer
+//! Switch ──> wire (body) ──> sign ──> exchange (HTTP) ──> wire (envelope) ──> answer ──> Answer
 //!   │                                     │
 //!   └── credentials (Secret, environment) └── Date ──> clock ──> the next journal's startTime
 //! ```
@@ -15,13 +15,14 @@ pub mod client;
 pub mod clock;
 pub mod credentials;
 pub mod endpoint;
+mod error_chain;
 mod exchange;
 pub mod sign;
-#[cfg(test)]
-mod test_server;
+mod single_flight;
 pub mod wire;
 
 pub use client::{AskTimeError, Client, HIDDEN, Prepared, Settings, Switch};
-pub use credentials::{CredentialStore, Credentials, CredentialsError, Endpoints, Own, Source};
+pub use credentials::{CredentialStore, Credentials, CredentialsError, Endpoints, Source};
 pub use endpoint::{Endpoint, InvalidEndpoint};
+pub use error_chain::error_chain;
 pub use exchange::HttpUnavailable;

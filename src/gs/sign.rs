@@ -1,4 +1,4 @@
-//! TC3-HMAC-SHA256, the signature of Tencent Cloud's API 3.0 (reference, section 2). Pure.
+//! TC3-HMAC-SHA256, the signature of Tencent Cloud's API 3.0. Pure.
 
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::zeroize::Zeroizing;
@@ -28,7 +28,8 @@ pub struct Signable<'a> {
 /// A time of signing that no calendar holds, so that the scope has no date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the time of signing, {0} s after 1970, is outside of the calendar: look at the service's clock and the journal's startTime"
+    "the time of signing, {0} s after 1970, is outside of the calendar: \
+     look at the service's clock and the journal's startTime"
 )]
 pub struct NoSuchDate(pub i64);
 
@@ -63,7 +64,8 @@ impl Signable<'_> {
         let signature = hex::encode(hmac(&*key, self.string_to_sign()?.as_bytes()));
         let (scope, signed_headers) = (self.scope(&date), self.signed_headers());
         Ok(format!(
-            "{ALGORITHM} Credential={secret_id}/{scope}, SignedHeaders={signed_headers}, Signature={signature}"
+            "{ALGORITHM} Credential={secret_id}/{scope}, SignedHeaders={signed_headers}, \
+             Signature={signature}"
         ))
     }
 
@@ -117,8 +119,17 @@ fn hash(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    const CVM_BODY: &[u8] = br#"{"Limit": 1, "Filters": [{"Values": ["\u672a\u547d\u540d"], "Name": "instance-name"}]}"#;
-    const GS_BODY: &[u8] = br#"{"SessionId":"1326515201117065216","Type":2,"SlaveInstanceIds":["RK8S37P1402445261_69f8d3e2-8867-462c-a8cf-7c1d1a527782","RK8S37P1402445261_95de5774-0f9f-4cc2-aa67-58d41378d209"]}"#;
+    const CVM_BODY: &[u8] = concat!(
+        r#"{"Limit": 1, "Filters": [{"Values": ["\u672a\u547d\u540d"], "#,
+        r#""Name": "instance-name"}]}"#
+    )
+    .as_bytes();
+    const GS_BODY: &[u8] = concat!(
+        r#"{"SessionId":"1326515201117065216","Type":2,"SlaveInstanceIds":["#,
+        r#""RK8S37P1402445261_69f8d3e2-8867-462c-a8cf-7c1d1a527782","#,
+        r#""RK8S37P1402445261_95de5774-0f9f-4cc2-aa67-58d41378d209"]}"#
+    )
+    .as_bytes();
 
     fn cvm() -> Signable<'static> {
         Signable {
@@ -171,7 +182,8 @@ mod tests {
         );
         assert_eq!(
             header,
-            "TC3-HMAC-SHA256 Credential=AKID********************************/2019-02-25/cvm/tc3_request, \
+            "TC3-HMAC-SHA256 \
+             Credential=AKID********************************/2019-02-25/cvm/tc3_request, \
              SignedHeaders=content-type;host;x-tc-action, \
              Signature=10b1a37a7301a02ca19a647ad722d5e43b4b3cff309d421d85b46093f6ab6c4f"
         );
@@ -198,9 +210,10 @@ mod tests {
             canonical_hash(&cvm()),
             "5ffe6a04c0664d6b969fab9a13bdab201d63ee709638e2749d62a09ca18d7031"
         );
-        assert!(
-            header.ends_with("SignedHeaders=content-type;host, Signature=2230eefd229f582d8b1b891af7107b91597240707d778ab3738f756258d7652c")
-        );
+        assert!(header.ends_with(
+            "SignedHeaders=content-type;host, \
+                 Signature=2230eefd229f582d8b1b891af7107b91597240707d778ab3738f756258d7652c"
+        ));
     }
 
     #[test]

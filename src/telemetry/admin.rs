@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
-use crate::controller::context::Readiness;
+use super::readiness::Readiness;
 
 #[derive(Clone)]
 struct Told {

@@ -9,19 +9,19 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-use streamsession_core::answer::{Answer, NothingDone, Operation, Verdict};
+use prometheus_client::registry::{Metric, Registry};
+use streamsession_core::answer::{Answer, Operation, Verdict};
 use streamsession_core::ledger::Journal;
 use streamsession_core::reconcile::{Notice, Requeue};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Call {
+struct CallLabels {
     operation: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Ended {
+struct OutcomeLabel {
     outcome: &'static str,
 }
 
@@ -29,11 +29,11 @@ struct Ended {
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    calls: Family<Call, Counter>,
-    instances: Family<Call, Counter>,
-    reconciles: Family<Ended, Counter>,
-    writes: Family<Ended, Counter>,
-    release: Family<Ended, Counter>,
+    calls: Family<CallLabels, Counter>,
+    instances: Family<CallLabels, Counter>,
+    reconciles: Family<OutcomeLabel, Counter>,
+    writes: Family<OutcomeLabel, Counter>,
+    released: Family<OutcomeLabel, Counter>,
     ledgers_rebuilt: Counter,
     invariants_violated: Counter,
     /// Events of the watch.
@@ -51,71 +51,55 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("streamsession");
-        let (calls, instances) =
-            (Family::<Call, Counter>::default(), Family::<Call, Counter>::default());
-        let (reconciles, writes) =
-            (Family::<Ended, Counter>::default(), Family::<Ended, Counter>::default());
-        let release = Family::<Ended, Counter>::default();
-        let (ledgers_rebuilt, invariants_violated) = (Counter::default(), Counter::default());
-        let (watch_events, watch_errors) = (Counter::default(), Counter::default());
-        let (sessions, waiting, clock_ahead) =
-            (Gauge::default(), Gauge::default(), Gauge::default());
-        registry.register("gs_calls", "Calls of the service, by what came of them", calls.clone());
-        registry.register(
-            "gs_instances",
-            "Instances named in calls, by what came of them",
-            instances.clone(),
-        );
-        registry.register(
-            "reconciles",
-            "Reconciles, by how they ended",
-            reconciles.clone(),
-        );
-        registry.register("object_writes", "Writes to StreamSessions, by result", writes.clone());
-        registry.register(
-            "instances_let_go",
-            "Instances that left a record though the service never said that they are out",
-            release.clone(),
-        );
-        registry.register(
-            "ledgers_rebuilt",
-            "Records that were lost, copied or restored, and made anew",
-            ledgers_rebuilt.clone(),
-        );
-        registry.register(
-            "invariants_violated",
-            "Objects on which the work has stopped; always an error in the operator",
-            invariants_violated.clone(),
-        );
-        registry.register("watch_events", "Events of the watch", watch_events.clone());
-        registry.register("watch_errors", "Interruptions of the watch", watch_errors.clone());
-        registry.register("objects", "StreamSessions known", sessions.clone());
-        registry.register(
-            "permit_waiting",
-            "StreamSessions that wait for a permit to call",
-            waiting.clone(),
-        );
-        registry.register(
-            "node_clock_ahead_seconds",
-            "Seconds by which the node's clock was ahead of the service's at the last answer; negative: behind",
-            clock_ahead.clone(),
-        );
+        let to = &mut registry;
         Self {
+            calls: register(to, "gs_calls", "Calls of the service, by what came of them"),
+            instances: register(
+                to,
+                "gs_instances",
+                "Instances named in calls, by what came of them",
+            ),
+            reconciles: register(to, "reconciles", "Reconciles, by how they ended"),
+            writes: register(to, "object_writes", "Writes to StreamSessions, by result"),
+            released: register(
+                to,
+                "instances_released",
+                "Instances that left a ledger though the service never said that they are out",
+            ),
+            ledgers_rebuilt: register(
+                to,
+                "ledgers_rebuilt",
+                "Ledgers that were lost, copied or restored, and made anew",
+            ),
+            invariants_violated: register(
+                to,
+                "invariants_violated",
+                "Objects on which the work has stopped; always an error in the operator",
+            ),
+            watch_events: register(to, "watch_events", "Events of the watch"),
+            watch_errors: register(to, "watch_errors", "Interruptions of the watch"),
+            sessions: register(to, "objects", "StreamSessions known"),
+            waiting: register(
+                to,
+                "permit_waiting",
+                "StreamSessions that wait for a permit to call",
+            ),
+            clock_ahead: register(
+                to,
+                "node_clock_ahead_seconds",
+                "Seconds by which the node's clock was ahead of the service's at the last answer; \
+                 negative: behind",
+            ),
             registry: Arc::new(registry),
-            calls,
-            instances,
-            reconciles,
-            writes,
-            release,
-            ledgers_rebuilt,
-            invariants_violated,
-            watch_events,
-            watch_errors,
-            sessions,
-            waiting,
-            clock_ahead,
         }
     }
+}
+
+/// A metric that starts at nothing, under its name.
+fn register<M: Metric + Clone + Default>(to: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    to.register(name, help, metric.clone());
+    metric
 }
 
 impl Metrics {
@@ -125,25 +109,15 @@ impl Metrics {
             Operation::Attach => "attach",
             Operation::Detach => "detach",
         };
-        let outcome = match &answer.verdict {
-            Verdict::Processed { .. } => "processed",
-            Verdict::NothingDone(NothingDone::Throttled) => "throttled",
-            Verdict::NothingDone(NothingDone::Credentials) => "credentials",
-            Verdict::NothingDone(NothingDone::NotSent) => "not_sent",
-            Verdict::SessionGone => "session_gone",
-            Verdict::Invalid => "invalid",
-            Verdict::NotFound => "not_found",
-            Verdict::Unclear => "unclear",
-            Verdict::Unanswered => "unanswered",
-        };
-        self.calls.get_or_create(&Call { operation, outcome }).inc();
+        let outcome = answer.verdict.result().into();
+        self.calls.get_or_create(&CallLabels { operation, outcome }).inc();
         if let Verdict::Processed { succeeded, refused } = &answer.verdict {
             let unclear = journal.instances.len().saturating_sub(succeeded.len() + refused.len());
             for (outcome, count) in
                 [("succeeded", succeeded.len()), ("refused", refused.len()), ("unclear", unclear)]
             {
                 self.instances
-                    .get_or_create(&Call { operation, outcome })
+                    .get_or_create(&CallLabels { operation, outcome })
                     .inc_by(count.try_into().unwrap_or(u64::MAX));
             }
         }
@@ -157,12 +131,12 @@ impl Metrics {
             Requeue::After(_) => "later",
             Requeue::OnPermit(_) => "await_permit",
         };
-        self.reconciles.get_or_create(&Ended { outcome }).inc();
+        self.reconciles.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// A write to an object has ended.
     pub fn write(&self, outcome: &'static str) {
-        self.writes.get_or_create(&Ended { outcome }).inc();
+        self.writes.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Something was told to people.
@@ -181,8 +155,8 @@ impl Metrics {
             Notice::Unproven(_) => "dropped",
             Notice::Orphaned(_) => "orphaned",
         };
-        self.release
-            .get_or_create(&Ended { outcome })
+        self.released
+            .get_or_create(&OutcomeLabel { outcome })
             .inc_by(notice.instances().len().try_into().unwrap_or(u64::MAX));
     }
 

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use proptest::prelude::*;
 use proptest::{collection, option, sample};
 use serde_json::json;
-use streamsession_core::answer::Operation;
+use streamsession_core::answer::{Operation, Verdict};
 use streamsession_core::conditions::{
     ConditionInputs, Conditions, Counts, Mode, Problem, conditions, ledger_unreadable,
 };
@@ -19,8 +19,8 @@ use streamsession_core::ledger::{Journal, LastCall, Ledger, Rules};
 use streamsession_core::ownership::claims::Ownership;
 use streamsession_core::reconcile::{Handled, LedgerState, Status};
 use streamsession_core::time::ServiceTime;
-use streamsession_operator::api::ledger::{Defaults, status, view};
 use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus};
+use streamsession_operator::api::{Defaults, status, view};
 
 use crate::harness::SESSION;
 
@@ -293,6 +293,7 @@ fn any_ledger() -> impl Strategy<Value = Ledger> {
                 time,
                 succeeded,
                 failed,
+                result: Verdict::of_code(&code, &[]).result(),
                 code,
             });
     let records = collection::btree_map(any_id(), any_record(), 0..9);

@@ -15,7 +15,7 @@ use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus, crd_yaml};
 use streamsession_operator::controller::context::Fence;
-use streamsession_operator::gs::{Credentials, Endpoint, Source};
+use streamsession_operator::gs::{Credentials, Source};
 use streamsession_operator::operator::{Error, Operator, Options, tuned};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -175,14 +175,13 @@ impl Lab {
             .await
             .expect("a namespace");
         let namespace = namespace.metadata.name.expect("a name");
-        let endpoint = Endpoint::parse(&simulator.url()).expect("an endpoint");
         let options = Options {
             gs_timeout: Duration::from_secs(2),
             kube_timeout: Duration::from_secs(5),
             signature_validity: validity,
             namespaces: vec![namespace.clone()],
             retry_base: Duration::from_millis(200),
-            ..Options::new(endpoint)
+            ..Options::from_flags(["--gs-endpoint", &simulator.url()]).expect("options")
         };
         let sessions = Api::namespaced(client.clone(), &namespace);
         let lab = Self { namespace, client, sessions, simulator, options, running: None };

@@ -100,7 +100,7 @@ async fn an_instance_that_can_not_leave_is_forgotten_because_a_person_says_so_on
         )),
         "{note}"
     );
-    lab.until_metric(r#"streamsession_instances_let_go_total{outcome="forgotten"} 1"#).await;
+    lab.until_metric(r#"streamsession_instances_released_total{outcome="forgotten"} 1"#).await;
     lab.until_reason("lobby", "UpToDate").await;
     assert_eq!(lab.members(), set(&["a", "b"]));
 
@@ -127,7 +127,7 @@ async fn the_policy_forgets_by_itself_and_the_object_can_be_deleted() {
         lab.history().iter().filter(|call| call.contains("Detach") && call.contains('b')).count();
     assert!(refused >= 5, "{:?}", lab.history());
     lab.until_event("lobby", "InstancesForgotten").await;
-    lab.until_metric(r#"streamsession_instances_let_go_total{outcome="forgotten"} 1"#).await;
+    lab.until_metric(r#"streamsession_instances_released_total{outcome="forgotten"} 1"#).await;
 }
 
 #[tokio::test]

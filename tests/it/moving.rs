@@ -166,7 +166,7 @@ async fn with_orphan_the_old_session_keeps_its_instances_and_an_event_names_them
     assert_eq!(history(&lab), [format!("Attach {SESSION} a,b"), format!("Attach {NEXT} c")]);
     let note = lab.until_event("lobby", "InstancesOrphaned").await;
     assert_eq!(note, format!("Left in session {SESSION}, as spec.deletionPolicy says: a, b."));
-    lab.until_metric(r#"streamsession_instances_let_go_total{outcome="orphaned"} 2"#).await;
+    lab.until_metric(r#"streamsession_instances_released_total{outcome="orphaned"} 2"#).await;
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use gs_simulator::Faults;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use streamsession_operator::api::FINALIZER;
-use streamsession_operator::api::ledger::{Defaults, status, view};
 use streamsession_operator::api::v1alpha1::StreamSession;
+use streamsession_operator::api::{Defaults, status, view};
 
 use crate::harness::{Lab, SESSION, slow};
 

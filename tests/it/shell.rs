@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Simulator};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
-use streamsession_operator::gs::Endpoint;
 use streamsession_operator::operator::{Error, Operator, Options};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -98,7 +97,6 @@ impl Shell {
         let members = Arc::clone(&simulator);
         api.check(move |store, namespace| wrong(store, namespace, &members));
 
-        let endpoint = Endpoint::parse(&simulator.url()).expect("an endpoint");
         let options = Options {
             gs_qps: CALLS_PER_SECOND.try_into().expect("some"),
             gs_burst: CALLS_PER_SECOND.try_into().expect("some"),
@@ -109,7 +107,7 @@ impl Shell {
             retry_base: Duration::from_millis(20),
             // Who waits for an answer that does not come holds up nobody else.
             concurrency: AT_A_TIME,
-            ..Options::new(endpoint)
+            ..Options::from_flags(["--gs-endpoint", &simulator.url()]).expect("options")
         };
         let client = api.client();
         let builder = BUILDERS.acquire().await.expect("open");

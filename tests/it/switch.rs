@@ -126,7 +126,7 @@ fn wrong_flags_are_named_with_what_would_be_right() {
         (with(&["--timestamp", "now"]), &["invalid value 'now' for '--timestamp <UNIX_SECONDS>'"]),
         (
             with(&["--gs-endpoint", "http://example.com"]),
-            &["'http://example.com'", "plain http:// is for loopback only", "use https://"],
+            &["`http://example.com`", "plain http:// is for loopback only", "use https://"],
         ),
         (
             vec!["--session-id", SESSION, "--attach", "a b"],

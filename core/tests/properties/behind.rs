@@ -1,6 +1,6 @@
 //! An object whose session another one drives, step by step.
 
-use streamsession_core::answer::Operation;
+use streamsession_core::answer::{CallResult, Operation};
 use streamsession_core::conditions::Reason;
 use streamsession_core::ledger::LastCall;
 use streamsession_core::ownership::claims::Ownership;
@@ -36,6 +36,7 @@ fn refused_credentials_keep_an_object_from_its_turn_until_an_edit() {
         time: ServiceTime(900),
         succeeded: 0,
         failed: 1,
+        result: CallResult::CredentialsRejected,
         code: "AuthFailure.SecretIdNotFound".into(),
     });
     assert_eq!(said(&object), Reason::SessionConflict, "it was edited");

@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamsession_core::answer::{Answer, Operation, Verdict};
-use streamsession_core::conditions::{Counts, Reason};
+use streamsession_core::conditions::Reason;
 use streamsession_core::ids::{JournalId, SessionId};
-use streamsession_core::ledger::desired::{DeletionPolicy, Desired};
 use streamsession_core::ledger::record::{Record, State};
 use streamsession_core::ledger::{Journal, Ledger};
 use streamsession_core::ownership::claims::Ownership;
 use streamsession_core::reconcile::{
-    Asked, Effect, Handled, LedgerState, Notice, Reconcile, ReconcileState, Requeue, Response,
-    Settings, Status, StepContext, View,
+    Effect, LedgerState, Notice, Reconcile, ReconcileState, Requeue, Response, Settings, Status,
+    StepContext, View,
 };
 use streamsession_core::time::ServiceTime;
 use streamsession_testkit::fixtures::{self, id};

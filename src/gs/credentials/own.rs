@@ -4,16 +4,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use reqwest::header::AUTHORIZATION;
-use tokio::sync::Mutex;
 
-use super::super::exchange::http_clients;
+use super::super::exchange::{Http, read_body, reason};
+use super::super::single_flight::SingleFlight;
 use super::temporary::{PodIdentity, Temporary, of_metadata, of_sts};
 use super::{Credentials, CredentialsError, Source, profile};
 
-/// STS may take a moment; the metadata service is on the node, and where there is none nothing
-/// should wait for it (reference, section 4).
+/// STS may take a moment.
 const STS_DEADLINE: Duration = Duration::from_secs(5);
+/// The metadata service is on the node. Where there is none, nothing should wait for it.
 const METADATA_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a failure of the remote sources is remembered: a fleet without credentials must not ask
 /// for each object.
@@ -29,70 +30,52 @@ pub struct Endpoints {
     pub metadata: String,
 }
 
-impl Default for Endpoints {
-    fn default() -> Self {
-        Self {
-            sts: "https://sts.tencentcloudapi.com".to_owned(),
-            metadata: "http://metadata.tencentyun.com".to_owned(),
-        }
-    }
+/// The operator's own credentials. Of many who want those of a remote source at once, one asks it.
+#[derive(Debug)]
+pub(super) struct Own {
+    remote: Arc<Remote>,
+    asking: SingleFlight<(), Result<Credentials, Vec<CredentialsError>>>,
 }
 
-type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
-
-/// The operator's own credentials. Cheap to clone; of many who ask at once, one asks the remote
-/// source.
-#[derive(Clone)]
-pub struct Own {
+/// The sources that give temporary keys, and what they gave last.
+#[derive(Debug)]
+struct Remote {
     endpoints: Endpoints,
-    variable: Arc<Variables>,
-    remote: Arc<Mutex<Option<Remembered>>>,
+    kept: Mutex<Option<Kept>>,
 }
 
-impl std::fmt::Debug for Own {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Own").field("endpoints", &self.endpoints).finish_non_exhaustive()
-    }
-}
-
-struct Remembered {
+#[derive(Debug)]
+struct Kept {
     result: Result<Credentials, Vec<CredentialsError>>,
     until: Instant,
 }
 
-impl Default for Own {
-    fn default() -> Self {
-        Self::new(Endpoints::default())
-    }
+/// A variable of the operator's environment. An empty one is how many tools unset one.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 impl Own {
     /// Those that the process's environment leads to.
-    #[must_use]
-    pub fn new(endpoints: Endpoints) -> Self {
-        Self::with(
-            endpoints,
-            Arc::new(|name| std::env::var(name).ok().filter(|value| !value.is_empty())),
-        )
-    }
-
-    fn with(endpoints: Endpoints, variable: Arc<Variables>) -> Self {
-        Self { endpoints, variable, remote: Arc::default() }
+    pub(super) fn new(endpoints: Endpoints) -> Self {
+        let remote = Arc::new(Remote { endpoints, kept: Mutex::default() });
+        Self { remote, asking: SingleFlight::default() }
     }
 
     /// The credentials of the first source that has any; otherwise which were tried, and why each
     /// did not serve.
-    pub async fn get(&self) -> Result<Credentials, CredentialsError> {
+    pub(super) async fn get(&self) -> Result<Credentials, CredentialsError> {
         let mut tried = Vec::new();
-        match Credentials::from_variables(|name| (self.variable)(name).map(String::into_bytes)) {
+        match Credentials::from_env() {
             Ok(credentials) => return Ok(credentials),
             Err(error) => tried.push(error),
         }
-        match profile::read(&profile::paths(&*self.variable)) {
+        match profile::read(&profile::paths(variable)) {
             Ok(credentials) => return Ok(credentials),
             Err(error) => tried.push(error),
         }
-        match self.remote().await {
+        let remote = Arc::clone(&self.remote);
+        match self.asking.join((), || remote.get()).await {
             Ok(credentials) => Ok(credentials),
             Err(remote) => {
                 tried.extend(remote);
@@ -103,34 +86,32 @@ impl Own {
 
     /// Forgets the temporary keys of the id that the service refused, if they are still the present
     /// ones.
-    pub async fn invalidate(&self, refused: &str) {
-        let mut remembered = self.remote.lock().await;
-        if remembered
-            .as_ref()
-            .is_some_and(|known| known.result.as_ref().is_ok_and(|keys| keys.secret_id == refused))
-        {
-            *remembered = None;
-        }
+    pub(super) fn invalidate(&self, refused: &str) {
+        self.remote.kept.lock().take_if(|kept| {
+            kept.result.as_ref().is_ok_and(|credentials| credentials.secret_id == refused)
+        });
     }
+}
 
-    async fn remote(&self) -> Result<Credentials, Vec<CredentialsError>> {
-        let mut remembered = self.remote.lock().await;
-        if let Some(known) = &*remembered
-            && Instant::now() < known.until
+impl Remote {
+    async fn get(self: Arc<Self>) -> Result<Credentials, Vec<CredentialsError>> {
+        if let Some(kept) = &*self.kept.lock()
+            && Instant::now() < kept.until
         {
-            return known.result.clone();
+            return kept.result.clone();
         }
         let (result, good_for) = match self.ask().await {
             Ok(Temporary { credentials, good_for }) => (Ok(credentials), good_for),
             Err(errors) => (Err(errors), FAILURE_KEPT),
         };
-        *remembered = Some(Remembered { result: result.clone(), until: Instant::now() + good_for });
+        let until = Instant::now() + good_for;
+        *self.kept.lock() = Some(Kept { result: result.clone(), until });
         result
     }
 
     async fn ask(&self) -> Result<Temporary, Vec<CredentialsError>> {
         let mut tried = Vec::new();
-        match PodIdentity::from_variables(&*self.variable) {
+        match PodIdentity::from_variables(variable) {
             Ok(identity) => match self.assume_role(&identity).await {
                 Ok(temporary) => return Ok(temporary),
                 Err(error) => tried.push(error),
@@ -161,9 +142,9 @@ impl Own {
         let token = std::fs::read_to_string(&identity.token_file).map_err(|error| {
             unreachable(format!("its token file {} can't be read: {error}", identity.token_file))
         })?;
-        let client = http_clients(STS_DEADLINE).map_err(|error| unreachable(error.to_string()))?;
-        let request = client
-            .for_url(&self.endpoints.sts)
+        let http = Http::new(STS_DEADLINE, None).map_err(|error| unreachable(error.to_string()))?;
+        let request = http
+            .client(&self.endpoints.sts)
             .post(&self.endpoints.sts)
             .timeout(STS_DEADLINE)
             .header(AUTHORIZATION, "SKIP")
@@ -173,7 +154,7 @@ impl Own {
             .header("X-TC-Region", &identity.region)
             .header("X-TC-Timestamp", jiff::Timestamp::now().as_second())
             .body(identity.body(token.trim()));
-        let body = text(request)
+        let body = body(request)
             .await
             .map_err(|reason| unreachable(format!("{}: {reason}", self.endpoints.sts)))?;
         of_sts(&body, &source)
@@ -183,117 +164,31 @@ impl Own {
         let source = |role: &str| Source::NodeRole { role: role.to_owned() };
         let unreachable =
             |reason: String| CredentialsError::Unreachable { wanted: source(""), reason };
-        let client =
-            http_clients(METADATA_DEADLINE).map_err(|error| unreachable(error.to_string()))?;
+        let http =
+            Http::new(METADATA_DEADLINE, None).map_err(|error| unreachable(error.to_string()))?;
         let url = format!("{}/{METADATA_PATH}/", self.endpoints.metadata);
-        let get = |url: &str| client.for_url(url).get(url).timeout(METADATA_DEADLINE);
+        let get = |url: &str| http.client(url).get(url).timeout(METADATA_DEADLINE);
         let failed = |reason: String| unreachable(format!("{}: {reason}", self.endpoints.metadata));
-        let role = text(get(&url)).await.map_err(failed)?;
+        let role = body(get(&url)).await.map_err(failed)?;
         let role = String::from_utf8_lossy(&role).trim().to_owned();
         if role.is_empty()
             || !role.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
         {
             return Err(unreachable("the node has no role".to_owned()));
         }
-        let keys = text(get(&format!("{url}{role}")))
+        let keys = body(get(&format!("{url}{role}")))
             .await
             .map_err(|reason| unreachable(format!("role {role}: {reason}")))?;
         of_metadata(&keys, &source(&role), jiff::Timestamp::now().as_second())
     }
 }
 
-async fn text(request: reqwest::RequestBuilder) -> Result<Vec<u8>, String> {
-    let response = request.send().await.map_err(|error| super::super::exchange::chain(&error))?;
+/// The body of a successful answer; otherwise why there is none.
+async fn body(request: reqwest::RequestBuilder) -> Result<Vec<u8>, String> {
+    let mut response = request.send().await.map_err(|error| reason(&error))?;
     let status = response.status();
     if !status.is_success() {
         return Err(format!("HTTP {}", status.as_u16()));
     }
-    response.bytes().await.map(Into::into).map_err(|error| super::super::exchange::chain(&error))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::super::super::test_server::{Reply, TestServer, http};
-    use super::*;
-
-    fn own(server: &TestServer, variables: &[(&str, &str)]) -> Own {
-        let url = format!("http://{}", server.address);
-        let variables: HashMap<String, String> =
-            variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        // No profile of the machine that the test runs on.
-        let variable = move |name: &str| match (variables.get(name), name) {
-            (None, "TENCENTCLOUD_CREDENTIALS_FILE") => Some("/nonexistent/credentials".to_owned()),
-            (value, _) => value.cloned(),
-        };
-        Own::with(Endpoints { sts: url.clone(), metadata: url }, Arc::new(variable))
-    }
-
-    fn metadata() -> TestServer {
-        TestServer::start(|_, request| {
-            let body = if request
-                .starts_with("GET /latest/meta-data/cam/security-credentials/gs-role ")
-            {
-                r#"{"TmpSecretId":"AKIDnode","TmpSecretKey":"k","Token":"t","ExpiredTime":99999999999,"Code":"Success"}"#
-            } else {
-                "gs-role"
-            };
-            Reply::Answer(http("200 OK", &[], body))
-        })
-    }
-
-    #[tokio::test]
-    async fn the_environment_comes_first_and_asks_nobody() {
-        let server = metadata();
-        let own = own(
-            &server,
-            &[
-                ("TENCENTCLOUD_SECRET_ID", "AKID"),
-                ("TENCENTCLOUD_SECRET_KEY", "k"),
-                ("TENCENTCLOUD_TOKEN", "t"),
-            ],
-        );
-
-        let credentials = own.get().await.unwrap();
-
-        assert_eq!(
-            (credentials.account(), credentials.token.is_some(), server.requests().len()),
-            ("AKID", true, 0)
-        );
-    }
-
-    #[tokio::test]
-    async fn a_nodes_role_is_asked_once_for_many() {
-        let server = metadata();
-        let own = own(&server, &[]);
-
-        let (first, second) = tokio::join!(own.get(), own.get());
-
-        assert_eq!((first.unwrap().account(), second.unwrap().account()), ("gs-role", "gs-role"));
-        assert_eq!(server.requests().len(), 2, "the role and its keys, once");
-        own.invalidate("AKIDother").await;
-        own.get().await.unwrap();
-        assert_eq!(server.requests().len(), 2, "a late refusal of older keys forgets nothing");
-        own.invalidate("AKIDnode").await;
-        own.get().await.unwrap();
-        assert_eq!(server.requests().len(), 4, "refused keys are read again");
-    }
-
-    #[tokio::test]
-    async fn without_any_source_each_is_named_with_its_reason() {
-        let server = TestServer::start(|_, _| Reply::Answer(http("404 Not Found", &[], "")));
-
-        let error = own(&server, &[]).get().await.unwrap_err().to_string();
-
-        for part in [
-            "TENCENTCLOUD_SECRET_ID",
-            "/nonexistent/credentials",
-            "TKE_ROLE_ARN",
-            "HTTP 404",
-            "spec.credentialsRef",
-        ] {
-            assert!(error.contains(part), "{part} in: {error}");
-        }
-    }
+    read_body(&mut response).await.map_err(|error| error.to_string())
 }

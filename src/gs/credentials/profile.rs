@@ -1,4 +1,4 @@
-//! The profile file of Tencent Cloud's tools: INI, the section `[default]` (reference, section 4).
+//! The profile file of Tencent Cloud's tools: INI, the section `[default]`.
 //! Pure but for the reading.
 
 use std::io::Read;
@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn the_default_section_is_read_and_others_are_not() {
-        let text = "[other]\nsecret_id=NO\n# a comment\n[default]\nsecret_id = AKID\nsecret_key=k=ey\n\n[last]\ntoken=no\n";
+        let text = "[other]\nsecret_id=NO\n# a comment\n\
+                    [default]\nsecret_id = AKID\nsecret_key=k=ey\n\n[last]\ntoken=no\n";
 
         let credentials = parse(text, source()).unwrap();
 
@@ -120,7 +121,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "\\PC*|(\\[default\\]|secret_id=|secret_key=|=|\n|\\PC){0,40}") {
+        fn no_text_makes_it_panic(
+            text in "\\PC*|(\\[default\\]|secret_id=|secret_key=|=|\n|\\PC){0,40}",
+        ) {
             let _ = parse(&text, source());
         }
     }

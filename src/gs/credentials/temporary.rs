@@ -10,7 +10,7 @@ use super::{Credentials, CredentialsError, Source};
 
 /// How long keys are asked for; STS gives at most 43,200 s.
 pub(super) const DURATION_SECONDS: u64 = 7_200;
-/// A node's keys are read anew this long before they expire (reference, section 4).
+/// A node's keys are read anew this long before they expire.
 const BEFORE_EXPIRY: Duration = Duration::from_mins(5);
 /// What STS may be told of the session: a name of ours.
 const ROLE_SESSION_NAME: &str = "streamsession-operator";
@@ -165,25 +165,28 @@ mod tests {
     #[test]
     fn the_keys_of_sts_are_named_after_the_role_and_renewed_before_they_expire() {
         let body =
-            br#"{"Response":{"Credentials":{"Token":"t","TmpSecretId":"AKIDtmp","TmpSecretKey":"k"},"ExpiredTime":1,"RequestId":"r"}}"#;
+            br#"{"Response":{"Credentials":{"Token":"t","TmpSecretId":"AKIDtmp","TmpSecretKey":"k"},
+            "ExpiredTime":1,"RequestId":"r"}}"#;
 
         let temporary = of_sts(body, &source()).unwrap();
 
-        assert_eq!(temporary.credentials.account(), "qcs::cam::uin/1:roleName/gs");
+        assert_eq!(temporary.credentials.name(), "qcs::cam::uin/1:roleName/gs");
         assert_eq!(temporary.credentials.token.unwrap().expose_secret(), "t");
         assert_eq!(temporary.good_for, Duration::from_mins(108));
     }
 
     #[test]
     fn a_refusal_of_sts_is_told_with_its_code() {
-        let body = br#"{"Response":{"Error":{"Code":"AuthFailure.OIDC","Message":"expired"},"RequestId":"r"}}"#;
+        let body = br#"{"Response":{"Error":{"Code":"AuthFailure.OIDC","Message":"expired"},
+            "RequestId":"r"}}"#;
         let error = of_sts(body, &source()).unwrap_err().to_string();
         assert!(error.contains("AuthFailure.OIDC") && error.contains("roleName/gs"), "{error}");
     }
 
     #[test]
     fn a_nodes_keys_are_renewed_five_minutes_before_they_expire() {
-        let body = br#"{"TmpSecretId":"AKIDtmp","TmpSecretKey":"k","Token":"t","ExpiredTime":1600,"Code":"Success"}"#;
+        let body = br#"{"TmpSecretId":"AKIDtmp","TmpSecretKey":"k","Token":"t",
+            "ExpiredTime":1600,"Code":"Success"}"#;
         assert_eq!(of_metadata(body, &source(), 1_000).unwrap().good_for, Duration::from_mins(5));
         assert!(of_metadata(br#"{"Code":"Failed"}"#, &source(), 0).is_err());
         assert!(of_metadata(b"<html>", &source(), 0).is_err());

@@ -1,14 +1,11 @@
-//! The object's copy as the protocol sees it, and the protocol's status as the object stores it.
+//! The object as the API server stores it, read into the core's [`View`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
-use streamsession_core::answer::Operation;
 use streamsession_core::conditions::{Conditions, Counts, Mode, Reason};
 use streamsession_core::ids::{InstanceId, InvalidId, JournalId, SessionId};
 use streamsession_core::ledger::desired::{DeletionPolicy, Desired, Target};
@@ -18,7 +15,7 @@ use streamsession_core::reconcile::{Asked, Handled, LedgerState, Request, Status
 use streamsession_core::time::ServiceTime;
 
 use super::v1alpha1::{self as api, StreamSession, StreamSessionStatus};
-use super::{ADOPT, FINALIZER, FORGET_INSTANCES};
+use super::{ADOPT, FINALIZER, FORGET_INSTANCES, READY, RECONCILING, STALLED};
 
 /// What an object takes from the operator's settings where its spec is silent.
 #[derive(Clone, Debug)]
@@ -58,7 +55,7 @@ fn session(text: &str, field: &'static str) -> Result<SessionId, Unreadable> {
     SessionId::parse(text).map_err(|why| Unreadable { field, text: text.to_owned(), why })
 }
 
-/// The object's copy as the protocol sees it.
+/// The object's copy as the core sees it.
 pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreadable> {
     let uid = object.uid().unwrap_or_default();
     let deleting = object.metadata.deletion_timestamp.is_some();
@@ -101,7 +98,7 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
         asked,
         status: Status {
             observed_generation: status.observed_generation.unwrap_or(-1),
-            conditions: said(status),
+            conditions: conditions(status),
             counts: Counts {
                 desired: count(status.desired_instances),
                 attached: count(status.attached_instances),
@@ -191,7 +188,7 @@ fn stored_ledger(status: &StreamSessionStatus, defaults: &Defaults) -> (Ledger, 
             .collect();
         Journal {
             id: JournalId(Arc::from(call.id.as_str())),
-            operation: operation(call.operation),
+            operation: call.operation.into(),
             instances: instances.into_iter().collect(),
             start_time: seconds(&call.start_time),
         }
@@ -209,11 +206,12 @@ fn stored_ledger(status: &StreamSessionStatus, defaults: &Defaults) -> (Ledger, 
         })
     });
     let last_call = status.last_call.as_ref().map(|call| LastCall {
-        operation: operation(call.operation),
+        operation: call.operation.into(),
         request_id: call.request_id.clone(),
         time: seconds(&call.time),
         succeeded: count(Some(call.succeeded)),
         failed: count(Some(call.failed)),
+        result: call.result.into(),
         code: call.code.clone(),
     });
     let ledger = Ledger { target, records, journal, last_call };
@@ -241,26 +239,17 @@ fn stored_ledger(status: &StreamSessionStatus, defaults: &Defaults) -> (Ledger, 
 
 fn stored_record(stored: &api::UnsettledInstance) -> Record {
     Record {
-        state: match stored.state {
-            api::InstanceState::Attached => State::Attached,
-            api::InstanceState::Detached => State::Detached,
-            api::InstanceState::Unknown => State::Unknown,
-        },
+        state: stored.state.into(),
         attach_until: stored.attach_may_arrive_until.as_ref().map(seconds),
         detach_until: stored.detach_may_arrive_until.as_ref().map(seconds),
         refusals: stored.refusals.as_ref().map(|refusals| record::Refusals {
-            operation: operation(refusals.operation),
+            operation: refusals.operation.into(),
             count: refusals.count.try_into().unwrap_or(0),
             since: seconds(&refusals.since_time),
         }),
         last_failure: stored.last_failure.as_ref().map(|failure| record::Failure {
-            operation: operation(failure.operation),
-            reason: match failure.reason {
-                api::FailureReason::Refused => record::FailureReason::Refused,
-                api::FailureReason::Unclear => record::FailureReason::Unclear,
-                api::FailureReason::Unanswered => record::FailureReason::Unanswered,
-                api::FailureReason::SessionGone => record::FailureReason::SessionGone,
-            },
+            operation: failure.operation.into(),
+            reason: failure.reason.into(),
             code: failure.code.clone(),
             attempts: failure.attempts.try_into().unwrap_or(0),
             time: seconds(&failure.time),
@@ -269,184 +258,25 @@ fn stored_record(stored: &api::UnsettledInstance) -> Record {
     }
 }
 
-/// The protocol's status as it is written, over `stored`: of a lost ledger everything but the
-/// conditions stays as it was found.
+fn is_true(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+/// The stored conditions; none if they are none that the operator would write.
 #[must_use]
-pub fn status(
-    said: &Status,
-    uid: &str,
-    stored: &StreamSessionStatus,
-    wall_clock: Timestamp,
-) -> StreamSessionStatus {
-    let conditions = said.conditions.as_ref().map_or_else(Vec::new, |conditions| {
-        written(conditions, said.observed_generation, &stored.conditions, wall_clock)
-    });
-    let LedgerState::Current(ledger) = &said.ledger else {
-        return StreamSessionStatus {
-            conditions,
-            observed_generation: Some(said.observed_generation),
-            ..stored.clone()
+pub fn conditions(status: &StreamSessionStatus) -> Option<Conditions> {
+    let stored = status.conditions.as_slice();
+    let ready = stored.iter().find(|condition| condition.type_ == READY)?;
+    let mode =
+        match (is_true(stored, READY), is_true(stored, RECONCILING), is_true(stored, STALLED)) {
+            (true, false, false) => Mode::Ready,
+            (false, true, false) => Mode::Reconciling,
+            (false, false, true) => Mode::Stalled,
+            _ => return None,
         };
-    };
-    let settled = Record::attached();
-    let (attached, unsettled): (Vec<_>, Vec<_>) =
-        ledger.records.iter().partition(|(_, record)| **record == settled);
-    // What a later version of the operator wrote beside our fields is kept, as long as what it
-    // speaks of is there.
-    let others: BTreeMap<_, _> = stored
-        .unsettled_instances
-        .iter()
-        .map(|record| (record.instance_id.as_str(), &record.other))
-        .collect();
-    let other =
-        |id: &InstanceId| others.get(id.as_str()).map(|other| (*other).clone()).unwrap_or_default();
-    StreamSessionStatus {
-        conditions,
-        observed_generation: Some(said.observed_generation),
-        desired_instances: Some(small(said.counts.desired)),
-        attached_instances: Some(small(said.counts.attached)),
-        failed_instances: Some(small(said.counts.failed)),
-        last_handled_forget_instances: said.handled.forget.clone(),
-        last_handled_adopt: said.handled.adopt.clone(),
-        object_uid: Some(uid.to_owned()),
-        target: ledger.target.as_ref().map(|target| api::Target {
-            session_id: target.session.to_string(),
-            region: target.region.clone(),
-            endpoint: target.endpoint.to_string(),
-            credential: target.credential.clone(),
-            credential_proven: target.credential_proven,
-            other: stored.target.as_ref().map(|target| target.other.clone()).unwrap_or_default(),
-        }),
-        attached_instance_ids: attached.into_iter().map(|(id, _)| id.to_string()).collect(),
-        unsettled_instances: unsettled
-            .into_iter()
-            .map(|(id, record)| written_record(id, record, other(id)))
-            .collect(),
-        pending_call: ledger.journal.as_ref().map(|journal| api::PendingCall {
-            id: journal.id.0.to_string(),
-            operation: written_operation(journal.operation),
-            instance_ids: journal.instances.iter().map(ToString::to_string).collect(),
-            start_time: time(journal.start_time),
-        }),
-        last_call: ledger.last_call.as_ref().map(|call| api::LastCall {
-            operation: written_operation(call.operation),
-            request_id: call.request_id.clone(),
-            time: time(call.time),
-            succeeded: small(call.succeeded),
-            failed: small(call.failed),
-            code: call.code.clone(),
-        }),
-        other: stored.other.clone(),
-    }
-}
-
-fn written_record(
-    id: &InstanceId,
-    record: &Record,
-    other: BTreeMap<String, Value>,
-) -> api::UnsettledInstance {
-    api::UnsettledInstance {
-        instance_id: id.to_string(),
-        state: match record.state {
-            State::Attached => api::InstanceState::Attached,
-            State::Detached => api::InstanceState::Detached,
-            State::Unknown => api::InstanceState::Unknown,
-        },
-        attach_may_arrive_until: record.attach_until.map(time),
-        detach_may_arrive_until: record.detach_until.map(time),
-        refusals: record.refusals.map(|refusals| api::Refusals {
-            operation: written_operation(refusals.operation),
-            count: refusals.count.try_into().unwrap_or(i32::MAX),
-            since_time: time(refusals.since),
-        }),
-        last_failure: record.last_failure.as_ref().map(|failure| api::Failure {
-            operation: written_operation(failure.operation),
-            reason: match failure.reason {
-                record::FailureReason::Refused => api::FailureReason::Refused,
-                record::FailureReason::Unclear => api::FailureReason::Unclear,
-                record::FailureReason::Unanswered => api::FailureReason::Unanswered,
-                record::FailureReason::SessionGone => api::FailureReason::SessionGone,
-            },
-            code: failure.code.clone(),
-            attempts: failure.attempts.try_into().unwrap_or(i32::MAX),
-            time: time(failure.time),
-        }),
-        assumed: record.assumed,
-        other,
-    }
-}
-
-fn small(count: usize) -> i32 {
-    count.try_into().unwrap_or(i32::MAX)
-}
-
-fn operation(stored: api::Operation) -> Operation {
-    match stored {
-        api::Operation::Attach => Operation::Attach,
-        api::Operation::Detach => Operation::Detach,
-    }
-}
-
-fn written_operation(operation: Operation) -> api::Operation {
-    match operation {
-        Operation::Attach => api::Operation::Attach,
-        Operation::Detach => api::Operation::Detach,
-    }
+    Some(Conditions { mode, reason: Reason::parse(&ready.reason)?, message: ready.message.clone() })
 }
 
 fn seconds(time: &Time) -> ServiceTime {
     ServiceTime(time.0.as_second())
-}
-
-fn time(time: ServiceTime) -> Time {
-    Time(Timestamp::from_second(time.0).unwrap_or(Timestamp::UNIX_EPOCH))
-}
-
-const READY: &str = "Ready";
-const RECONCILING: &str = "Reconciling";
-const STALLED: &str = "Stalled";
-
-fn holds(conditions: &[Condition], kind: &str) -> bool {
-    conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
-}
-
-/// What the stored conditions say; none if they say nothing that the operator would.
-#[must_use]
-pub fn said(status: &StreamSessionStatus) -> Option<Conditions> {
-    let stored = status.conditions.as_slice();
-    let ready = stored.iter().find(|condition| condition.type_ == READY)?;
-    let mode = match (holds(stored, READY), holds(stored, RECONCILING), holds(stored, STALLED)) {
-        (true, false, false) => Mode::Ready,
-        (false, true, false) => Mode::Reconciling,
-        (false, false, true) => Mode::Stalled,
-        _ => return None,
-    };
-    Some(Conditions { mode, reason: Reason::parse(&ready.reason)?, message: ready.message.clone() })
-}
-
-/// The three conditions, each with the time of its last change of status.
-fn written(
-    said: &Conditions,
-    generation: i64,
-    stored: &[Condition],
-    wall_clock: Timestamp,
-) -> Vec<Condition> {
-    let condition = |kind: &str, status: &str| {
-        let before =
-            stored.iter().find(|condition| condition.type_ == kind && condition.status == status);
-        Condition {
-            type_: kind.to_owned(),
-            status: status.to_owned(),
-            reason: said.reason.as_str().to_owned(),
-            message: said.message.clone(),
-            observed_generation: Some(generation),
-            last_transition_time: before
-                .map_or(Time(wall_clock), |before| before.last_transition_time.clone()),
-        }
-    };
-    match said.mode {
-        Mode::Ready => vec![condition(READY, "True")],
-        Mode::Reconciling => vec![condition(READY, "False"), condition(RECONCILING, "True")],
-        Mode::Stalled => vec![condition(READY, "False"), condition(STALLED, "True")],
-    }
 }

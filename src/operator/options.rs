@@ -1,0 +1,280 @@
+//! What the operator is told: the flags of `run`, with their defaults.
+
+use std::ffi::OsStr;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{Resettable, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, Args, Command, FromArgMatches, value_parser};
+use streamsession_core::ledger::Rules;
+use streamsession_core::reconcile::Settings;
+use streamsession_core::time::Validity;
+
+use super::error::Error;
+use crate::gs::Endpoint;
+
+/// The service, under its public name.
+pub(crate) const GS_ENDPOINT: &str = "https://gs.tencentcloudapi.com";
+/// Seconds for one call of the service.
+pub(crate) const GS_TIMEOUT: &str = "10";
+/// How long the service itself takes a signature; less is for tests against a simulator on
+/// loopback.
+const SERVICE_SIGNATURE_VALIDITY: Duration = Duration::from_mins(5);
+/// How long a journal may be on its way to the service before it is taken back: longer than any
+/// healthy write, shorter than a person waits.
+const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
+/// Seconds that the service may take to work on a request that it has let in.
+const MARGIN_SECONDS: i64 = 5;
+
+/// What the operator is told.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The service. http:// is taken for loopback only.
+    #[arg(
+        long,
+        env = "GS_ENDPOINT",
+        value_name = "URL",
+        default_value = GS_ENDPOINT,
+        value_parser = EndpointParser { insecure: true } // as long as the next flag allows it
+    )]
+    pub gs_endpoint: Endpoint,
+    /// Take http:// for any host: for a proxy on a network that you trust. The signature protects
+    /// the request; nothing hides it.
+    #[arg(long, env = "ALLOW_INSECURE_ENDPOINT")]
+    pub allow_insecure_endpoint: bool,
+    /// A PEM file of CA certificates that are believed besides the platform's.
+    #[arg(long, env = "GS_CA_FILE", value_name = "FILE")]
+    pub gs_ca_file: Option<PathBuf>,
+    /// Ids in one call. The service's own limit is published nowhere; 100 is that of its sibling
+    /// actions.
+    #[arg(
+        long,
+        env = "BATCH_SIZE",
+        value_name = "N",
+        default_value = "100",
+        value_parser = value_parser!(u16).range(1..=1000).try_map(NonZeroU16::try_from)
+    )]
+    pub batch_size: NonZeroU16,
+    /// An error code that means that the session is gone, besides
+    /// ResourceNotFound.SessionNotFound; repeatable.
+    #[arg(long, env = "SESSION_GONE_CODES", value_name = "CODE", value_delimiter = ',')]
+    pub session_gone_codes: Vec<String>,
+    /// Calls a second, for each account. The service's own limit is 20; everything else that uses
+    /// the account draws on it too.
+    #[arg(long, env = "GS_QPS", value_name = "N", default_value = "20")]
+    pub gs_qps: NonZeroU32,
+    /// Calls at once after a pause. More makes a first wave faster, but an urgent call waits longer
+    /// behind it. No second ever sees more than --gs-qps.
+    #[arg(long, env = "GS_BURST", value_name = "N", default_value = "1")]
+    pub gs_burst: NonZeroU32,
+    /// Seconds for one call of the service.
+    #[arg(
+        long,
+        env = "GS_TIMEOUT",
+        value_name = "SECONDS",
+        default_value = GS_TIMEOUT,
+        value_parser = seconds(1, 60)
+    )]
+    pub gs_timeout: Duration,
+    /// For each request to the API server.
+    #[arg(skip = Duration::from_secs(5))]
+    pub kube_timeout: Duration,
+    /// Seconds for which the service takes a signature. Less than 300 is for a simulator on
+    /// loopback.
+    #[arg(
+        long,
+        env = "SIGNATURE_VALIDITY",
+        value_name = "SECONDS",
+        default_value = "300",
+        value_parser = seconds(1, 86_400)
+    )]
+    pub signature_validity: Duration,
+    /// The region of sessions that name none. Default: no region is sent.
+    #[arg(long, env = "REGION", value_name = "REGION")]
+    pub region: Option<String>,
+    /// A namespace whose sessions may use the operator's own credentials; repeatable. Default:
+    /// all.
+    #[arg(
+        long,
+        env = "DEFAULT_CREDENTIALS_NAMESPACES",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub default_credentials_namespaces: Vec<String>,
+    /// Security Token Service, for the pod's identity.
+    #[arg(
+        long,
+        env = "STS_ENDPOINT",
+        value_name = "URL",
+        default_value = "https://sts.tencentcloudapi.com"
+    )]
+    pub sts_endpoint: String,
+    /// The metadata service of a CVM node, for the node's role.
+    #[arg(
+        long,
+        env = "METADATA_ENDPOINT",
+        value_name = "URL",
+        default_value = "http://metadata.tencentyun.com"
+    )]
+    pub metadata_endpoint: String,
+    /// A namespace to watch; repeatable. Default: all.
+    #[arg(long = "namespace", env = "NAMESPACE", value_name = "NAME", value_delimiter = ',')]
+    pub namespaces: Vec<String>,
+    /// StreamSessions that are worked on at a time.
+    #[arg(
+        long,
+        env = "CONCURRENCY",
+        value_name = "N",
+        default_value = "16",
+        value_parser = value_parser!(u16).range(1..=256).map(usize::from)
+    )]
+    pub concurrency: usize,
+    /// The first pause of the backoff.
+    #[arg(skip = Duration::from_secs(1))]
+    pub retry_base: Duration,
+}
+
+impl Options {
+    /// The options of these flags, with the defaults of all others: the environment says nothing.
+    ///
+    /// ```
+    /// # use streamsession_operator::operator::Options;
+    /// let options = Options::from_flags(["--gs-endpoint", "http://127.0.0.1:8080"])?;
+    /// assert_eq!(options.gs_qps.get(), 20);
+    /// # Ok::<(), clap::Error>(())
+    /// ```
+    pub fn from_flags<'a>(flags: impl IntoIterator<Item = &'a str>) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(Command::new("run").no_binary_name(true));
+        let command = command.mut_args(|argument| argument.env(Resettable::Reset));
+        Self::from_arg_matches(&command.try_get_matches_from(flags)?)
+    }
+
+    /// Refuses what each flag allows by itself, but not beside the others.
+    pub fn check(&self) -> Result<(), Error> {
+        if !self.allow_insecure_endpoint {
+            self.gs_endpoint.refuse_plain().map_err(Error::Endpoint)?;
+        }
+        if self.signature_validity < SERVICE_SIGNATURE_VALIDITY && !self.gs_endpoint.is_loopback() {
+            return Err(Error::Validity {
+                seconds: self.signature_validity.as_secs(),
+                endpoint: self.gs_endpoint.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        let seconds = |duration: Duration| duration.as_secs().try_into().unwrap_or(i64::MAX);
+        Settings {
+            rules: Rules {
+                validity: Validity {
+                    signature_seconds: seconds(self.signature_validity),
+                    margin_seconds: MARGIN_SECONDS,
+                },
+                batch_size_max: self.batch_size.get().into(),
+                session_gone_codes: self.session_gone_codes.clone(),
+            },
+            journal_age_max_seconds: seconds(JOURNAL_AGE_MAX),
+            // The longest time that another writer may still be at work on its journal.
+            patience: JOURNAL_AGE_MAX + self.gs_timeout + self.kube_timeout,
+            retry_base: self.retry_base,
+        }
+    }
+}
+
+/// Whole seconds from `min` to `max`.
+pub(crate) fn seconds(min: u64, max: u64) -> impl TypedValueParser<Value = Duration> {
+    value_parser!(u64).range(min..=max).map(Duration::from_secs)
+}
+
+/// Reads an endpoint. clap's own message would repeat the text, which may hold a password.
+#[derive(Clone)]
+pub(crate) struct EndpointParser {
+    /// Plain HTTP is taken for any host.
+    pub(crate) insecure: bool,
+}
+
+impl TypedValueParser for EndpointParser {
+    type Value = Endpoint;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Endpoint, clap::Error> {
+        Endpoint::parse_with(&value.to_string_lossy(), self.insecure).map_err(|error| {
+            let flag = argument.map(Arg::to_string).unwrap_or_default();
+            clap::Error::raw(ErrorKind::ValueValidation, format!("{flag}: {error}\n"))
+                .with_cmd(command)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(flags: &[&str]) -> Options {
+        Options::from_flags(flags.iter().copied()).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_for_the_public_service() {
+        let defaults = options(&[]);
+
+        assert!(defaults.check().is_ok());
+        assert_eq!(defaults.gs_endpoint.to_string(), "gs.tencentcloudapi.com");
+        assert_eq!((defaults.gs_qps.get(), defaults.batch_size.get()), (20, 100));
+        assert_eq!(defaults.gs_timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn lists_are_repeated_or_separated_by_commas() {
+        let lists = options(&["--namespace", "a,b", "--namespace", "c"]);
+
+        assert_eq!(lists.namespaces, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_number_outside_of_its_range_is_refused_with_the_range() {
+        for (flag, value, range) in [
+            ("--batch-size", "0", "1..=1000"),
+            ("--gs-timeout", "61", "1..=60"),
+            ("--signature-validity", "0", "1..=86400"),
+            ("--concurrency", "257", "1..=256"),
+        ] {
+            let error = Options::from_flags([flag, value]).unwrap_err().to_string();
+
+            assert!(error.contains(flag) && error.contains(range), "{error}");
+        }
+    }
+
+    #[test]
+    fn plain_http_beyond_this_machine_needs_a_flag_of_its_own() {
+        let proxy = ["--gs-endpoint", "http://proxy:8080"];
+
+        assert!(matches!(options(&proxy).check(), Err(Error::Endpoint(_))));
+        assert!(options(&[&proxy[..], &["--allow-insecure-endpoint"]].concat()).check().is_ok());
+    }
+
+    #[test]
+    fn a_short_validity_is_for_loopback() {
+        let short = ["--signature-validity", "5"];
+        let loopback = ["--gs-endpoint", "http://127.0.0.1:8080"];
+
+        assert!(matches!(options(&short).check(), Err(Error::Validity { seconds: 5, .. })));
+        assert!(options(&[short, loopback].concat()).check().is_ok());
+    }
+
+    #[test]
+    fn an_endpoint_that_is_refused_is_named_without_its_password() {
+        let error = Options::from_flags(["--gs-endpoint", "https://me:hunter2@h"]).unwrap_err();
+
+        let message = error.to_string();
+        assert!(message.contains("--gs-endpoint <URL>: the endpoint `https://…@h`"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
