@@ -140,7 +140,7 @@ fn told(desired: &Desired, ledger: &Ledger) -> Told {
     inputs(desired, ledger, |_| ())
 }
 
-const LET_GO: &str = " To let the object go and leave the instances where they are, set spec.deletionPolicy to Orphan.";
+const LET_GO: &str = " To delete the object now and leave its instances attached, set spec.deletionPolicy to Orphan.";
 const GONE: &str = "ResourceNotFound.SessionNotFound";
 
 #[test]
@@ -192,12 +192,12 @@ fn a_doubt_says_until_when() {
     waiting(
         &[],
         Record { attach_until: LATER, ..Record::default() },
-        "An earlier attach of a may still take effect until 2026-01-08T02:05:05Z, since its answer or its record was lost; the operator detaches it again then.",
+        "An earlier attach of a may still take effect until 2026-01-08T02:05:05Z: its answer or its ledger was lost. Then the operator detaches it again.",
     );
     waiting(
         &["a"],
         Record { detach_until: LATER, ..Record::attached() },
-        "An earlier detach of a may still take effect until 2026-01-08T02:05:05Z, since its answer or its record was lost; the operator attaches it again then.",
+        "An earlier detach of a may still take effect until 2026-01-08T02:05:05Z: its answer or its ledger was lost. Then the operator attaches it again.",
     );
     let sooner = Record { detach_until: Some(NOW.plus(1)), ..Record::attached() };
     let latest = Record { detach_until: LATER, ..Record::attached() };
@@ -205,7 +205,7 @@ fn a_doubt_says_until_when() {
     told(&desired(&["a", "b", "c", "d"]), &ledger(&[("a", sooner.clone()), ("b", latest.clone()), ("c", latest), ("d", sooner)])).is(
         Mode::Reconciling,
         Reason::OutcomeUnknown,
-        "An earlier detach of b may still take effect until 2026-01-08T02:05:05Z, since its answer or its record was lost; the operator attaches it again then.",
+        "An earlier detach of b may still take effect until 2026-01-08T02:05:05Z: its answer or its ledger was lost. Then the operator attaches it again.",
     );
 }
 
@@ -218,40 +218,40 @@ fn a_failure_says_for_whom_and_what_the_service_said() {
     retrying(
         &["a"],
         &one(FailureReason::Refused, ""),
-        "The service refused a; the operator tries again.",
+        "The service refused a. The operator tries again.",
     );
     retrying(
         &["a"],
         &one(FailureReason::Refused, "InvalidParameterValue"),
-        "The service answered InvalidParameterValue to the last call for a; the operator tries again.",
+        "The service answered InvalidParameterValue to the last call for a. The operator tries again.",
     );
     retrying(
         &["a"],
         &one(FailureReason::Unclear, ""),
-        "The service did not say what became of a; the operator tries again.",
+        "The service did not say what became of a. The operator tries again.",
     );
     retrying(
         &["a"],
         &one(FailureReason::Unanswered, ""),
-        "The last call for a was not answered; the operator tries again.",
+        "The last call for a was not answered. The operator tries again.",
     );
     let outage = failed(Operation::Attach, FailureReason::Unanswered, "Timeout", 99);
     retrying(
         &["a", "b"],
         &ledger(&[("a", outage), ("b", refused(Operation::Attach, 1))]),
-        "The last call for a ended with Timeout, and nobody knows whether it was done, and 1 failed otherwise; the operator tries again.",
+        "The last call for a ended with Timeout. Its outcome is unknown. 1 more failed for another reason. The operator tries again.",
     );
     let six = ["a", "b", "c", "d", "e", "f"];
     retrying(
         &six,
         &ledger(&six.map(|id| (id, refused(Operation::Attach, 1)))),
-        "The service refused a, b, c, d, e and 1 more; the operator tries again.",
+        "The service refused a, b, c, d, e and 1 more. The operator tries again.",
     );
     let five = &six[..5];
     retrying(
         five,
         &ledger(&five.iter().map(|id| (*id, refused(Operation::Attach, 1))).collect::<Vec<_>>()),
-        "The service refused a, b, c, d, e; the operator tries again.",
+        "The service refused a, b, c, d, e. The operator tries again.",
     );
     let codes = [
         ("a", failed(Operation::Attach, FailureReason::Refused, "X", 1)),
@@ -260,17 +260,17 @@ fn a_failure_says_for_whom_and_what_the_service_said() {
     retrying(
         &["a", "b"],
         &ledger(&codes),
-        "The service answered X to the last call for a, and 1 failed otherwise; the operator tries again.",
+        "The service answered X to the last call for a. 1 more failed for another reason. The operator tries again.",
     );
     retrying(
         &["a"],
         &after("FailedOperation", ledger(&[])),
-        "The service answered FailedOperation to the last call; the operator tries again. 1 to attach.",
+        "The service answered FailedOperation to the last call. The operator tries again. 1 to attach.",
     );
     retrying(
         &["a"],
         &after_result(CallResult::NotSent, "ConnectFailed", ledger(&[])),
-        "The last call could not be sent (ConnectFailed): look at the network between and at the operator's log. It is tried again. 1 to attach.",
+        "The last call could not be sent (ConnectFailed). Check the network and the operator's log. The operator tries again. 1 to attach.",
     );
     let down = Problem::Unreachable("The service is down.".into());
     inputs(&desired(&["a"]), &ledger(&[]), |inputs| inputs.problem = Some(&down)).is(
@@ -280,15 +280,15 @@ fn a_failure_says_for_whom_and_what_the_service_said() {
     );
 }
 
-const CONSOLE: &str = "Look in the console whether it is still there; let go of what is out with the annotation gs.tencentcloud.dev/forget-instances or with spec.detachFailurePolicy.";
+const CONSOLE: &str = "Check in the console whether it is still there. Release what is out with the annotation gs.tencentcloud.dev/forget-instances, or set spec.detachFailurePolicy to Forget.";
 
 #[test]
 fn what_is_refused_for_good_needs_a_person() {
     let stuck = |desired: &Desired, ledger: &Ledger, message: &str| {
         told(desired, ledger).is(Mode::Stalled, Reason::InstancesRefused, message)
     };
-    let check = "Check that each exists, belongs to this account and is in no other session, or take it out of spec.slaveInstanceIds.";
-    let again = "It is tried again every few minutes.";
+    let check = "Check that each exists, belongs to this account and is in no other session, or remove it from spec.slaveInstanceIds.";
+    let again = "The operator tries again every few minutes.";
     let coded = failed(Operation::Attach, FailureReason::Refused, "ResourceNotFound.X", 5);
     stuck(
         &desired(&["a"]),
@@ -323,21 +323,21 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
         &desired(&["a"]),
         &after("AuthFailure.SignatureFailure", ledger(&[])),
         Reason::CredentialsRejected,
-        "The service refuses the credentials with AuthFailure.SignatureFailure. Check the key and its permissions; the operator tries again every minute, and at once after an edit of the spec.",
+        "The service rejects the credentials (AuthFailure.SignatureFailure). Check the key and its permissions. The operator tries again every minute, and at once after an edit of the spec.",
     );
     stalled(
         &desired(&["a"]),
         &after(GONE, ledger(&[])),
         Reason::SessionNotFound,
-        "The service says that session 1326 does not exist (ResourceNotFound.SessionNotFound): nothing is attached any more. Create the session again, or set spec.sessionId to the new one.",
+        "The service says that session 1326 does not exist (ResourceNotFound.SessionNotFound). Nothing is attached any more. Create the session again, or set spec.sessionId to a new one.",
     );
     stalled(
         &desired(&["b"]),
         &after(GONE, attached(&["a"])),
         Reason::TargetMismatch,
-        "The service says that session 1326 does not exist (ResourceNotFound.SessionNotFound), but to other credentials than those that attached the instances (AKID), so this is not believed. Give the credentials back that were used before.",
+        "The service says that session 1326 does not exist (ResourceNotFound.SessionNotFound). The operator does not believe it: the instances were attached with other credentials (AKID). Restore those credentials.",
     );
-    let full = "The ledger is full (2000 instances): more are attached or adopted once others could be detached.";
+    let full = "The ledger is full (2000 instances). More are attached or adopted once others are detached.";
     inputs(&desired(&["a"]), &ledger(&[]), |inputs| inputs.full = true).is(
         Mode::Stalled,
         Reason::TooManyInstances,
@@ -350,7 +350,7 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
     inputs(&desired(&["a"]), &attached(&["a"]), |inputs| inputs.adoption_pending = true).is(
         Mode::Reconciling,
         Reason::ProgressingWithRetry,
-        "The instances that the annotation adopt names are taken into the record once the service has told its time.",
+        "The instances of the annotation adopt are added to the ledger once the service has told its time.",
     );
     inputs(&desired(&["a"]), &attached(&["a", "b"]), |inputs| inputs.adoption_pending = true).is(
         Mode::Reconciling,
@@ -390,7 +390,7 @@ fn a_deletion_says_what_it_waits_for() {
     going(&Ledger::default(), "All instances are detached.");
     going(
         &ledger(&[("a", Record { detach_until: LATER, ..Record::default() })]),
-        "All instances are detached; an earlier detach may still arrive until 2026-01-08T02:05:05Z, and the object waits for that.",
+        "All instances are detached. An earlier detach may still take effect until 2026-01-08T02:05:05Z; the object waits for that.",
     );
 }
 
@@ -405,17 +405,17 @@ fn a_move_says_from_where_to_where_and_what_it_waits_for() {
     told(&elsewhere, &ledger(&[("a", Record { detach_until: LATER, ..Record::default() })])).is(
         Mode::Reconciling,
         Reason::OutcomeUnknown,
-        "All instances are detached from session 1326; an earlier detach may still arrive until 2026-01-08T02:05:05Z, and the move to session 2 waits for that.",
+        "All instances are detached from session 1326. An earlier detach may still take effect until 2026-01-08T02:05:05Z; the move to session 2 waits for that.",
     );
     told(&elsewhere, &ledger(&[("a", Record { attach_until: LATER, ..Record::default() })])).is(
         Mode::Reconciling,
         Reason::OutcomeUnknown,
-        "An earlier attach of a may still take effect until 2026-01-08T02:05:05Z, since its answer or its record was lost; the operator detaches it again then. The move to session 2 waits for that.",
+        "An earlier attach of a may still take effect until 2026-01-08T02:05:05Z: its answer or its ledger was lost. Then the operator detaches it again. The move to session 2 waits for that.",
     );
     told(&elsewhere, &ledger(&[("a", refused(Operation::Detach, 6))])).is(
         Mode::Stalled,
         Reason::InstancesRefused,
-        &format!("The service refuses to detach a from session 1326. {CONSOLE} It is tried again every few minutes. The move to session 2 waits for that."),
+        &format!("The service refuses to detach a from session 1326. {CONSOLE} The operator tries again every few minutes. The move to session 2 waits for that."),
     );
     let region = Desired { region: Some("ap-shanghai".into()), ..desired(&["a"]) };
     told(&region, &attached(&["a"])).is(
@@ -428,7 +428,7 @@ fn a_move_says_from_where_to_where_and_what_it_waits_for() {
 #[test]
 fn a_conflict_names_the_other_object() {
     let behind = Ownership::Contender(key("arcade/lobby"));
-    let conflict = "Session 1326 is driven by the StreamSession arcade/lobby: this one attaches nothing, and takes over by itself when that one is deleted or names another session. Name all instances in one of them.";
+    let conflict = "StreamSession arcade/lobby owns session 1326. This object attaches nothing. It takes over when arcade/lobby is deleted or names another session. List all instances in one of the two.";
     let waits = |desired: &Desired, ledger: &Ledger, message: &str| {
         inputs(desired, ledger, |inputs| inputs.ownership = &behind).is(
             Mode::Stalled,
@@ -442,14 +442,14 @@ fn a_conflict_names_the_other_object() {
     let stale_members =
         "2 of its instances wait until arcade/lobby has them or does not want them.";
     waits(&desired(&[]), &attached(&["a", "b"]), &format!("{conflict} {stale_members}"));
-    let going = "Session 1326 is driven by the StreamSession arcade/lobby: this one goes, and touches nothing that is the other's.";
+    let going = "StreamSession arcade/lobby owns session 1326. This object is being deleted, and leaves alone what the owner has.";
     waits(&deleting(), &attached(&["a", "b"]), &format!("{going} {stale_members}{LET_GO}"));
     let one = format!(
         "{conflict} 1 of its instances wait until arcade/lobby has them or does not want them."
     );
     waits(&desired(&[]), &ledger(&[("a", refused(Operation::Detach, 6))]), &one);
     let late = format!(
-        "{conflict} 1 of its instances wait until no earlier call for them can arrive any more (2026-01-08T02:05:05Z)."
+        "{conflict} 1 of its instances wait until 2026-01-08T02:05:05Z: an earlier call may still take effect."
     );
     waits(
         &desired(&[]),
@@ -476,7 +476,7 @@ fn a_conflict_names_the_other_object() {
     inputs(&desired(&["a"]), &after("AuthFailure.X", ledger(&[])), |inputs| inputs.ownership = &behind).is(
         Mode::Stalled,
         Reason::CredentialsRejected,
-        "The service refuses the credentials with AuthFailure.X. Check the key and its permissions; the operator tries again every minute, and at once after an edit of the spec.",
+        "The service rejects the credentials (AuthFailure.X). Check the key and its permissions. The operator tries again every minute, and at once after an edit of the spec.",
     );
 }
 
@@ -486,7 +486,7 @@ fn an_assumed_instance_is_named_as_long_as_there_is_one() {
     told(&desired(&["b"]), &assumed).is(
         Mode::Reconciling,
         Reason::LedgerLost,
-        "In the record without evidence, since it was lost, is a copy, or was told of by the annotation adopt: b. They are attached or detached anew, as the spec says; what was attached before and is not among them can't be known.",
+        "The ledger was lost, copied or added to by the annotation adopt. These instances are in it without proof: b. They are attached or detached again, as the spec says. Instances that were attached before and are not among them can't be known.",
     );
     let first = Ownership::Owner(key("stage/copy"));
     let guess = |inputs: &mut ConditionInputs<'_>| inputs.held_back_assumed = true;
@@ -497,7 +497,7 @@ fn an_assumed_instance_is_named_as_long_as_there_is_one() {
     .is(
         Mode::Stalled,
         Reason::SessionConflict,
-        "The StreamSession stage/copy names session 1326 too. Of b it is not known who attached them, so they are not detached before stage/copy is deleted or names another session.",
+        "StreamSession stage/copy names session 1326 too. Nobody knows which of the two attached b. They stay until stage/copy is deleted or names another session.",
     );
 }
 
@@ -505,7 +505,7 @@ fn an_assumed_instance_is_named_as_long_as_there_is_one() {
 fn a_ledger_that_cannot_be_made_anew_yet_says_what_it_waits_for() {
     let down = Problem::Unreachable("The service is down.".into());
     let why = "The status is that of another object (uid u), copied or restored";
-    let waits = format!("{why}. The record is made anew once the service has told its time.");
+    let waits = format!("{why}. The ledger is rebuilt once the service has told its time.");
     Told(ledger_unreadable(why, None)).is(Mode::Reconciling, Reason::LedgerLost, &waits);
     Told(ledger_unreadable(why, Some(&down))).is(
         Mode::Reconciling,
@@ -519,7 +519,7 @@ fn a_broken_promise_is_reported_with_the_way_out() {
     Told(invariant_violated(&"I1: a would leave the ledger without a reason")).is(
         Mode::Stalled,
         Reason::InvariantViolated,
-        "The work on this object has stopped, since going on would break a promise of the operator (I1: a would leave the ledger without a reason). Please report it with the operator's log; an edit of the spec makes it try again. To let the object go and leave the instances where they are, set spec.deletionPolicy to Orphan.",
+        "The operator has stopped working on this object: the next step would break a promise (I1: a would leave the ledger without a reason). Report this with the operator's log. An edit of the spec makes it try again. To delete the object now and leave its instances attached, set spec.deletionPolicy to Orphan.",
     );
 }
 

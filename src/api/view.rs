@@ -157,8 +157,8 @@ fn ledger_state(
             Some(damage) => format!("The status was changed by someone else: {damage}"),
         },
         Some(owner) => format!("The status is that of another object (uid {owner}), copied or restored"),
-        None if !ledger.tracks_nothing() => "The status names no object, so somebody has changed it".to_owned(),
-        None if finalizer => "The object has the operator's finalizer but no record in its status, as after a restore".to_owned(),
+        None if !ledger.tracks_nothing() => "The status names no object: somebody has changed it".to_owned(),
+        None if finalizer => "The object has the operator's finalizer but no ledger in its status, as after a restore".to_owned(),
         None => return LedgerState::New,
     };
     LedgerState::Lost { why, remains: ledger }

@@ -63,26 +63,26 @@ impl Events {
                 EventType::Warning,
                 "LedgerRebuilt",
                 format!(
-                    "{why}. Its instances are attached or detached anew, as the spec says; instances that were attached before and are not in the record can't be known."
+                    "{why}. Its instances are attached or detached again, as the spec says. Instances that were attached before and are not in the ledger can't be known."
                 ),
             ),
             Notice::Forgotten(_) => (
                 EventType::Warning,
                 "InstancesForgotten",
                 format!(
-                    "Taken for detached from session {session} though the service never said so: {names}. Look in the console whether they still are in it."
+                    "Taken as detached from session {session}, though the service never said so: {names}. Check in the console whether they are still in it."
                 ),
             ),
             Notice::HandedOver(_) => (
                 EventType::Normal,
                 "InstancesHandedOver",
-                format!("Left to the StreamSession that drives session {session}: {names}."),
+                format!("Left to the StreamSession that owns session {session}: {names}."),
             ),
             Notice::Unproven(_) => (
                 EventType::Warning,
                 "InstancesDropped",
                 format!(
-                    "Dropped from a record that was made anew, since nobody saw this object attach them, and another StreamSession drives the session and does not want them, or the session is said to be gone: {names}. If they are in the session, nothing detaches them."
+                    "Dropped from a rebuilt ledger: {names}. Nobody saw this object attach them, and the owner of the session does not want them, or the session is gone. If they are in the session, nothing detaches them."
                 ),
             ),
             Notice::Orphaned(_) => (

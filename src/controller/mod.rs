@@ -97,7 +97,7 @@ impl Controller {
         }
         warn!(
             running = scheduler.running(),
-            "stopped before every reconcile had settled; its journal tells the next process"
+            "stopped before every reconcile had settled. Its journal tells the next process"
         );
         Ok(())
     }

@@ -266,12 +266,12 @@ fn report_lesson(lesson: Lesson) {
     match lesson {
         Lesson::Throttled { calls_per_second } => warn!(
             calls_per_second,
-            "the service limits the rate: others draw on the same quota; slowing down"
+            "the service limits the rate of calls: others use the same quota. Slowing down"
         ),
         Lesson::TooLarge { ids, batch_size } => warn!(
             ids,
             batch_size,
-            "the service takes no calls of this size; --batch-size may be set to what it takes"
+            "the service takes no calls of this size. --batch-size may be set to what it takes"
         ),
     }
 }

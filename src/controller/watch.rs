@@ -159,7 +159,7 @@ fn digest(context: &Context, object: Object) -> Option<Event> {
             Some(Event::Seen(key, digest))
         }
         Err(invalid) => {
-            error!(object = %key, error = %invalid.error, "this StreamSession can't be decoded and is left alone; compare the CRD with the operator's version");
+            error!(object = %key, error = %invalid.error, "this StreamSession can't be decoded and is left alone. Compare the CRD with the operator's version");
             None
         }
     }

@@ -304,7 +304,7 @@ async fn the_other_takes_its_own_out_when_it_goes_and_leaves_what_the_owner_reme
     lab.until_ready("first", &["shared", "a"]).await;
     assert_eq!(detaches(&lab.history()[calls..]), ["Detach b"]);
     let note = other.until_event("second", "InstancesHandedOver").await;
-    assert_eq!(note, format!("Left to the StreamSession that drives session {SESSION}: shared."));
+    assert_eq!(note, format!("Left to the StreamSession that owns session {SESSION}: shared."));
     lab.until_metric(r#"streamsession_instances_released_total{outcome="handed_over"} 1"#).await;
 }
 

@@ -286,7 +286,7 @@ pub(super) fn failing(ids: &[(&InstanceId, &Failure)], first: &Failure) -> Strin
     };
     let others = match ids.len() - alike.len() {
         0 => String::new(),
-        count => format!(" {count} others failed for another reason."),
+        count => format!(" {count} more failed for another reason."),
     };
     format!("{what}{others} The operator tries again.")
 }

@@ -368,7 +368,7 @@ fn a_call_is_remembered_until_the_ledger_tells_of_it_whatever_else_is_written() 
     assert_eq!(told.observed_generation, 2);
     assert_eq!(
         told.conditions.as_ref().unwrap().message,
-        "Gone. The record is made anew once the service has told its time. The service is down."
+        "Gone. The ledger is rebuilt once the service has told its time. The service is down."
     );
 
     let end = reconcile.step(Response::Object(Some(written(&object, *told))), &at(None, 1));
