@@ -14,7 +14,8 @@ use streamsession_core::conditions::{
 };
 use streamsession_core::ids::{InstanceId, JournalId, SessionId};
 use streamsession_core::ledger::desired::{DeletionPolicy, Desired, Target};
-use streamsession_core::ledger::record::{Failure, FailureReason, Next, Record, Refusals, State};
+use streamsession_core::ledger::record::{Failure, FailureReason, Record, Refusals, State};
+use streamsession_core::ledger::rule::Next;
 use streamsession_core::ledger::{Journal, LastCall, Ledger, Rules};
 use streamsession_core::ownership::claims::Ownership;
 use streamsession_core::reconcile::{Handled, LedgerState, Status};

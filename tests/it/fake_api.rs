@@ -156,7 +156,10 @@ fn status(code: u16, reason: &str, message: &str) -> Value {
 /// A `Status` about the object that was asked for.
 fn refuse(query: &Query, refusal: &Refusal) -> Response<Body> {
     let mut status = status(refusal.code, refusal.reason, &refusal.message);
-    status["details"] = json!({"kind": query.resource, "name": query.name});
+    status["details"] = match &query.name {
+        Some(name) => json!({"kind": query.resource, "name": name}),
+        None => json!({"kind": query.resource}),
+    };
     respond(refusal.code, status.to_string())
 }
 

@@ -2,7 +2,8 @@
 
 use crate::conditions::types::ConditionInputs;
 use crate::ids::InstanceId;
-use crate::ledger::record::{Failure, FailureReason, Next, Want};
+use crate::ledger::record::{Failure, FailureReason, Want};
+use crate::ledger::rule::Next;
 use crate::time::ServiceTime;
 
 /// Failed attempts after which an instance counts as stuck: it is still tried, slowly, but a person

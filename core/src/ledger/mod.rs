@@ -5,6 +5,7 @@ pub mod desired;
 pub mod plan;
 pub mod record;
 pub mod recovery;
+pub mod rule;
 pub mod settle;
 
 use std::collections::BTreeMap;

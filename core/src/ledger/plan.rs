@@ -6,7 +6,8 @@ use crate::answer::Operation;
 use crate::ids::InstanceId;
 use crate::ledger::Ledger;
 use crate::ledger::desired::Desired;
-use crate::ledger::record::{Next, Record, Want};
+use crate::ledger::record::{Record, Want};
+use crate::ledger::rule::Next;
 use crate::time::ServiceTime;
 
 /// How much a call matters against those of other objects; the order is that of their turns.

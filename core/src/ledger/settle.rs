@@ -3,7 +3,8 @@
 use crate::answer::{Answer, Operation, Outcome, Verdict};
 use crate::ids::InstanceId;
 use crate::ledger::desired::{Desired, DesiredMembers};
-use crate::ledger::record::{FailureReason, FinishedCall, Record, State};
+use crate::ledger::record::{FailureReason, Record, State};
+use crate::ledger::rule::FinishedCall;
 use crate::ledger::{Journal, LastCall, Ledger, Rules};
 use crate::time::Validity;
 

@@ -6,7 +6,8 @@ use crate::answer::{Answer, Operation, Verdict};
 use crate::ids::InstanceId;
 use crate::ledger::desired::Desired;
 use crate::ledger::plan::{Allowed, Batch, Priority};
-use crate::ledger::record::{Next, Want};
+use crate::ledger::record::Want;
+use crate::ledger::rule::Next;
 use crate::ledger::{Journal, Ledger};
 use crate::time::ServiceTime;
 
