@@ -4,6 +4,8 @@
 //! [`View`](streamsession_core::reconcile::View), [`status()`] the core's status into the one that is
 //! written.
 
+#![deny(clippy::disallowed_methods)]
+
 mod enums;
 mod status;
 pub mod v1alpha1;

@@ -98,7 +98,7 @@ impl Events {
         let ids: Vec<_> = ids.iter().map(InstanceId::as_str).collect();
         match (type_, notice) {
             (_, Notice::Violated(_)) => {
-                error!(object = name, violation = note, "the work on this object stops")
+                error!(object = name, violation = note, "the work on this object stops");
             }
             (EventType::Warning, _) => warn!(object = name, ?ids, reason, note),
             (EventType::Normal, _) => info!(object = name, ?ids, reason, note),

@@ -3,6 +3,8 @@
 //! What a code means stands in [`Verdict::of_code`]; here is decided what counts as an answer of
 //! the service at all.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::BTreeSet;
 
 use streamsession_core::answer::{Answer, NothingDone, Verdict};

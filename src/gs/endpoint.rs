@@ -1,5 +1,7 @@
 //! Where the service is. Pure.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;

@@ -1,5 +1,7 @@
 //! TC3-HMAC-SHA256, the signature of Tencent Cloud's API 3.0. Pure.
 
+#![deny(clippy::disallowed_methods)]
+
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::zeroize::Zeroizing;
 use sha2::{Digest, Sha256};

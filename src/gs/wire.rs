@@ -3,6 +3,8 @@
 //! The request is written as the service's samples have it. The response is read tolerantly: one
 //! published sample lacks `FailureInstanceIds`, and nothing else of it is documented.
 
+#![deny(clippy::disallowed_methods)]
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;

@@ -52,11 +52,11 @@ impl Bisection {
         }
         match &answer.verdict {
             Verdict::Processed { succeeded, .. } if !succeeded.is_empty() => {
-                bisection.fruitless = 0
+                bisection.fruitless = 0;
             }
             // It was not done, or nobody knows: the part is still open.
             Verdict::NothingDone(_) | Verdict::Unanswered => {
-                bisection.open.push(journal.instances.clone())
+                bisection.open.push(journal.instances.clone());
             }
             _ => bisection.fruitless += 1,
         }

@@ -90,7 +90,7 @@ impl Retry {
             Verdict::NothingDone(NothingDone::Credentials) => self.credentials_failed(now),
             // One id may be the cause: its neighbours that were not tried yet need not wait for it.
             Verdict::Invalid | Verdict::NotFound => {
-                self.instances.close(self.base, RETRY_MAX, self.seed, now)
+                self.instances.close(self.base, RETRY_MAX, self.seed, now);
             }
             Verdict::NothingDone(_)
             | Verdict::SessionGone
