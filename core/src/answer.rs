@@ -145,6 +145,16 @@ impl Verdict {
 
     /// What an error code means. Codes match whole or up to a dot, since products add suffixes
     /// (`docs/tencent.md`); texts are never parsed.
+    ///
+    /// ```
+    /// use streamsession_core::answer::{NothingDone, Verdict};
+    ///
+    /// let of = |code| Verdict::of_code(code, &["FailedOperation.SessionClosed".to_owned()]);
+    /// assert_eq!(of("RequestLimitExceeded.X"), Verdict::NothingDone(NothingDone::Throttled));
+    /// assert_eq!(of("FailedOperation.SessionClosed"), Verdict::SessionGone);
+    /// assert_eq!(of("InternalError"), Verdict::Unanswered);
+    /// assert_eq!(of("NobodyKnowsThisCode"), Verdict::Unclear);
+    /// ```
     #[must_use]
     pub fn of_code(code: &str, session_gone_codes: &[String]) -> Self {
         const THROTTLED: [&str; 3] =

@@ -1,4 +1,11 @@
 //! The names of the field, parsed once at the border and trusted after it.
+//!
+//! ```
+//! use streamsession_core::ids::{InstanceId, InvalidId};
+//!
+//! assert_eq!(InstanceId::parse("RK8S37P1402445261").unwrap().as_str(), "RK8S37P1402445261");
+//! assert_eq!(InstanceId::parse("two words"), Err(InvalidId::Character));
+//! ```
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, btree_set};

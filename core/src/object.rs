@@ -1,4 +1,12 @@
 //! Names of the Kubernetes side: of an object, and of what a watch covers.
+//!
+//! ```
+//! use streamsession_core::object::{ObjectKey, Scope};
+//!
+//! let key = ObjectKey::new("arcade", "lobby");
+//! assert_eq!(key.to_string(), "arcade/lobby");
+//! assert!(Scope::All.contains(&key) && !Scope::Namespace("stage".into()).contains(&key));
+//! ```
 
 use std::fmt;
 use std::sync::Arc;

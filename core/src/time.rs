@@ -9,6 +9,16 @@ pub struct ServiceTime(pub i64);
 
 impl ServiceTime {
     /// This time and `seconds` more.
+    ///
+    /// ```
+    /// use streamsession_core::time::{ServiceTime, Validity, over};
+    ///
+    /// let signed = ServiceTime(1_767_837_600);
+    /// let until = Validity::default().end(signed);
+    /// assert_eq!((until.since(signed), until.to_string().as_str()), (305, "2026-01-08T02:05:05Z"));
+    /// assert!(!over(Some(until), Some(signed)) && over(Some(until), Some(until)));
+    /// assert!(!over(Some(until), None), "without a clock no deadline is over");
+    /// ```
     #[must_use]
     pub fn plus(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds))

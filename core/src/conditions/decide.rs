@@ -9,6 +9,27 @@ use crate::ledger::record::Record;
 use crate::ownership::claims::Ownership;
 
 /// The conditions of an object.
+///
+/// ```
+/// use streamsession_core::conditions::{ConditionInputs, Mode, conditions};
+/// use streamsession_core::ledger::Rules;
+/// use streamsession_core::ledger::record::Record;
+/// use streamsession_core::ownership::claims::Ownership;
+/// use streamsession_testkit::fixtures::{NOW, desired, ledger};
+///
+/// let told = conditions(&ConditionInputs {
+///     desired: &desired("1", &["a", "b"]),
+///     ledger: &ledger(&[("a", Record::attached())]),
+///     problem: None,
+///     full: false,
+///     adoption_pending: false,
+///     held_back_assumed: false,
+///     ownership: &Ownership::Uncontested,
+///     now: Some(NOW),
+///     rules: &Rules::default(),
+/// });
+/// assert_eq!((told.mode, told.message.as_str()), (Mode::Reconciling, "1 to attach."));
+/// ```
 #[must_use]
 pub fn conditions(inputs: &ConditionInputs<'_>) -> Conditions {
     let ConditionInputs { desired, ledger, .. } = inputs;

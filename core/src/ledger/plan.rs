@@ -110,6 +110,18 @@ impl Ledger {
     /// The next call, of at most `batch_size_max` ids. Removals go before additions: a phone that
     /// moves between two sessions must be free first. Fresh ids go before failed ones, and these in
     /// the order of their last failures.
+    ///
+    /// ```
+    /// use streamsession_core::answer::Operation;
+    /// use streamsession_core::ledger::Ledger;
+    /// use streamsession_core::ledger::plan::{Allowed, Due};
+    /// use streamsession_testkit::fixtures::{NOW, desired, ids};
+    ///
+    /// let plan = Ledger::default().plan(&desired("1", &["a", "b", "c"]), Some(NOW), Due::ALL, 2, Allowed::All);
+    /// let batch = plan.batch.unwrap();
+    /// assert_eq!(batch.operation, Operation::Attach);
+    /// assert!(batch.instances.iter().eq(&ids(&["a", "b"])), "a call of at most two ids");
+    /// ```
     #[must_use]
     pub fn plan(
         &self,

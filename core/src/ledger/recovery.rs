@@ -14,6 +14,16 @@ impl Ledger {
     /// A ledger instead of one that is lost or another object's, `found` (which may be empty): its
     /// ids keep its target, those of the spec join them if they are about the same session. An
     /// earlier call for any of them may still arrive.
+    ///
+    /// ```
+    /// use streamsession_core::ledger::Ledger;
+    /// use streamsession_core::time::Validity;
+    /// use streamsession_testkit::fixtures::{NOW, desired, id};
+    ///
+    /// let rebuilt =
+    ///     Ledger::rebuilt(Ledger::default(), &desired("1", &["a"]), NOW, Validity::default());
+    /// assert!(rebuilt.records[&id("a")].assumed, "nobody saw the operator attach it");
+    /// ```
     #[must_use]
     pub fn rebuilt(found: Self, desired: &Desired, now: ServiceTime, validity: Validity) -> Self {
         let until = Self::last_arrival(now, validity);

@@ -55,6 +55,31 @@ pub struct FinishedCall<'a> {
 
 impl Record {
     /// The first table: what is due.
+    ///
+    /// ```
+    /// use streamsession_core::answer::{Operation, Outcome};
+    /// use streamsession_core::ledger::record::{Record, State, Want};
+    /// use streamsession_core::ledger::rule::{FinishedCall, Next};
+    /// use streamsession_core::time::{ServiceTime, Validity};
+    ///
+    /// let now = ServiceTime(1_000);
+    /// let new = Record::default();
+    /// assert_eq!(new.next(Want::In, Some(now)), Next::Send(Operation::Attach));
+    ///
+    /// // Nobody answered: the attach may still take effect for 305 seconds.
+    /// let call = FinishedCall {
+    ///     operation: Operation::Attach,
+    ///     start_time: now,
+    ///     code: "",
+    ///     validity: Validity::default(),
+    /// };
+    /// let doubt = new.after(call, Outcome::Unanswered, Want::In);
+    /// assert_eq!((doubt.state, doubt.attach_until), (State::Unknown, Some(ServiceTime(1_305))));
+    ///
+    /// // The spec turns. Once a detach has succeeded, it is confirmed after the deadline.
+    /// let out = doubt.after(FinishedCall { operation: Operation::Detach, ..call }, Outcome::Done, Want::Out);
+    /// assert_eq!(out.next(Want::Out, Some(now)), Next::Wait(ServiceTime(1_305)));
+    /// ```
     #[must_use]
     pub fn next(&self, want: Want, now: Option<ServiceTime>) -> Next {
         match (want, self.state) {
@@ -340,77 +365,42 @@ mod tests {
 
     #[test]
     fn a_refused_attach_proves_nothing_where_an_earlier_call_is_open() {
-        assert_eq!(
-            after(record(Detached, None, None), Attach, Outcome::Refused, Want::In).state,
-            Detached
-        );
-        assert_eq!(
-            after(record(Detached, SOON, None), Attach, Outcome::Refused, Want::In).state,
-            Unknown
-        );
-        assert_eq!(
-            after(record(Detached, None, PAST), Attach, Outcome::Refused, Want::In).state,
-            Unknown
-        );
-        assert_eq!(
-            after(record(Attached, None, PAST), Attach, Outcome::Refused, Want::In).state,
-            Unknown
-        );
-        assert_eq!(
-            after(record(Attached, None, None), Attach, Outcome::Refused, Want::In).state,
-            Unknown
-        );
+        for (before, state) in [
+            (record(Detached, None, None), Detached),
+            (record(Detached, SOON, None), Unknown),
+            (record(Detached, None, PAST), Unknown),
+            (record(Attached, None, PAST), Unknown),
+            (record(Attached, None, None), Unknown),
+        ] {
+            assert_eq!(after(before, Attach, Outcome::Refused, Want::In).state, state);
+        }
     }
 
     #[test]
     fn a_refused_detach_leaves_the_state_unless_a_detach_may_have_come() {
-        assert_eq!(
-            after(record(Attached, None, None), Detach, Outcome::Refused, Want::Out).state,
-            Attached
-        );
-        assert_eq!(
-            after(record(Attached, None, SOON), Detach, Outcome::Refused, Want::Out).state,
-            Unknown
-        );
-        assert_eq!(
-            after(record(Unknown, None, None), Detach, Outcome::Refused, Want::Out).state,
-            Unknown
-        );
+        for (before, state) in [
+            (record(Attached, None, None), Attached),
+            (record(Attached, None, SOON), Unknown),
+            (record(Unknown, None, None), Unknown),
+        ] {
+            assert_eq!(after(before, Detach, Outcome::Refused, Want::Out).state, state);
+        }
     }
 
     #[test]
     fn only_quiet_refusals_of_the_wanted_operation_count() {
         let two = refused(record(Unknown, None, None), Attach, 2);
-        assert_eq!(count(&after(two.clone(), Attach, Outcome::Refused, Want::In)), 3);
-        assert_eq!(
-            count(&after(
-                Record { detach_until: SOON, ..two.clone() },
-                Attach,
-                Outcome::Refused,
-                Want::In
-            )),
-            2,
-            "not quiet"
-        );
-        assert_eq!(
-            count(&after(
-                Record { detach_until: PAST, ..two.clone() },
-                Attach,
-                Outcome::Refused,
-                Want::In
-            )),
-            3
-        );
-        assert_eq!(
-            count(&after(two.clone(), Detach, Outcome::Refused, Want::In)),
-            0,
-            "the detach that finds out starts the count again"
-        );
-        assert_eq!(
-            count(&after(two, Attach, Outcome::Refused, Want::Out)),
-            0,
-            "the spec has turned"
-        );
+        let counted = |record: Record, operation, want| {
+            count(&after(record, operation, Outcome::Refused, want))
+        };
+        assert_eq!(counted(two.clone(), Attach, Want::In), 3);
+        let loud = Record { detach_until: SOON, ..two.clone() };
+        assert_eq!(counted(loud, Attach, Want::In), 2, "a detach may still arrive");
+        let quiet = Record { detach_until: PAST, ..two.clone() };
+        assert_eq!(counted(quiet, Attach, Want::In), 3);
+        let found_out = counted(two.clone(), Detach, Want::In);
+        assert_eq!(found_out, 0, "the detach that finds out starts the count again");
+        assert_eq!(counted(two, Attach, Want::Out), 0, "the spec has turned");
     }
 
     #[test]

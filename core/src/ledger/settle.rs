@@ -16,6 +16,19 @@ impl Ledger {
     /// The journal's outcome is known: each of its ids gets it. Without a journal there is nothing
     /// to settle. `splitting`: the batch is being halved to find whose fault an error is, so that
     /// it is nobody's yet.
+    ///
+    /// ```
+    /// use streamsession_core::answer::Operation;
+    /// use streamsession_core::ledger::{Ledger, Rules};
+    /// use streamsession_core::ledger::record::State;
+    /// use streamsession_testkit::fixtures::{answer, desired, id, journal, ledger, processed};
+    ///
+    /// let open = Ledger { journal: Some(journal(Operation::Attach, &["a", "b"])), ..ledger(&[]) };
+    /// let answer = answer(processed(&["a"], &["b"]));
+    /// let settled = open.settle(&answer, "AKID", &desired("1", &["a", "b"]), &Rules::default(), false);
+    /// assert_eq!(settled.records[&id("a")].state, State::Attached);
+    /// assert_eq!(settled.records[&id("b")].refusals.unwrap().count, 1);
+    /// ```
     #[must_use]
     pub fn settle(
         mut self,
@@ -295,50 +308,6 @@ mod tests {
         let target = proven.target.unwrap();
         assert!(target.credential_proven && target.believes("OTHER"));
         assert!(target.journalled_by("AKID").believes("OTHER"), "a proven name stays");
-    }
-
-    #[test]
-    fn removals_go_before_additions_and_fresh_ids_before_failed_ones() {
-        let failed = settle(ledger(&[], Attach, &["b"]), processed(&[], &["b"]), "AKID", &["b"]);
-        let plan = |ledger: &Ledger, wanted| {
-            ledger
-                .plan(
-                    &desired(wanted),
-                    Some(ServiceTime(1_000)),
-                    crate::ledger::plan::Due::ALL,
-                    100,
-                    Allowed::All,
-                )
-                .batch
-        };
-        assert_eq!(plan(&failed, &["b", "c"]).unwrap().instances, [id("c")]);
-        let mut attached = failed;
-        attached.records.insert(id("a"), Record::attached());
-
-        let batch = plan(&attached, &["b", "c"]).unwrap();
-
-        assert_eq!((batch.operation, batch.instances), (Detach, vec![id("a")]));
-    }
-
-    #[test]
-    fn no_attach_is_planned_that_would_outgrow_the_ledger() {
-        let mut full = Ledger::default();
-        for n in 0..Ledger::RECORDS_MAX {
-            full.records.insert(
-                id(&format!("old-{n}")),
-                Record { detach_until: Some(ServiceTime(2_000)), ..Record::default() },
-            );
-        }
-
-        let plan = full.plan(
-            &desired(&["new"]),
-            Some(ServiceTime(1_000)),
-            crate::ledger::plan::Due::ALL,
-            100,
-            Allowed::All,
-        );
-
-        assert_eq!((plan.batch, plan.full), (None, true));
     }
 
     #[test]

@@ -66,6 +66,22 @@ pub enum Ownership {
 }
 
 /// The claims of all objects in sight.
+///
+/// ```
+/// use streamsession_core::ownership::claims::{Claims, Ownership};
+/// use streamsession_testkit::fixtures::{key, ledger, view};
+///
+/// let older = view(ledger(&[]), &["a"]);
+/// let mut newer = older.clone();
+/// newer.uid = "v".into();
+/// newer.created = older.created + 1;
+/// let mut claims = Claims::default();
+/// claims.set(&key("older"), older.claimant());
+/// claims.set(&key("newer"), newer.claimant());
+/// let place = older.place();
+/// assert_eq!(claims.ownership(&key("older"), &place), Ownership::Owner(key("newer")));
+/// assert_eq!(claims.ownership(&key("newer"), &place), Ownership::Contender(key("older")));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     claimants: BTreeMap<ObjectKey, Claimant>,

@@ -173,6 +173,18 @@ pub fn was_written(status: &Status, copy: &View) -> Result<(), Violation> {
 }
 
 /// I3: an object goes with an empty ledger, or with the policy that says so.
+///
+/// ```
+/// use streamsession_core::ledger::record::Record;
+/// use streamsession_core::reconcile::invariants::{Violation, may_go};
+/// use streamsession_testkit::fixtures::{ledger, view};
+///
+/// let held = ledger(&[("a", Record::attached())]);
+/// let mut object = view(held.clone(), &[]);
+/// object.desired.deleting = true;
+/// assert_eq!(may_go(&object, &held), Err(Violation::EarlyRelease));
+/// assert_eq!(may_go(&object, &ledger(&[])), Ok(()));
+/// ```
 pub fn may_go(view: &View, ledger: &Ledger) -> Result<(), Violation> {
     let orphans = view.desired.deletion_policy == DeletionPolicy::Orphan;
     if view.desired.deleting && (orphans || ledger.tracks_nothing()) {

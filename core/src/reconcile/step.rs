@@ -30,6 +30,22 @@ const READS_MAX: u32 = 8;
 impl Reconcile {
     /// Takes the response to the last effect and says what to do next. After [`Effect::Done`] the
     /// reconcile is over.
+    ///
+    /// ```
+    /// use streamsession_core::ledger::Ledger;
+    /// use streamsession_core::reconcile::{Effect, Reconcile, ReconcileState, Response};
+    /// use streamsession_testkit::fixtures::{context, settings, view};
+    ///
+    /// let settings = settings();
+    /// let mut reconcile = Reconcile::new(settings.clone(), ReconcileState::new(&settings), true);
+    /// assert_eq!(reconcile.step(Response::Started, &context()), Effect::Read);
+    ///
+    /// let object = Box::new(view(Ledger::default(), &["a"]));
+    /// assert_eq!(reconcile.step(Response::Object(Some(object)), &context()), Effect::Credentials);
+    ///
+    /// let effect = reconcile.step(Response::Credentials(Ok("AKID".into())), &context());
+    /// assert!(matches!(effect, Effect::WriteStatus(..)), "the journal of an attach");
+    /// ```
     pub fn step(&mut self, response: Response, context: &StepContext) -> Effect {
         if context.service.is_some() && matches!(self.state.problem, Some(Problem::Unreachable(_)))
         {

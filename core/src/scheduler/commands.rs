@@ -56,6 +56,36 @@ pub struct Limits {
 }
 
 /// The scheduler of one process. Times are monotonic, since the start of the process.
+///
+/// ```
+/// use std::num::NonZeroU32;
+/// use std::time::Duration;
+///
+/// use streamsession_core::ledger::Ledger;
+/// use streamsession_core::object::Scope;
+/// use streamsession_core::reconcile::Requeue;
+/// use streamsession_core::scheduler::{Command, Digest, Event, Limits, Scheduler};
+/// use streamsession_testkit::fixtures::{key, settings, view};
+///
+/// let limits = Limits {
+///     concurrency: 16,
+///     calls_per_second: NonZeroU32::new(20).unwrap(),
+///     burst: NonZeroU32::MIN,
+///     call_deadline: Duration::from_secs(10),
+/// };
+/// let mut scheduler = Scheduler::new(settings(), limits, vec![Scope::All]);
+/// let object = view(Ledger::default(), &["a"]);
+/// let at = Duration::from_secs;
+///
+/// scheduler.handle(Event::ListBegan(Scope::All), at(0));
+/// scheduler.handle(Event::Seen(key("lobby"), Digest::of(&object)), at(0));
+/// assert!(matches!(scheduler.next_command(at(0)), Command::Wait), "it was not all listed yet");
+/// scheduler.handle(Event::ListEnded(Scope::All), at(1));
+///
+/// let Command::Start(run) = scheduler.next_command(at(1)) else { panic!("it is due") };
+/// scheduler.handle(Event::Finished(run, Requeue::After(at(5))), at(2));
+/// assert!(matches!(scheduler.next_command(at(2)), Command::WakeAt(time) if time == at(7)));
+/// ```
 #[derive(Debug)]
 pub struct Scheduler {
     settings: Arc<Settings>,

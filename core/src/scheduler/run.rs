@@ -23,7 +23,7 @@ pub struct Run {
     pub(super) with_permit: bool,
     reconcile: Reconcile,
     permit: Option<Permit>,
-    account: Option<Arc<str>>,
+    credential: Option<Arc<str>>,
     call_deadline: Duration,
     /// What the last effect was, as far as its response needs to know.
     last: Last,
@@ -67,7 +67,7 @@ pub enum Lesson {
         /// Calls a second.
         calls_per_second: u32,
     },
-    /// It called a call of so many ids too large: the account's next ones have this many.
+    /// It called a call of so many ids too large: the credential's next ones have this many.
     TooLarge {
         /// Ids in that call.
         ids: usize,
@@ -98,7 +98,7 @@ impl Run {
             with_permit: permit.is_some(),
             reconcile,
             permit,
-            account: None,
+            credential: None,
             call_deadline,
             last: Last::Other,
             versions: Vec::new(),
@@ -203,10 +203,10 @@ impl Run {
                 }
                 shared.claims.set(&self.key, view.claimant());
             }
-            Response::Credentials(Ok(account)) => {
-                self.account = Some(account.as_str().into());
+            Response::Credentials(Ok(credential)) => {
+                self.credential = Some(credential.as_str().into());
                 if self.permit.as_ref().map(Permit::bucket) != self.bucket().as_ref() {
-                    // Granted for another account: the spec or the Secret changed while it waited.
+                    // Granted for another credential: the spec or the Secret changed while it waited.
                     self.lose_permit(shared);
                 }
             }
@@ -216,8 +216,8 @@ impl Run {
         if shared.stopping {
             self.lose_permit(shared);
         }
-        if let Some(account) = &self.account {
-            self.reconcile.limit_batches(shared.batch_size_max(account));
+        if let Some(credential) = &self.credential {
+            self.reconcile.limit_batches(shared.batch_size_max(credential));
         }
     }
 
@@ -225,8 +225,8 @@ impl Run {
     /// of a call that nobody answered.
     fn called(&mut self, shared: &mut Shared, answer: &Answer, now: Duration) {
         let Last::Call { sent_at, ids } = self.last else { return };
-        if let (true, Some(account)) = (is_too_large(&answer.code), &self.account)
-            && let Some(batch_size) = shared.too_large(account, ids)
+        if let (true, Some(credential)) = (is_too_large(&answer.code), &self.credential)
+            && let Some(batch_size) = shared.too_large(credential, ids)
         {
             self.lesson = Some(Lesson::TooLarge { ids, batch_size });
         }
@@ -249,7 +249,7 @@ impl Run {
     }
 
     fn bucket(&self) -> Option<Bucket> {
-        let account = Arc::clone(self.account.as_ref()?);
-        Some(Bucket { account, endpoint: Arc::clone(self.reconcile.endpoint()?) })
+        let credential = Arc::clone(self.credential.as_ref()?);
+        Some(Bucket { account: credential, endpoint: Arc::clone(self.reconcile.endpoint()?) })
     }
 }

@@ -14,7 +14,7 @@ pub struct Shared {
     pub claims: Claims,
     /// The permits, and who waits for one.
     pub buckets: Buckets,
-    /// Ids in a call, at most, where the service called one too large; by account.
+    /// Ids in a call, at most, where the service called one too large; by credential.
     batch_sizes: BTreeMap<Arc<str>, usize>,
     /// The process stops: what is under way may settle, and no call is made any more.
     pub stopping: bool,
@@ -38,19 +38,19 @@ impl Shared {
         }
     }
 
-    /// Ids in a call of the account, at most.
+    /// Ids in a call of the credential, at most.
     #[must_use]
-    pub fn batch_size_max(&self, account: &str) -> usize {
-        self.batch_sizes.get(account).copied().unwrap_or(usize::MAX)
+    pub fn batch_size_max(&self, credential: &str) -> usize {
+        self.batch_sizes.get(credential).copied().unwrap_or(usize::MAX)
     }
 
-    /// The service called a call of `ids` ids too large: the account's next ones have half of that.
+    /// The service called a call of `ids` ids too large: the credential's next ones have half of that.
     /// Of one id there is nothing to halve. Answers how many they have if that is news.
-    pub fn too_large(&mut self, account: &Arc<str>, ids: usize) -> Option<usize> {
+    pub fn too_large(&mut self, credential: &Arc<str>, ids: usize) -> Option<usize> {
         let half = ids / 2;
-        let is_news = half > 0 && half < self.batch_size_max(account);
+        let is_news = half > 0 && half < self.batch_size_max(credential);
         is_news.then(|| {
-            self.batch_sizes.insert(Arc::clone(account), half);
+            self.batch_sizes.insert(Arc::clone(credential), half);
             half
         })
     }
