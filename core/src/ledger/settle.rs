@@ -193,7 +193,6 @@ mod tests {
     use crate::answer::NothingDone;
     use crate::fixtures::{answer, id, journal, processed};
     use crate::ledger::desired::Target;
-    use crate::ledger::plan::Allowed;
     use crate::time::ServiceTime;
     use Operation::{Attach, Detach};
 
