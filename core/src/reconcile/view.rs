@@ -221,7 +221,8 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::{desired, ledger, view};
+    use crate::answer::Operation;
+    use crate::fixtures::{NOW, desired, ids, journal, ledger, view};
 
     /// An object whose ledger is about session 1 and whose spec is about session 2, at another
     /// endpoint.
@@ -259,5 +260,129 @@ mod tests {
             ..moved.clone()
         };
         assert_eq!(new.place(), moved.place());
+    }
+
+    fn at_rest() -> View {
+        let mut object = view(ledger(&[("a", Record::attached())]), &["a"]);
+        object.status.conditions = Some(Conditions {
+            mode: Mode::Ready,
+            reason: Reason::UpToDate,
+            message: String::new(),
+        });
+        object
+    }
+
+    #[test]
+    fn an_object_at_rest_is_converged_until_anything_is_to_be_done() {
+        assert!(at_rest().is_converged());
+        let changes: [(&str, fn(&mut View)); 11] = [
+            ("an edit", |it| it.generation = 2),
+            ("a deletion", |it| it.desired.deleting = true),
+            ("another session", |it| it.desired.session = desired("2", &[]).session),
+            ("another region", |it| it.desired.region = Some("south".into())),
+            ("one more", |it| it.desired.instances = ids(&["a", "b"])),
+            ("one less", |it| it.desired.instances = ids(&[])),
+            ("no finalizer", |it| it.finalizer = false),
+            ("not Ready", |it| it.status.conditions.as_mut().unwrap().mode = Mode::Reconciling),
+            ("never told", |it| it.status.conditions = None),
+            ("a new ledger", |it| it.status.ledger = LedgerState::New),
+            ("an annotation", |it| {
+                let (value, instances) = ("b".into(), ids(&["b"]));
+                it.asked.adopt = Some(Request { value, instances });
+            }),
+        ];
+        for (what, change) in changes {
+            let mut object = at_rest();
+            change(&mut object);
+            assert!(!object.is_converged(), "{what}");
+        }
+    }
+
+    #[test]
+    fn an_object_whose_ledger_is_open_is_not_converged_and_an_empty_one_needs_no_finalizer() {
+        let open = |ledger: Ledger| {
+            let mut object = at_rest();
+            object.status.ledger = LedgerState::Current(ledger);
+            object.is_converged()
+        };
+        let attached = ledger(&[("a", Record::attached())]);
+        let doubt = Record { detach_until: Some(NOW), ..Record::attached() };
+        assert!(!open(ledger(&[("a", doubt)])));
+        assert!(!open(Ledger { journal: Some(journal(Operation::Attach, &["a"])), ..attached }));
+        let mut empty = at_rest();
+        (empty.desired.instances, empty.finalizer) = (ids(&[]), false);
+        empty.status.ledger = LedgerState::Current(Ledger::default());
+        assert!(empty.is_converged());
+    }
+
+    #[test]
+    fn an_annotation_that_was_handled_is_done_and_a_new_value_is_not() {
+        let asked = |value: &str| Some(Request { value: value.into(), instances: ids(&["b"]) });
+        let mut object = at_rest();
+        object.asked = Asked { forget: asked("b"), adopt: asked("c") };
+        object.status.handled = Handled { forget: Some("b".into()), adopt: Some("c".into()) };
+        assert!(object.is_converged());
+        object.status.handled.forget = Some("earlier".into());
+        assert!(!object.is_converged());
+    }
+
+    /// The claims: session, members, a call in flight, leaving.
+    fn claims(object: &View) -> Vec<(String, bool, bool, bool)> {
+        let told = |claim: &Claim| {
+            let session = claim.place.session.to_string();
+            (session, claim.has_members, claim.has_inflight_call, claim.leaving)
+        };
+        object.claimant().claims.iter().map(told).collect()
+    }
+
+    #[test]
+    fn an_object_claims_its_session_and_until_it_has_left_it_the_one_before() {
+        let new = view(Ledger::default(), &["a"]);
+        assert_eq!(claims(&new), [("1".into(), false, false, false)]);
+        assert_eq!(claims(&at_rest()), [("1".into(), true, false, false)]);
+        let mut moving = at_rest();
+        moving.desired.session = desired("2", &[]).session;
+        let two = [("1".into(), true, false, true), ("2".into(), false, false, false)];
+        assert_eq!(claims(&moving), two);
+        moving.desired.deleting = true;
+        let two = [("1".into(), true, false, true), ("2".into(), false, false, true)];
+        assert_eq!(claims(&moving), two);
+        moving.status.ledger = LedgerState::Current(Ledger { records: [].into(), ..ledger(&[]) });
+        assert_eq!(claims(&moving), [("2".into(), false, false, true)], "it has left the other");
+    }
+
+    #[test]
+    fn a_call_that_is_open_or_in_doubt_is_in_flight_but_what_is_only_assumed_proves_nothing() {
+        let of = |ledger: Ledger| claims(&view(ledger, &["a"])).remove(0);
+        let open = Ledger { journal: Some(journal(Operation::Attach, &["a"])), ..ledger(&[]) };
+        assert_eq!(of(open), ("1".into(), true, true, false));
+        let doubt = Record { attach_until: Some(NOW), ..Record::default() };
+        assert_eq!(of(ledger(&[("a", doubt)])), ("1".into(), true, true, false));
+        assert_eq!(of(ledger(&[("a", Record::assumed(NOW))])), ("1".into(), false, false, false));
+    }
+
+    #[test]
+    fn what_another_objects_ledger_holds_is_no_evidence_but_its_session_is_claimed() {
+        let open = Ledger { journal: Some(journal(Operation::Attach, &["a"])), ..ledger(&[]) };
+        let mut copied = view(Ledger::default(), &["a"]);
+        copied.status.ledger = LedgerState::Lost { why: "a copy".into(), remains: open };
+        copied.desired.session = desired("2", &[]).session;
+        let two = [("1".into(), false, false, true), ("2".into(), false, false, false)];
+        assert_eq!(claims(&copied), two);
+    }
+
+    #[test]
+    fn an_object_whose_credentials_failed_says_so_in_its_claim() {
+        for (reason, failed) in [
+            (Reason::CredentialsNotFound, true),
+            (Reason::CredentialsRejected, true),
+            (Reason::SessionNotFound, false),
+        ] {
+            let mut object = at_rest();
+            object.status.conditions.as_mut().unwrap().reason = reason;
+            let claimant = object.claimant();
+            assert_eq!((&*claimant.uid, claimant.credentials_failed), ("u", failed));
+        }
+        assert!(!view(Ledger::default(), &[]).claimant().credentials_failed);
     }
 }
