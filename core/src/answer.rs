@@ -378,6 +378,32 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_read_again_if_it_was_refused_itself() {
+        let rejects = |code: &str| Answer::not_sent(code, "").rejects_key();
+        assert!(rejects("AuthFailure") && rejects("AuthFailure.SecretIdNotFound"));
+        assert!(!rejects("AuthFailure.SignatureExpire"), "it came too late");
+        assert!(!rejects("UnauthorizedOperation"), "it is good, and may not do this");
+        assert!(!rejects("AuthFailureX"));
+    }
+
+    #[test]
+    fn a_call_has_one_result() {
+        for (verdict, result) in [
+            (processed(&[], &[]), "processed"),
+            (Verdict::NothingDone(NothingDone::Throttled), "throttled"),
+            (Verdict::NothingDone(NothingDone::Credentials), "credentials_rejected"),
+            (Verdict::NothingDone(NothingDone::NotSent), "not_sent"),
+            (Verdict::SessionGone, "session_gone"),
+            (Verdict::Invalid, "invalid"),
+            (Verdict::NotFound, "not_found"),
+            (Verdict::Unclear, "unclear"),
+            (Verdict::Unanswered, "unanswered"),
+        ] {
+            assert_eq!(<&str>::from(verdict.result()), result);
+        }
+    }
+
+    #[test]
     fn the_outcomes_of_a_call_are_those_of_its_ids() {
         let all = ["a", "b", "c", "d"].map(id);
         let answer = answer(processed(&["a", "c"], &["b", "c"]));
