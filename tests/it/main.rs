@@ -1,5 +1,6 @@
-//! The operator against a real API server (in `shell` a faked one, which can be made to fail) and
-//! the simulator. One binary, one API server, a namespace for each test; nothing sleeps for luck.
+//! The operator against a real API server (in `controller_faults` a faked one, which can be made to
+//! fail) and the simulator. One binary, one API server, a namespace for each test; nothing sleeps
+//! for luck.
 
 #![allow(missing_docs, unreachable_pub, reason = "a test crate")]
 #![allow(
@@ -19,6 +20,8 @@ mod batches;
 mod chaos;
 mod cli;
 mod conditions;
+mod contenders;
+mod controller_faults;
 mod crd;
 mod credentials;
 mod deploy;
@@ -27,7 +30,6 @@ mod errors;
 mod faults;
 mod fuzz;
 mod gs_client;
-mod letting_go;
 mod lifecycle;
 mod limiter;
 mod membership;
@@ -35,11 +37,10 @@ mod moving;
 mod operators;
 mod process;
 mod recovery;
+mod release;
 mod restart;
-mod rivals;
 mod schema;
 mod sdk;
 mod secrets;
-mod shell;
 mod sources;
 mod switch;

@@ -15,8 +15,8 @@ use streamsession_operator::api::v1alpha1::StreamSession;
 use tokio::process::Child;
 use tokio::time::sleep;
 
+use super::checker::{Seen, Watch, converged, name, objects, session};
 use super::dice::Dice;
-use super::promise::{Seen, Watch, converged, name, objects, session};
 use crate::harness::{Lab, cluster, ready};
 use crate::process::Logs;
 

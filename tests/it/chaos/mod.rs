@@ -4,12 +4,12 @@
 //!
 //! `make chaos` is [`kills`] for longer: `CHAOS_KILLS=1000 CHAOS_SEED=… make chaos`.
 
+mod checker;
+mod contenders;
 mod dice;
 mod failpoints;
 mod fleet;
 mod kills;
-mod promise;
-mod rivals;
 
 use std::num::NonZeroU32;
 use std::time::Duration;
