@@ -10,6 +10,7 @@ use streamsession_core::answer::Operation;
 use streamsession_core::ids::{InstanceId, SessionId};
 use streamsession_operator::gs::sign::Signable;
 use streamsession_operator::gs::{Credentials, Endpoint, HIDDEN, Source, Switch};
+use streamsession_testkit::rng::Rng;
 
 use crate::sdk::{REMEDY, are_there, python};
 
@@ -48,48 +49,29 @@ fn sdk(requests: &[Value]) -> Vec<Value> {
     headers
 }
 
-/// SplitMix64: the same requests in each run, so that a difference can be looked into.
-struct Random(u64);
+/// The same requests in each run, so that a difference can be looked into.
+struct Requests(Rng);
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// One of `from..to`.
-    fn within(&mut self, from: u64, to: u64) -> u64 {
-        from + self.next() % (to - from)
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.within(0, count) == 0
-    }
-
+impl Requests {
     /// Printable ASCII without a space: quotes and backslashes too.
     fn word(&mut self, longest: u64) -> String {
-        let length = self.within(1, longest + 1);
-        (0..length)
-            .map(|_| char::from(u8::try_from(self.within(0x21, 0x7F)).expect("ASCII")))
-            .collect()
+        let length = self.0.between(1, longest);
+        (0..length).map(|_| char::from(0x21 + self.0.small(0x7F - 0x21))).collect()
     }
 
     /// Any characters there are: control, Chinese, beyond the basic plane.
     fn text(&mut self, longest: u64) -> String {
-        let length = self.within(0, longest);
+        let length = self.0.below(longest);
         (0..length)
             .filter_map(|_| {
-                let end = [0x20, 0x80, 0x800, 0xA000, 0x11_0000]
-                    [usize::try_from(self.within(0, 5)).expect("small")];
-                u32::try_from(self.within(0, end)).ok().and_then(char::from_u32)
+                let end = self.0.pick(&[0x20, 0x80, 0x800, 0xA000, 0x11_0000]);
+                u32::try_from(self.0.below(end)).ok().and_then(char::from_u32)
             })
             .collect()
     }
 
     fn time(&mut self) -> i64 {
-        i64::try_from(self.within(TIMES.0, TIMES.1)).expect("small")
+        i64::try_from(self.0.between(TIMES.0, TIMES.1)).expect("small")
     }
 
     fn host(&mut self) -> String {
@@ -99,25 +81,28 @@ impl Random {
             "127.0.0.1:8080",
             "gs.internal.example.com:8443",
         ];
-        hosts[usize::try_from(self.next() % 4).expect("small")].to_owned()
+        self.0.pick(&hosts).to_owned()
     }
 }
 
-fn switch(random: &mut Random) -> Switch {
-    let count = if random.one_in(10) { 0 } else { random.within(0, 201) };
-    let token = random.one_in(2).then(|| random.word(200).into());
+fn switch(requests: &mut Requests) -> Switch {
+    let rng = &mut requests.0;
+    let count = if rng.percent(10) { 0 } else { rng.between(0, 200) };
+    let region = rng.coin().then(|| format!("ap-{}", rng.below(100)));
+    let operation = if rng.coin() { Operation::Attach } else { Operation::Detach };
+    let token = rng.coin().then(|| requests.word(200).into());
     Switch {
-        endpoint: Endpoint::parse(&format!("https://{}", random.host())).expect("an endpoint"),
-        region: random.one_in(2).then(|| format!("ap-{}", random.within(0, 100))),
-        session: SessionId::parse(&random.word(128)).expect("an id"),
-        operation: if random.one_in(2) { Operation::Attach } else { Operation::Detach },
+        endpoint: Endpoint::parse(&format!("https://{}", requests.host())).expect("an endpoint"),
+        region,
+        session: SessionId::parse(&requests.word(128)).expect("an id"),
+        operation,
         instances: (0..count)
-            .map(|_| InstanceId::parse(&random.word(60)).expect("an id"))
+            .map(|_| InstanceId::parse(&requests.word(60)).expect("an id"))
             .collect(),
-        timestamp: random.time(),
+        timestamp: requests.time(),
         credentials: Credentials {
-            secret_id: random.word(40),
-            secret_key: random.word(40).into(),
+            secret_id: requests.word(40),
+            secret_key: requests.word(40).into(),
             token,
             source: Source::Environment,
         },
@@ -130,8 +115,8 @@ fn a_thousand_random_requests_have_the_headers_of_the_official_sdk() {
     if !are_there(&["python3"], REMEDY) {
         return;
     }
-    let mut random = Random(1);
-    let switches: Vec<_> = (0..REQUESTS).map(|_| switch(&mut random)).collect();
+    let mut drawn = Requests(Rng::new(1, "requests"));
+    let switches: Vec<_> = (0..REQUESTS).map(|_| switch(&mut drawn)).collect();
     let prepared: Vec<_> =
         switches.iter().map(|switch| switch.prepare().expect("a request")).collect();
     let requests: Vec<_> = switches
@@ -140,9 +125,10 @@ fn a_thousand_random_requests_have_the_headers_of_the_official_sdk() {
         .map(|(switch, prepared)| {
             let Credentials { secret_id, secret_key, token, .. } = &switch.credentials;
             json!({
-                "id": secret_id, "key": secret_key.expose_secret(), "token": token.as_ref().map(ExposeSecret::expose_secret),
-                "region": switch.region, "host": switch.endpoint.host_header(), "service": "gs", "timestamp": switch.timestamp,
-                "body": prepared.body,
+                "id": secret_id, "key": secret_key.expose_secret(),
+                "token": token.as_ref().map(ExposeSecret::expose_secret),
+                "region": switch.region, "host": switch.endpoint.host_header(), "service": "gs",
+                "timestamp": switch.timestamp, "body": prepared.body,
             })
         })
         .collect();
@@ -186,12 +172,12 @@ fn a_thousand_random_unicode_bodies_have_the_signature_of_the_official_sdk() {
     if !are_there(&["python3"], REMEDY) {
         return;
     }
-    let mut random = Random(2);
+    let mut drawn = Requests(Rng::new(2, "requests"));
     let mut request = |longest| {
-        let service = ["gs", "cvm", "sts"][usize::try_from(random.next() % 3).expect("small")];
         json!({
-            "id": random.word(40), "key": random.word(64), "token": null, "region": null, "host": random.host(), "service": service,
-            "timestamp": random.time(), "body": random.text(longest),
+            "id": drawn.word(40), "key": drawn.word(64), "token": null, "region": null,
+            "host": drawn.host(), "service": drawn.0.pick(&["gs", "cvm", "sts"]),
+            "timestamp": drawn.time(), "body": drawn.text(longest),
         })
     };
     let mut requests: Vec<_> = (1..REQUESTS).map(|_| request(1000)).collect();

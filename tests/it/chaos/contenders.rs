@@ -1,12 +1,12 @@
 //! Two operators on the same objects, neither of which knows of the other.
 
 use gs_simulator::{Faults, Options, UnspecifiedBehaviour};
+use streamsession_testkit::rng::Rng;
 use tokio::time::Instant;
 
-use super::dice::Dice;
 use super::fleet::Fleet;
 use super::kills::{edit_until, faults, kills};
-use super::{VALIDITY, lab};
+use super::{VALIDITY, below, lab, millis, seed};
 use crate::harness::{DEADLINE, Lab};
 use crate::process;
 
@@ -45,18 +45,18 @@ async fn two_operators_make_each_call_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_operators_of_which_either_is_killed_leak_nothing() {
-    let mut dice = Dice::from_environment();
+    let mut rng = Rng::new(seed(), "two operators");
     let mut fleet =
         Fleet::new("two operators", lab(UnspecifiedBehaviour::default(), VALIDITY).await, SLOTS);
     let mut both = [fleet.start(None), fleet.start(None)];
     for life in 0..kills() / KILLS_SHARE {
         // Sometimes the one that is alive has time to lose patience with what the dead one left.
-        let life =
-            if life % 4 == 3 { dice.millis(13_000, 15_000) } else { dice.millis(500, 4_000) };
-        fleet.set_faults(faults(&mut dice, life));
-        let victim = dice.below(2);
+        let (least, most) = if life % 4 == 3 { (13_000, 15_000) } else { (500, 4_000) };
+        let life = millis(&mut rng, least, most);
+        fleet.set_faults(faults(&mut rng, life));
+        let victim = below(&mut rng, 2);
         let by_itself =
-            edit_until(&mut fleet, &mut dice, &mut both[victim], Instant::now() + life).await;
+            edit_until(&mut fleet, &mut rng, &mut both[victim], Instant::now() + life).await;
         assert!(by_itself.is_none(), "{by_itself:?}\n{}", fleet.history());
         process::kill(&mut both[victim]).await;
         fleet.buried(false).await;

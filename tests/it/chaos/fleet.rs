@@ -12,11 +12,12 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use streamsession_operator::api::FINALIZER;
 use streamsession_operator::api::v1alpha1::StreamSession;
+use streamsession_testkit::rng::Rng;
 use tokio::process::Child;
 use tokio::time::sleep;
 
+use super::below;
 use super::checker::{Seen, Watch, converged, name, objects, session};
-use super::dice::Dice;
 use crate::harness::{Lab, cluster, ready};
 use crate::process::Logs;
 
@@ -267,16 +268,15 @@ impl Fleet {
     }
 
     /// A random object gets another set of phones, is deleted, or comes back.
-    pub async fn edit_somehow(&mut self, dice: &mut Dice) {
-        let slot = dice.below(self.wanted.len());
-        let letters: String = "abcdef".chars().take(PHONES).filter(|_| dice.percent(50)).collect();
+    pub async fn edit_somehow(&mut self, rng: &mut Rng) {
+        let slot = below(rng, self.wanted.len());
+        let letters: String = "abcdef".chars().take(PHONES).filter(|_| rng.percent(50)).collect();
         let ids = phones(slot, &letters);
         match &self.wanted[slot] {
-            Some(_) if dice.percent(10) => self.delete_if_finalized(slot).await,
+            Some(_) if rng.percent(10) => self.delete_if_finalized(slot).await,
             Some(_) => self.edit_to(slot, ids).await,
             None if self.lab.sessions.get_opt(&name(slot)).await.expect("an answer").is_none() => {
-                let number = dice.below(2);
-                self.create_in(slot, number, ids).await;
+                self.create_in(slot, below(rng, 2), ids).await;
             }
             // It is being deleted.
             None => {}

@@ -11,12 +11,12 @@ use gs_simulator::{
     UnspecifiedBehaviour,
 };
 use streamsession_operator::controller::failpoint::STEPS;
+use streamsession_testkit::rng::Rng;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::dice::Dice;
 use super::fleet::{Figures, Fleet};
-use super::{SIDE_BY_SIDE, VALIDITY, lab};
+use super::{SIDE_BY_SIDE, VALIDITY, below, lab, millis, seed};
 use crate::process;
 
 /// In `cargo test`; `CHAOS_KILLS` says otherwise.
@@ -52,31 +52,27 @@ fn chance(percent: u32) -> Probability {
     Probability::try_from(f64::from(percent) / 100.0).expect("a probability")
 }
 
-fn millis(duration: Duration) -> u64 {
-    duration.as_millis().try_into().expect("a small number")
-}
-
 /// What goes wrong in a life of that length.
-pub fn faults(dice: &mut Dice, life: Duration) -> Faults {
-    if life > LATE_LIFE { lateness(dice) } else { all_faults(dice) }
+pub fn faults(rng: &mut Rng, life: Duration) -> Faults {
+    if life > LATE_LIFE { lateness(rng) } else { all_faults(rng) }
 }
 
 /// Calls come late, and little else happens: objects are Ready in between, and the spec turns, and
 /// turns back, before a call comes.
-fn lateness(dice: &mut Dice) -> Faults {
+fn lateness(rng: &mut Rng) -> Faults {
     let chances =
         Chances { late_arrival: chance(30), drop_answer: chance(5), ..Chances::default() };
     Faults {
-        late_arrival_ms: millis(dice.millis(1_000, 7_000)),
+        late_arrival_ms: rng.between(1_000, 7_000),
         delay_ms: 20,
         chances,
-        seed: dice.throw(),
+        seed: rng.below(u64::MAX),
         ..Faults::default()
     }
 }
 
 /// Everything that may go wrong, some of it.
-fn all_faults(dice: &mut Dice) -> Faults {
+fn all_faults(rng: &mut Rng) -> Faults {
     let instance_fault = |pattern: &str, operation| InstanceFault {
         pattern: pattern.to_owned(),
         tries: Some(1),
@@ -87,11 +83,11 @@ fn all_faults(dice: &mut Dice) -> Faults {
             instance_fault("*-f", Operation::Attach),
             instance_fault("*-e", Operation::Detach),
         ],
-        late_arrival_ms: millis(dice.millis(10, 6_000)),
-        slow_answers: u32::from(dice.percent(30)),
+        late_arrival_ms: rng.between(10, 6_000),
+        slow_answers: u32::from(rng.percent(30)),
         slow_answer_bytes: 1,
         slow_answer_pause_ms: 100,
-        delay_ms: millis(dice.millis(10, 900)),
+        delay_ms: rng.between(10, 900),
         chances: Chances {
             drop_request: chance(4),
             late_arrival: chance(6),
@@ -112,25 +108,25 @@ fn all_faults(dice: &mut Dice) -> Faults {
             delay: chance(60),
             ..Chances::default()
         },
-        seed: dice.throw(),
+        seed: rng.below(u64::MAX),
         ..Faults::default()
     }
 }
 
 /// How a life ends: at the latest after this time; perhaps at a failpoint before.
-fn fate(dice: &mut Dice, number: usize) -> (Duration, Option<String>) {
+fn fate(rng: &mut Rng, number: usize) -> (Duration, Option<String>) {
     if number % LONG_LIFE == LONG_LIFE - 1 {
-        return (dice.millis(13_000, 16_000), None);
+        return (millis(rng, 13_000, 16_000), None);
     }
     // The first call comes after a second, the quota's window.
-    let life = match dice.below(100) {
-        0..15 => dice.millis(0, 1_000),
-        15..75 => dice.millis(1_000, 4_000),
-        _ => dice.millis(4_000, 9_000),
+    let life = match rng.below(100) {
+        0..15 => millis(rng, 0, 1_000),
+        15..75 => millis(rng, 1_000, 4_000),
+        _ => millis(rng, 4_000, 9_000),
     };
-    let failpoint = (life < LATE_LIFE && dice.percent(60)).then(|| {
-        let side = *dice.pick(&["before", "after"]);
-        format!("{side}-{}:{}", dice.pick(&STEPS), 1 + dice.below(3))
+    let failpoint = (life < LATE_LIFE && rng.percent(60)).then(|| {
+        let side = rng.pick(&["before", "after"]);
+        format!("{side}-{}:{}", rng.pick(&STEPS), rng.between(1, 3))
     });
     (life, failpoint)
 }
@@ -139,12 +135,12 @@ fn fate(dice: &mut Dice, number: usize) -> (Duration, Option<String>) {
 /// it did.
 pub async fn edit_until(
     fleet: &mut Fleet,
-    dice: &mut Dice,
+    rng: &mut Rng,
     process: &mut Child,
     end: Instant,
 ) -> Option<ExitStatus> {
     loop {
-        let next = Instant::now() + dice.millis(20, 600);
+        let next = Instant::now() + millis(rng, 20, 600);
         // An edit is never broken off: nobody would know whether it was made.
         if let Ok(status) = timeout_at(next.min(end), process.wait()).await {
             return Some(status.expect("a status"));
@@ -152,24 +148,24 @@ pub async fn edit_until(
         if next > end {
             return None;
         }
-        fleet.edit_somehow(dice).await;
+        fleet.edit_somehow(rng).await;
     }
 }
 
 /// So many kills under the unspecified behaviour of that number.
 async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
-    let mut dice = Dice::new(seed);
+    let mut rng = Rng::new(seed, &format!("campaign {number}"));
     // A longer one where a refused attach counts at once: the next process meets journals that may
     // still arrive.
     let validity = if number.is_multiple_of(2) { VALIDITY * 2 } else { VALIDITY };
     let mut fleet =
         Fleet::new(format!("campaign {number}"), lab(behaviour(number), validity).await, SLOTS);
     for life in 1..kills {
-        let (life, failpoint) = fate(&mut dice, life);
-        fleet.set_faults(faults(&mut dice, life));
+        let (life, failpoint) = fate(&mut rng, life);
+        fleet.set_faults(faults(&mut rng, life));
         let mut process = fleet.start(failpoint.as_deref());
         let end = Instant::now() + life;
-        let at_failpoint = edit_until(&mut fleet, &mut dice, &mut process, end).await;
+        let at_failpoint = edit_until(&mut fleet, &mut rng, &mut process, end).await;
         match at_failpoint {
             Some(status) => assert!(
                 process::was_killed(status),
@@ -180,8 +176,8 @@ async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
         }
         fleet.buried(at_failpoint.is_some()).await;
         fleet.check();
-        for _ in 0..dice.below(3) {
-            fleet.edit_somehow(&mut dice).await;
+        for _ in 0..below(&mut rng, 3) {
+            fleet.edit_somehow(&mut rng).await;
         }
     }
     // The last life has peace until no signature of before is good any more: while a detach may
@@ -203,11 +199,11 @@ async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_at_random_moments_leak_nothing_in_any_world() {
     let kills = kills();
-    let mut dice = Dice::from_environment();
+    let seed = seed();
 
     let campaigns = (0..SIDE_BY_SIDE).map(|number| {
         let share = kills / SIDE_BY_SIDE + usize::from(number < kills % SIDE_BY_SIDE);
-        Box::pin(campaign(number, share, dice.throw()))
+        Box::pin(campaign(number, share, seed))
     });
     let figures = Figures::sum(&join_all(campaigns).await);
 

@@ -6,15 +6,17 @@
 
 mod checker;
 mod contenders;
-mod dice;
 mod failpoints;
 mod fleet;
 mod kills;
 
+use std::env;
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gs_simulator::{Options, UnspecifiedBehaviour};
+use streamsession_testkit::rng::Rng;
 
 use crate::harness::Lab;
 
@@ -31,6 +33,27 @@ async fn lab(behaviour: UnspecifiedBehaviour, validity: Duration) -> Lab {
     // The next call of an object comes at once: its journal rides on the settle of the last.
     lab.options.gs_burst = NonZeroU32::MIN.saturating_add(9);
     lab
+}
+
+/// The number in `CHAOS_SEED`, else any. It is printed, so that a failure shows it.
+fn seed() -> u64 {
+    let seed = env::var("CHAOS_SEED").map_or_else(
+        |_| RandomState::new().hash_one(0),
+        |seed| seed.parse().expect("CHAOS_SEED is a number"),
+    );
+    println!("CHAOS_SEED={seed}");
+    seed
+}
+
+/// A number less than `bound`, which is not zero.
+fn below(rng: &mut Rng, bound: usize) -> usize {
+    let bound = u64::try_from(bound).expect("a small number");
+    usize::try_from(rng.below(bound)).expect("a small number")
+}
+
+/// A duration between so many milliseconds and so many.
+fn millis(rng: &mut Rng, least: u64, most: u64) -> Duration {
+    Duration::from_millis(rng.between(least, most))
 }
 
 const VALIDITY: Duration = Duration::from_secs(4);
