@@ -2,18 +2,13 @@
 //! what the operator then does and says.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::post;
 use gs_simulator::{ErrorFault, Faults, Simulator};
 use serde_json::json;
 use streamsession_core::answer::{Answer, NothingDone, Operation, Outcome, Verdict};
 use streamsession_core::ids::{InstanceId, SessionId};
 use streamsession_operator::api::v1alpha1::{FailureReason, StreamSession};
 use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
-use tokio::net::TcpListener;
 
 use crate::harness::{Lab, SESSION, eventually, example_credentials, install_crypto, ready};
 
@@ -122,9 +117,9 @@ fn id(text: &str) -> InstanceId {
     InstanceId::parse(text).expect("an id")
 }
 
-fn client(call_deadline: Duration) -> Client {
+fn client() -> Client {
     install_crypto();
-    Client::new(Settings { call_deadline, ..Settings::default() }).expect("a client")
+    Client::new(Settings::default()).expect("a client")
 }
 
 /// Attaches `a` and `b` at this address by the operator's client, once.
@@ -152,7 +147,7 @@ async fn simulator() -> Simulator {
 async fn each_code_of_the_table_has_its_class_its_outcomes_and_its_request_id_and_is_never_sent_twice()
  {
     let simulator = simulator().await;
-    let client = client(Duration::from_secs(10));
+    let client = client();
     let mut request_ids = BTreeSet::new();
 
     for Row { class, codes, verdict, outcomes } in table() {
@@ -180,82 +175,6 @@ async fn each_code_of_the_table_has_its_class_its_outcomes_and_its_request_id_an
         }
     }
     assert_eq!(simulator.members(SESSION), BTreeSet::new());
-}
-
-#[tokio::test]
-async fn a_lost_or_late_answer_is_no_answer_and_is_never_asked_again_behind_our_back() {
-    let simulator = simulator().await;
-    let client = client(Duration::from_secs(1));
-    let faults = [
-        Faults { drop_requests: 1, ..Faults::default() },
-        Faults { drop_answers: 1, ..Faults::default() },
-        Faults { delay_ms: 5000, ..Faults::default() },
-    ];
-
-    for fault in faults {
-        let sent = simulator.calls().len();
-        simulator.set_faults(fault.clone());
-
-        let answer = attach(&client, &simulator.url()).await;
-
-        assert_eq!(answer.verdict, Verdict::Unanswered, "{fault:?}: {answer:?}");
-        assert!(!answer.code.is_empty() && answer.request_id.is_empty(), "{fault:?}: {answer:?}");
-        assert!(answer.message.contains(&simulator.url()), "{fault:?}: {answer:?}");
-        assert_eq!(simulator.calls().len(), sent + 1, "{fault:?}");
-    }
-}
-
-/// Serves at a free port of loopback; answers its address. It ends with the test's runtime.
-async fn serve(router: Router) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    format!("http://{address}")
-}
-
-#[tokio::test]
-async fn a_gateways_answer_is_no_answer_unless_it_says_too_many_requests() {
-    let client = client(Duration::from_secs(10));
-    let throttled = Verdict::NothingDone(NothingDone::Throttled);
-    let table = [
-        (429, "slow down", throttled, "HTTP 429"),
-        (500, "", Verdict::Unanswered, "HTTP 500"),
-        (502, "<html>Bad Gateway</html>", Verdict::Unanswered, "HTTP 502"),
-        (503, r#"{"Response":{"SuccessInstanceIds":["a","b"]}}"#, Verdict::Unanswered, "HTTP 503"),
-        (200, "<html>Welcome</html>", Verdict::Unanswered, "UnreadableAnswer"),
-        (200, "", Verdict::Unanswered, "UnreadableAnswer"),
-        (200, r#"{"Response":{"SuccessInst"#, Verdict::Unanswered, "UnreadableAnswer"),
-    ];
-
-    for (status, body, verdict, code) in table {
-        let answer = (StatusCode::from_u16(status).expect("a status"), body);
-        let url = serve(Router::new().route("/", post(async move || answer))).await;
-
-        let answer = attach(&client, &url).await;
-
-        assert_eq!(
-            (answer.verdict, answer.code.as_str()),
-            (verdict, code),
-            "{status} {body}: {}",
-            answer.message
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_connection_that_never_stood_did_nothing() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    drop(listener);
-
-    let answer = attach(&client(Duration::from_secs(10)), &url).await;
-
-    assert_eq!(answer.verdict, Verdict::NothingDone(NothingDone::NotSent));
-    assert!(
-        answer.message.contains(&url) && answer.message.contains("refused"),
-        "{}",
-        answer.message
-    );
 }
 
 /// What the operator makes of a code.

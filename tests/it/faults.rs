@@ -116,18 +116,6 @@ async fn a_corrected_typing_error_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_whole_call_is_tried_again_until_it_is_over() {
-    let lab = Lab::start().await;
-    lab.simulator.set_faults(errors("FailedOperation", 2));
-
-    lab.create("lobby", &["a"], json!({})).await;
-
-    let object = until_true(&lab, "lobby").await;
-    assert_eq!(unsettled(&object), [], "an answered request can't arrive later");
-    assert_eq!(lab.history(), ["Attach a"; 3]);
-}
-
-#[tokio::test]
 async fn an_error_that_may_be_one_ids_fault_is_narrowed_down_at_once() {
     let lab = Lab::start().await;
     lab.simulator.set_faults(errors("FailedOperation", 1));
@@ -137,35 +125,6 @@ async fn an_error_that_may_be_one_ids_fault_is_narrowed_down_at_once() {
     let object = until_true(&lab, "lobby").await;
     assert_eq!(unsettled(&object), []);
     assert_eq!(lab.history(), ["Attach a,b", "Attach a", "Attach b"]);
-}
-
-#[tokio::test]
-async fn an_internal_error_is_tried_again_and_kept_in_doubt() {
-    let lab = Lab::start().await;
-    lab.simulator.set_faults(errors("InternalError", 1));
-
-    lab.create("lobby", &["a", "b"], json!({})).await;
-
-    let object = until_true(&lab, "lobby").await;
-    assert!(
-        unsettled(&object).iter().all(|unsettled| unsettled.attach_may_arrive_until.is_some()),
-        "{:?}",
-        object.status
-    );
-    lab.until_ready("lobby", &["a", "b"]).await;
-    assert_eq!(lab.history(), ["Attach a,b"; 2]);
-}
-
-#[tokio::test]
-async fn throttled_calls_are_made_again_and_leave_no_doubt() {
-    let lab = Lab::start().await;
-    lab.simulator.set_faults(errors("RequestLimitExceeded", 3));
-
-    lab.create("lobby", &["a", "b"], json!({})).await;
-
-    let object = until_true(&lab, "lobby").await;
-    assert_eq!(unsettled(&object), []);
-    assert_eq!(lab.history(), ["Attach a,b"; 4]);
 }
 
 #[tokio::test]

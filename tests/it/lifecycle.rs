@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use streamsession_operator::api::FINALIZER;
 use streamsession_operator::api::v1alpha1::StreamSession;
 
-use crate::harness::{Lab, eventually, kubectl, ready, slow};
+use crate::harness::{Lab, eventually, kubectl, slow};
 
 /// A lab whose session `lobby` holds `a` and `b`.
 async fn lab_with_a_and_b() -> Lab {
@@ -72,23 +72,6 @@ async fn an_object_that_was_deleted_before_the_first_look_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_blocked_deletion_lets_go_when_the_policy_becomes_orphan() {
-    let mut lab = lab_with_a_and_b().await;
-    // A restart, so that the operator does not remember the right key.
-    lab.stop_operator().await;
-    lab.change_secret("tencent", "AKIDEXAMPLE", "WRONG").await;
-    lab.delete("lobby").await;
-    lab.start_operator().await;
-    let message = lab.until_reason("lobby", "CredentialsRejected").await;
-    assert!(message.contains("set spec.deletionPolicy to Orphan"), "{message}");
-
-    lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
-
-    lab.until_gone("lobby").await;
-    assert_eq!(lab.members().len(), 2);
-}
-
-#[tokio::test]
 async fn a_missing_secret_is_named_and_used_once_it_is_there() {
     let lab = Lab::start().await;
     lab.create("lobby", &["a"], json!({"credentialsRef": {"name": "later"}})).await;
@@ -119,17 +102,6 @@ async fn a_wrong_key_is_reported_and_the_corrected_one_is_used() {
 }
 
 #[tokio::test]
-async fn a_secret_that_went_before_its_session_still_detaches() {
-    let lab = lab_with_a_and_b().await;
-    lab.delete_secret("tencent").await;
-
-    lab.delete("lobby").await;
-
-    lab.until_gone("lobby").await;
-    assert!(lab.members().is_empty());
-}
-
-#[tokio::test]
 async fn a_finalizer_that_was_replaced_away_comes_back() {
     let lab = lab_with_a_and_b().await;
     let text = kubectl(&["-n", &lab.namespace, "get", "streamsession", "lobby", "-o", "json"], "");
@@ -144,22 +116,6 @@ async fn a_finalizer_that_was_replaced_away_comes_back() {
     })
     .await;
     assert_eq!(lab.history(), ["Attach a,b"]);
-}
-
-#[tokio::test]
-async fn a_finalizer_without_a_ledger_makes_the_ids_of_the_spec_assumed() {
-    let lab = Lab::start().await;
-
-    create_with_finalizer(&lab, "lobby", FINALIZER).await;
-
-    let message = lab.until_reason("lobby", "LedgerLost").await;
-    assert!(message.starts_with("In the record without evidence"), "{message}");
-    let object = lab
-        .until_status("lobby", "its instances are attached and confirmed", |status| {
-            status.unsettled_instances.is_empty() && status.attached_instances > Some(0)
-        })
-        .await;
-    assert!(ready(&object).0, "{:?}", object.status);
 }
 
 #[tokio::test]

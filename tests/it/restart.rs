@@ -13,22 +13,6 @@ use crate::harness::{DEADLINE, Lab, eventually, slow};
 use crate::process::start_process;
 
 #[tokio::test]
-async fn a_call_whose_operator_was_killed_leaks_nothing_when_the_spec_turns() {
-    let mut lab = Lab::start().await;
-    lab.simulator.set_faults(slow());
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_calls(1).await;
-    lab.kill_operator().await;
-    assert!(lab.get("lobby").await.status.unwrap().pending_call.is_some());
-    lab.simulator.set_faults(Faults::default());
-
-    lab.edit_ids("lobby", &["b", "c"]).await;
-    lab.start_operator().await;
-
-    lab.until_ready("lobby", &["b", "c"]).await;
-}
-
-#[tokio::test]
 async fn a_call_that_arrives_after_its_operator_was_killed_leaks_nothing() {
     // Long enough for a call that arrives after the next operator's first one.
     let validity = Duration::from_secs(8);
