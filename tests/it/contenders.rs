@@ -1,25 +1,23 @@
-//! Several objects that name one session: one drives it, the others say so and wait, and none of
-//! them does harm (design 3.8).
+//! Several objects that name one session: one owns it, the others are contenders that report the
+//! owner and wait, and no order of edits does harm.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gs_simulator::{EXAMPLE_SECRET_ID, Faults};
 use serde_json::json;
+use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus};
 
-use crate::harness::{Lab, SESSION, eventually, kubectl, ready};
+use crate::harness::{Lab, SESSION, eventually, kubectl, ready, set};
 
-fn set(ids: &[&str]) -> BTreeSet<String> {
-    ids.iter().map(ToString::to_string).collect()
-}
-
-/// Waits until the object says that `owner` drives the session; answers the message.
-async fn until_behind(lab: &Lab, name: &str, owner: &str) -> String {
-    eventually(&format!("{name} is behind {owner}"), async || {
+/// Waits until the object is a contender and reports this owner; answers the message.
+async fn until_contender_of(lab: &Lab, name: &str, owner: (&Lab, &str)) -> String {
+    let owner = format!("{}/{}", owner.0.namespace, owner.1);
+    eventually(&format!("{name} is a contender of {owner}"), async || {
         let (_, reason, message) = ready(&lab.get(name).await);
-        let said = reason == "SessionConflict"
+        let reported = reason == "SessionConflict"
             && message.contains(&format!("by the StreamSession {owner}: "));
-        if said { Ok(message) } else { Err(format!("{reason}: {message}")) }
+        if reported { Ok(message) } else { Err(format!("{reason}: {message}")) }
     })
     .await
 }
@@ -35,21 +33,17 @@ async fn until_older(lab: &Lab, name: &str) {
     .await;
 }
 
-/// Waits until the object is Ready, whoever else is in the session.
-async fn until_driving(lab: &Lab, name: &str) {
-    eventually(&format!("{name} is Ready"), async || {
-        let (ready, reason, message) = ready(&lab.get(name).await);
-        if ready { Ok(()) } else { Err(format!("{reason}: {message}")) }
+/// Waits until the contender has released the instance.
+async fn until_released(lab: &Lab, name: &str, id: &str) {
+    lab.until_status(name, &format!("{id} is released"), |status| {
+        !status.unsettled_instances.iter().any(|record| record.instance_id == id)
     })
     .await;
 }
 
-/// A lab in which nothing is late on a busy machine, and no doubt ends.
-async fn patient_lab() -> Lab {
-    let signature_validity = Duration::from_mins(5);
-    let mut lab =
-        Lab::with(gs_simulator::Options { signature_validity, ..gs_simulator::Options::default() })
-            .await;
+/// A lab in which no call times out on a busy machine, and no doubt ends.
+async fn lab_with_long_timeouts() -> Lab {
+    let mut lab = Lab::with_validity(Duration::from_mins(5)).await;
     lab.options.gs_timeout = Duration::from_secs(30);
     lab.start_operator().await;
     lab
@@ -58,63 +52,61 @@ async fn patient_lab() -> Lab {
 /// What was called in the session of these tests, in short.
 fn history(lab: &Lab) -> Vec<String> {
     let calls = lab.calls().into_iter().filter(|call| call.session_id.as_deref() == Some(SESSION));
-    calls
-        .map(|call| {
-            format!("{:?} {}", call.operation.expect("well-formed"), call.instance_ids.join(","))
-        })
-        .collect()
+    let short = |call: gs_simulator::Call| {
+        format!("{:?} {}", call.operation.expect("well-formed"), call.instance_ids.join(","))
+    };
+    calls.map(short).collect()
+}
+
+/// The next call is not answered, and arrives after two seconds.
+fn late() -> Faults {
+    Faults { late_arrivals: 1, late_arrival_ms: 2000, ..Faults::default() }
 }
 
 fn detaches(calls: &[String]) -> Vec<&String> {
     calls.iter().filter(|call| call.starts_with("Detach")).collect()
 }
 
-/// A lab whose session is driven by `first`, with `shared` and `a`; `second` would like `shared`
-/// and `b` in it.
-async fn lab_with_two() -> Lab {
-    two_in(patient_lab().await).await
+/// A lab whose session is owned by `first`, with `shared` and `a`. The contender `second` wants
+/// `shared` and `b` in it.
+async fn lab_with_contender() -> Lab {
+    create_contender(lab_with_long_timeouts().await).await
 }
 
-async fn two_in(lab: Lab) -> Lab {
-    lab.create("first", &["shared", "a"], json!({})).await;
-    lab.until_ready("first", &["shared", "a"]).await;
+async fn create_contender(lab: Lab) -> Lab {
+    lab.create_ready("first", &["shared", "a"]).await;
     until_older(&lab, "first").await;
     lab.create("second", &["shared", "b"], json!({})).await;
-    until_behind(&lab, "second", &format!("{}/first", lab.namespace)).await;
+    until_contender_of(&lab, "second", (&lab, "first")).await;
     lab
 }
 
-/// Two objects that were driven by an operator each, as with two selectors that overlap; and then
-/// by one that sees both. `second` waits.
-async fn labs_that_were_two() -> (Lab, Lab) {
-    two_labs_of(patient_lab().await).await
+/// The same in two namespaces, and the contender has members: each object was driven by an operator
+/// of its own, as with two selectors that overlap, and now one sees both.
+async fn labs_with_members() -> (Lab, Lab) {
+    create_contender_with_members(lab_with_long_timeouts().await).await
 }
 
-async fn two_labs_of(mut lab: Lab) -> (Lab, Lab) {
-    let mut other = lab.neighbour().await;
+async fn create_contender_with_members(mut lab: Lab) -> (Lab, Lab) {
+    let mut other = lab.in_another_namespace().await;
     other.start_operator().await;
-    lab.create("first", &["shared", "a"], json!({})).await;
-    lab.until_ready("first", &["shared", "a"]).await;
+    lab.create_ready("first", &["shared", "a"]).await;
     until_older(&lab, "first").await;
     other.create("second", &["shared", "b"], json!({})).await;
-    other
-        .until_status("second", "is attached", |status| {
-            status.attached_instance_ids == ["b", "shared"]
-        })
-        .await;
+    other.until_attached("second", &["b", "shared"]).await;
     other.stop_operator().await;
     lab.stop_operator().await;
     lab.options.namespaces.push(other.namespace.clone());
     lab.start_operator().await;
-    until_behind(&other, "second", &format!("{}/first", lab.namespace)).await;
+    until_contender_of(&other, "second", (&lab, "first")).await;
     (lab, other)
 }
 
 #[tokio::test]
-async fn the_later_of_two_says_who_drives_the_session_and_calls_nobody() {
-    let lab = lab_with_two().await;
+async fn a_contender_reports_the_owner_and_makes_no_call() {
+    let lab = lab_with_contender().await;
 
-    let message = until_behind(&lab, "second", &format!("{}/first", lab.namespace)).await;
+    let message = until_contender_of(&lab, "second", (&lab, "first")).await;
 
     assert!(
         message.starts_with(&format!(
@@ -133,15 +125,15 @@ async fn the_later_of_two_says_who_drives_the_session_and_calls_nobody() {
     assert!(described.contains(&format!("{}/first", lab.namespace)), "{described}");
     lab.until_marked().await;
     assert_eq!(history(&lab), ["Attach a,shared"]);
-    // Two objects and the marker: three writes each to attach, one to say that it waits.
+    // Three writes each to attach the owner's and the marker's; one to report the conflict.
     lab.until_writes(3 + 1 + 3).await;
     lab.until_ready("first", &["shared", "a"]).await;
 }
 
 #[tokio::test]
-async fn of_two_that_were_there_before_the_operator_one_drives_and_the_other_never_calls() {
+async fn of_two_objects_that_were_there_before_the_operator_one_owns_and_the_other_makes_no_call() {
     let mut lab = Lab::without_operator().await;
-    let other = lab.neighbour().await;
+    let other = lab.in_another_namespace().await;
     lab.create("one", &["a"], json!({})).await;
     other.create("two", &["b"], json!({})).await;
     lab.options.namespaces.push(other.namespace.clone());
@@ -149,27 +141,27 @@ async fn of_two_that_were_there_before_the_operator_one_drives_and_the_other_nev
     lab.start_operator().await;
 
     let (one, two) = (lab.get("one").await, other.get("two").await);
-    let rank = |object: &streamsession_operator::api::v1alpha1::StreamSession| {
+    let rank = |object: &StreamSession| {
         (object.metadata.creation_timestamp.clone().map(|time| time.0), object.metadata.uid.clone())
     };
-    let (winner, first, loser, second) = if rank(&one) < rank(&two) {
-        (&lab, "one", &other, "two")
+    let (owner, contender, id) = if rank(&one) < rank(&two) {
+        ((&lab, "one"), (&other, "two"), "b")
     } else {
-        (&other, "two", &lab, "one")
+        ((&other, "two"), (&lab, "one"), "a")
     };
-    until_driving(winner, first).await;
-    until_behind(loser, second, &format!("{}/{first}", winner.namespace)).await;
+    owner.0.until_condition_ready(owner.1).await;
+    until_contender_of(contender.0, contender.1, owner).await;
     assert_eq!(lab.calls().len(), 1);
-    winner.delete(first).await;
-    winner.until_gone(first).await;
-    until_driving(loser, second).await;
-    assert_eq!(lab.members(), set(if second == "one" { &["a"] } else { &["b"] }));
+    owner.0.delete(owner.1).await;
+    owner.0.until_gone(owner.1).await;
+    contender.0.until_condition_ready(contender.1).await;
+    assert_eq!(lab.members(), set(&[id]));
 }
 
 #[tokio::test]
-async fn of_many_that_are_created_at_one_instant_in_two_namespaces_one_drives() {
+async fn of_many_objects_that_are_created_at_one_instant_in_two_namespaces_one_owns() {
     let mut lab = Lab::without_operator().await;
-    let other = lab.neighbour().await;
+    let other = lab.in_another_namespace().await;
     lab.options.namespaces.push(other.namespace.clone());
     lab.start_operator().await;
 
@@ -182,37 +174,30 @@ async fn of_many_that_are_created_at_one_instant_in_two_namespaces_one_drives() 
 
     let objects =
         [(&lab, "one", "a"), (&other, "two", "b"), (&lab, "three", "c"), (&other, "four", "d")];
-    let standing = async || {
-        let mut standing = Vec::new();
-        for (lab, name, id) in objects {
-            let (ready, reason, _) = ready(&lab.get(name).await);
-            standing.push((ready, reason, lab, name, id));
+    let (owner, id) = eventually("one owns, three are contenders", async || {
+        let mut reasons = Vec::new();
+        for (lab, name, _) in objects {
+            reasons.push(ready(&lab.get(name).await).1);
         }
-        standing
-    };
-    let driver = eventually("one drives", async || {
-        let standing = standing().await;
-        let waiting = standing.iter().filter(|(_, reason, ..)| reason == "SessionConflict").count();
-        let driver = standing.iter().find(|(ready, ..)| *ready);
-        driver.filter(|_| waiting == 3).map(|driver| (driver.3, driver.4)).ok_or_else(|| {
-            format!(
-                "{:?}",
-                standing.iter().map(|(ready, reason, ..)| (ready, reason)).collect::<Vec<_>>()
-            )
-        })
+        let contenders = reasons.iter().filter(|reason| *reason == "SessionConflict").count();
+        let owner = reasons.iter().position(|reason| reason == "UpToDate");
+        match owner {
+            Some(owner) if contenders == 3 => Ok((objects[owner].1, objects[owner].2)),
+            _ => Err(format!("{reasons:?}")),
+        }
     })
     .await;
     // The others go, whatever they had tried before they saw it.
-    for (lab, name, _) in objects.iter().filter(|(_, name, _)| *name != driver.0) {
+    for (lab, name, _) in objects.iter().filter(|(_, name, _)| *name != owner) {
         lab.delete(name).await;
         lab.until_gone(name).await;
     }
-    assert_eq!(lab.members(), set(&["shared", driver.1]), "{:?}", lab.history());
+    assert_eq!(lab.members(), set(&["shared", id]), "{:?}", lab.history());
 }
 
 #[tokio::test]
-async fn when_the_owner_is_deleted_the_other_takes_over_without_a_hand() {
-    let lab = lab_with_two().await;
+async fn when_the_owner_is_deleted_the_contender_takes_over() {
+    let lab = lab_with_contender().await;
 
     lab.delete("first").await;
 
@@ -222,8 +207,8 @@ async fn when_the_owner_is_deleted_the_other_takes_over_without_a_hand() {
 }
 
 #[tokio::test]
-async fn when_the_owner_moves_away_the_other_takes_over() {
-    let lab = lab_with_two().await;
+async fn when_the_owner_moves_away_the_contender_takes_over() {
+    let lab = lab_with_contender().await;
 
     lab.edit("first", json!({"sessionId": "elsewhere"})).await;
 
@@ -232,13 +217,13 @@ async fn when_the_owner_moves_away_the_other_takes_over() {
 }
 
 #[tokio::test]
-async fn what_an_owner_with_orphan_leaves_behind_is_nobodys_but_what_the_other_wants() {
-    let lab = lab_with_two().await;
+async fn of_what_an_owner_orphans_the_contender_takes_over_what_it_wants() {
+    let lab = lab_with_contender().await;
     lab.edit("first", json!({"deletionPolicy": "Orphan"})).await;
 
     lab.delete("first").await;
 
-    until_driving(&lab, "second").await;
+    lab.until_condition_ready("second").await;
     assert_eq!(lab.members(), set(&["a", "b", "shared"]));
     lab.delete("second").await;
     lab.until_gone("second").await;
@@ -246,7 +231,7 @@ async fn what_an_owner_with_orphan_leaves_behind_is_nobodys_but_what_the_other_w
 }
 
 #[tokio::test]
-async fn one_without_a_secret_never_drives_and_the_next_one_does_until_it_goes() {
+async fn an_object_without_its_secret_owns_no_session_and_the_next_one_does() {
     let lab = Lab::start().await;
     lab.create("first", &["a"], json!({"credentialsRef": {"name": "late"}})).await;
     lab.until_reason("first", "CredentialsNotFound").await;
@@ -255,14 +240,14 @@ async fn one_without_a_secret_never_drives_and_the_next_one_does_until_it_goes()
 
     lab.create_secret("late", "AKIDEXAMPLE", "SECRETEXAMPLE").await;
 
-    until_behind(&lab, "first", &format!("{}/second", lab.namespace)).await;
+    until_contender_of(&lab, "first", (&lab, "second")).await;
     lab.until_ready("second", &["b"]).await;
     lab.delete("second").await;
     lab.until_ready("first", &["a"]).await;
 }
 
 #[tokio::test]
-async fn one_whose_key_is_refused_gives_way_and_takes_over_with_the_right_key() {
+async fn an_owner_whose_key_is_refused_yields_and_takes_over_with_the_right_key() {
     let lab = Lab::start().await;
     lab.create_secret("wrong", "AKIDWRONG", "WRONG").await;
     lab.create("first", &["a"], json!({"credentialsRef": {"name": "wrong"}})).await;
@@ -283,8 +268,8 @@ async fn one_whose_key_is_refused_gives_way_and_takes_over_with_the_right_key() 
 }
 
 #[tokio::test]
-async fn the_other_goes_at_once_if_it_holds_nothing() {
-    let lab = lab_with_two().await;
+async fn a_contender_without_members_is_deleted_at_once() {
+    let lab = lab_with_contender().await;
 
     lab.delete("second").await;
 
@@ -294,8 +279,8 @@ async fn the_other_goes_at_once_if_it_holds_nothing() {
 }
 
 #[tokio::test]
-async fn the_other_takes_its_own_out_when_it_goes_and_leaves_what_the_owner_remembers() {
-    let (lab, other) = labs_that_were_two().await;
+async fn a_contender_that_is_deleted_detaches_its_own_and_hands_over_what_the_owner_has() {
+    let (lab, other) = labs_with_members().await;
     let calls = lab.calls().len();
 
     other.delete("second").await;
@@ -309,31 +294,27 @@ async fn the_other_takes_its_own_out_when_it_goes_and_leaves_what_the_owner_reme
 }
 
 #[tokio::test]
-async fn the_other_may_be_edited_while_it_waits() {
-    let (lab, other) = labs_that_were_two().await;
+async fn a_contender_that_is_edited_releases_its_stale_members_and_attaches_nothing() {
+    let (lab, other) = labs_with_members().await;
     let calls = lab.calls().len();
 
     other.edit_ids("second", &["c"]).await;
 
-    let held = |status: &streamsession_operator::api::v1alpha1::StreamSessionStatus| {
-        !status.unsettled_instances.is_empty()
+    let released = |status: &StreamSessionStatus| {
+        status.observed_generation == Some(2) && status.unsettled_instances.is_empty()
     };
-    other
-        .until_status("second", "lets go", |status| {
-            status.observed_generation == Some(2) && !held(status)
-        })
-        .await;
+    other.until_status("second", "its members are released", released).await;
     assert_eq!(detaches(&lab.history()[calls..]), ["Detach b"], "shared is the owner's");
     assert!(!lab.history().iter().any(|call| call.ends_with(" c")), "c waits");
     lab.delete("first").await;
-    other.until_status("second", "drives", |status| status.attached_instance_ids == ["c"]).await;
+    other.until_attached("second", &["c"]).await;
     lab.until_gone("first").await;
     assert_eq!(lab.members(), set(&["c"]));
 }
 
 #[tokio::test]
-async fn what_the_owner_only_wants_is_let_go_of_once_it_has_it() {
-    let (lab, other) = labs_that_were_two().await;
+async fn what_the_owner_wants_is_handed_over_once_it_has_it() {
+    let (lab, other) = labs_with_members().await;
     lab.simulator.set_faults(Faults { fail_instances: set(&["b"]), ..Faults::default() });
     lab.edit_ids("first", &["shared", "a", "b"]).await;
     lab.until_reason("first", "ProgressingWithRetry").await;
@@ -343,20 +324,16 @@ async fn what_the_owner_only_wants_is_let_go_of_once_it_has_it() {
     lab.simulator.set_faults(Faults::default());
 
     lab.until_ready("first", &["shared", "a", "b"]).await;
-    other
-        .until_status("second", "lets b go", |status| {
-            !status.unsettled_instances.iter().any(|record| record.instance_id == "b")
-        })
-        .await;
+    until_released(&other, "second", "b").await;
     let note = other.until_event("second", "InstancesHandedOver").await;
     assert!(note.ends_with(": b."), "{note}");
 }
 
 #[tokio::test]
-async fn a_restart_while_they_wait_flips_nothing_and_writes_nothing() {
-    let (mut lab, other) = labs_that_were_two().await;
+async fn a_restart_changes_no_owner_and_writes_nothing() {
+    let (mut lab, other) = labs_with_members().await;
     lab.create("third", &["c"], json!({})).await;
-    until_behind(&lab, "third", &format!("{}/first", lab.namespace)).await;
+    until_contender_of(&lab, "third", (&lab, "first")).await;
     let seen = |lab: &Lab| {
         [
             lab.writes_of("first").len(),
@@ -375,28 +352,25 @@ async fn a_restart_while_they_wait_flips_nothing_and_writes_nothing() {
         lab.stop_operator().await;
         lab.start_operator().await;
         let marker = format!("marker-{number}");
-        lab.create(&marker, &["marked"], json!({"sessionId": marker})).await;
-        lab.until_status(&marker, "is attached", |status| {
-            status.attached_instance_ids == ["marked"]
-        })
-        .await;
+        lab.create_apart(&marker, &["marked"]).await;
+        lab.until_attached(&marker, &["marked"]).await;
         lab.until_written(&marker, 3).await;
     }
 
     assert_eq!(seen(&lab), before);
-    until_behind(&other, "second", &format!("{}/first", lab.namespace)).await;
+    until_contender_of(&other, "second", (&lab, "first")).await;
 }
 
 #[tokio::test]
-async fn of_three_each_comes_to_its_turn() {
-    let lab = lab_with_two().await;
+async fn of_three_objects_each_takes_over_in_its_turn() {
+    let lab = lab_with_contender().await;
     until_older(&lab, "second").await;
     lab.create("third", &["shared", "c"], json!({})).await;
-    until_behind(&lab, "third", &format!("{}/first", lab.namespace)).await;
+    until_contender_of(&lab, "third", (&lab, "first")).await;
 
     lab.delete("first").await;
-    until_driving(&lab, "second").await;
-    until_behind(&lab, "third", &format!("{}/second", lab.namespace)).await;
+    lab.until_condition_ready("second").await;
+    until_contender_of(&lab, "third", (&lab, "second")).await;
     lab.delete("second").await;
 
     lab.until_ready("third", &["shared", "c"]).await;
@@ -404,18 +378,17 @@ async fn of_three_each_comes_to_its_turn() {
 }
 
 #[tokio::test]
-async fn an_object_that_moves_onto_a_driven_session_empties_its_old_one_and_waits() {
+async fn an_object_that_moves_to_an_owned_session_leaves_its_old_one_and_waits() {
     let lab = Lab::start().await;
     lab.create("second", &["shared", "b"], json!({"sessionId": "elsewhere"})).await;
     lab.until_ready_at("second", "elsewhere", &["shared", "b"]).await;
     until_older(&lab, "second").await;
-    lab.create("first", &["shared", "a"], json!({})).await;
-    lab.until_ready("first", &["shared", "a"]).await;
+    lab.create_ready("first", &["shared", "a"]).await;
 
     lab.edit("second", json!({"sessionId": SESSION})).await;
 
-    until_behind(&lab, "second", &format!("{}/first", lab.namespace)).await;
-    lab.until_status("second", "holds nothing", |status| {
+    until_contender_of(&lab, "second", (&lab, "first")).await;
+    lab.until_status("second", "nothing is attached", |status| {
         status.attached_instance_ids.is_empty() && status.unsettled_instances.is_empty()
     })
     .await;
@@ -426,16 +399,11 @@ async fn an_object_that_moves_onto_a_driven_session_empties_its_old_one_and_wait
     assert_eq!(lab.members(), set(&["shared", "a"]));
 }
 
-/// The owner goes, and its detach arrives late: whoever comes next must not say Ready before it
-/// has.
+/// The owner is deleted, and its detach arrives late: the next owner must not be Ready before.
 #[tokio::test]
-async fn a_late_detach_of_the_owner_that_went_makes_nobody_falsely_ready() {
-    let lab = two_in(Lab::start().await).await;
-    lab.simulator.set_faults(Faults {
-        late_arrivals: 1,
-        late_arrival_ms: 2000,
-        ..Faults::default()
-    });
+async fn a_late_detach_of_a_deleted_owner_makes_no_other_object_falsely_ready() {
+    let lab = create_contender(Lab::start().await).await;
+    lab.simulator.set_faults(late());
 
     lab.delete("first").await;
 
@@ -443,25 +411,17 @@ async fn a_late_detach_of_the_owner_that_went_makes_nobody_falsely_ready() {
     lab.until_ready("second", &["shared", "b"]).await;
 }
 
-/// The one that waits takes out what it held, late, while the owner comes to want it.
+/// The detach of a contender arrives late, while the owner comes to want the instance.
 #[tokio::test]
-async fn a_late_detach_of_one_that_waits_makes_the_owner_not_falsely_ready() {
-    let (lab, other) = two_labs_of(Lab::start().await).await;
+async fn a_late_detach_of_a_contender_makes_the_owner_not_falsely_ready() {
+    let (lab, other) = create_contender_with_members(Lab::start().await).await;
     let calls = lab.calls().len();
-    lab.simulator.set_faults(Faults {
-        late_arrivals: 1,
-        late_arrival_ms: 2000,
-        ..Faults::default()
-    });
+    lab.simulator.set_faults(late());
     other.edit_ids("second", &["shared"]).await;
     lab.until_calls(calls + 1).await;
 
     lab.edit_ids("first", &["shared", "a", "b"]).await;
 
-    other
-        .until_status("second", "lets b go", |status| {
-            !status.unsettled_instances.iter().any(|record| record.instance_id == "b")
-        })
-        .await;
+    until_released(&other, "second", "b").await;
     lab.until_ready("first", &["shared", "a", "b"]).await;
 }

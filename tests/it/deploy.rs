@@ -1,5 +1,5 @@
 //! What is shipped: `deploy/` and `examples/` are accepted by the real API server, and the rights
-//! that they give are enough and no more.
+//! that they grant are enough and no more.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,12 +13,12 @@ use crate::harness::{Lab, cluster, config, eventually, kubectl, try_kubectl};
 const BASE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/base");
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
 const NAMESPACE: &str = "streamsession-system";
-const ACCOUNT: &str = "streamsession-operator";
+const SERVICE_ACCOUNT: &str = "streamsession-operator";
 const USER: &str = "system:serviceaccount:streamsession-system:streamsession-operator";
 
-fn strictly(arguments: &[&str]) -> String {
+fn apply_strictly(arguments: &[&str]) -> String {
     let text = kubectl(&[&["apply", "--server-side", "--validate=strict"], arguments].concat(), "");
-    // Such as a field that is deprecated, or a pod that the namespace's security standard would
+    // Of a field that is deprecated, or of a pod that the namespace's security standard would
     // refuse.
     assert!(!text.contains("Warning"), "{text}");
     text
@@ -26,7 +26,7 @@ fn strictly(arguments: &[&str]) -> String {
 
 /// Applies the base for real, once. No controller runs in the test cluster, so the Deployment
 /// starts nothing.
-fn deployed() {
+fn deploy() {
     static DEPLOYED: OnceLock<()> = OnceLock::new();
     DEPLOYED.get_or_init(|| {
         // All tests share the CRD: nobody must take it over, and it must not change under them.
@@ -51,7 +51,7 @@ fn may(verb: &str, resource: &str) -> bool {
 }
 
 #[test]
-fn the_base_renders_everything_that_it_promises() {
+fn the_base_renders_every_kind_of_object_and_no_secret() {
     let rendered = kubectl(&["kustomize", BASE], "");
 
     let kinds: BTreeSet<_> =
@@ -70,9 +70,9 @@ fn the_base_renders_everything_that_it_promises() {
 
 #[test]
 fn the_api_server_accepts_the_base_in_every_detail() {
-    deployed();
+    deploy();
 
-    let text = strictly(&["--dry-run=server", "--force-conflicts", "-k", BASE]);
+    let text = apply_strictly(&["--dry-run=server", "--force-conflicts", "-k", BASE]);
 
     for object in [
         "deployment.apps/streamsession-operator",
@@ -83,7 +83,7 @@ fn the_api_server_accepts_the_base_in_every_detail() {
 }
 
 #[test]
-fn the_pod_is_confined_and_its_flags_exist() {
+fn the_pod_is_restricted_and_its_flags_exist() {
     let rendered = kubectl(&["kustomize", BASE], "");
     let documents = rendered
         .split("\n---\n")
@@ -99,7 +99,7 @@ fn the_pod_is_confined_and_its_flags_exist() {
     assert_eq!((&spec["replicas"], &spec["strategy"]["type"]), (&json!(1), &json!("Recreate")));
     assert_eq!(
         (&pod["serviceAccountName"], &pod["securityContext"]["runAsNonRoot"]),
-        (&json!(ACCOUNT), &json!(true))
+        (&json!(SERVICE_ACCOUNT), &json!(true))
     );
     let security = &container["securityContext"];
     assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
@@ -144,26 +144,30 @@ async fn the_examples_are_accepted_in_every_detail() {
     assert!(files.len() >= 2, "{files:?}");
 
     for file in files {
-        strictly(&["--dry-run=server", "-n", &lab.namespace, "-f", file.to_str().expect("UTF-8")]);
+        apply_strictly(&[
+            "--dry-run=server",
+            "-n",
+            &lab.namespace,
+            "-f",
+            file.to_str().expect("UTF-8"),
+        ]);
     }
 }
 
 #[tokio::test]
-async fn a_session_lives_and_dies_with_the_rights_that_are_shipped() {
-    deployed();
+async fn a_session_is_created_edited_and_deleted_with_the_rights_that_are_shipped() {
+    deploy();
     let mut lab = Lab::without_operator().await;
-    let token = kubectl(&["create", "token", ACCOUNT, "-n", NAMESPACE], "");
+    let token = kubectl(&["create", "token", SERVICE_ACCOUNT, "-n", NAMESPACE], "");
     let mut config = config().await;
     config.auth_info =
         AuthInfo { token: Some(token.trim().to_owned().into()), ..AuthInfo::default() };
-    let url = config.cluster_url.to_string();
 
-    lab.start_operator_as(config, url).await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
+    lab.start_operator_as(config).await;
+    lab.create_ready("lobby", &["a", "b"]).await;
     lab.edit_ids("lobby", &["b", "c"]).await;
     lab.until_ready("lobby", &["b", "c"]).await;
-    eventually("an event tells it", async || {
+    eventually("an event reports it", async || {
         let events = kubectl(&["events", "-n", &lab.namespace, "--for", "streamsession/lobby"], "");
         if events.contains("UpToDate") { Ok(()) } else { Err(events) }
     })
@@ -181,13 +185,13 @@ async fn a_session_lives_and_dies_with_the_rights_that_are_shipped() {
         "get secrets",
         "create events",
     ] {
-        assert!(done.contains(needed), "the account never did `{needed}`, but {done:?}");
+        assert!(done.contains(needed), "the ServiceAccount never did `{needed}`, but {done:?}");
     }
-    assert!(denied.is_empty(), "the account was denied {denied:?}");
-    // And a denial would have been seen.
+    assert!(denied.is_empty(), "the ServiceAccount was denied {denied:?}");
+    // A denial would have been seen.
     let (ok, _) =
         try_kubectl(&["get", "secrets", "-n", &lab.namespace, "--token", token.trim()], "");
-    assert!(!ok, "the account may list Secrets");
+    assert!(!ok, "the ServiceAccount may list Secrets");
     eventually("the audit log shows the denial", async || match audited(&lab.namespace).1 {
         denied if denied.contains("list secrets") => Ok(()),
         denied => Err(format!("{denied:?}")),
@@ -195,8 +199,8 @@ async fn a_session_lives_and_dies_with_the_rights_that_are_shipped() {
     .await;
 }
 
-/// What the account did in a namespace, and what it was not allowed to do anywhere, as the API
-/// server's audit log tells.
+/// What the ServiceAccount did in a namespace, and what it was denied anywhere, as the API server's
+/// audit log tells.
 fn audited(namespace: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let log = fs::read_to_string(cluster().audit_log()).expect("the audit log");
     let lines = log
@@ -204,7 +208,7 @@ fn audited(namespace: &str) -> (BTreeSet<String>, BTreeSet<String>) {
         .filter(|line| line.contains(USER))
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let (mut done, mut denied) = (BTreeSet::new(), BTreeSet::new());
-    // `kubectl auth can-i --as` asks in the account's name, as someone else.
+    // `kubectl auth can-i --as` impersonates it: then the user is another one.
     for event in lines.filter(|event| event["user"]["username"] == USER) {
         let object = &event["objectRef"];
         let subresource =
@@ -223,8 +227,8 @@ fn audited(namespace: &str) -> (BTreeSet<String>, BTreeSet<String>) {
 }
 
 #[test]
-fn the_account_may_do_what_it_needs_and_nothing_else() {
-    deployed();
+fn the_service_account_may_do_what_it_needs_and_nothing_else() {
+    deploy();
 
     let needed = [
         ("list", "streamsessions.gs.tencentcloud.dev"),
