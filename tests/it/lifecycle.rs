@@ -1,41 +1,21 @@
 //! From the first look to the deletion: finalizers, credentials, and edits at awkward moments.
 
 use kube::ResourceExt;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Preconditions};
 use serde_json::{Value, json};
 use streamsession_operator::api::FINALIZER;
 use streamsession_operator::api::v1alpha1::StreamSession;
 
-use crate::harness::{Lab, eventually, kubectl, slow};
+use crate::harness::{Lab, eventually, kubectl, slow, spec};
 
-/// A lab whose session `lobby` holds `a` and `b`.
-async fn lab_with_a_and_b() -> Lab {
-    let lab = Lab::start().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
-    lab
-}
-
-async fn create_with_finalizer(lab: &Lab, name: &str, finalizer: &str) {
-    let object = json!({
-        "apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession",
-        "metadata": {"name": name, "finalizers": [finalizer]},
-        "spec": {"sessionId": "guarded", "slaveInstanceIds": ["g"], "credentialsRef": {"name": "tencent"}},
-    });
-    let object: StreamSession = serde_json::from_value(object).expect("a StreamSession");
-    lab.sessions.create(&PostParams::default(), &object).await.expect("created");
-}
-
-fn stalled(object: &StreamSession) -> bool {
-    let conditions = object.status.iter().flat_map(|status| &status.conditions);
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "Stalled" && condition.status == "True")
+fn is_stalled(object: &StreamSession) -> bool {
+    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|condition| condition.type_ == "Stalled" && condition.status == "True")
 }
 
 #[tokio::test]
 async fn a_deletion_detaches_all_and_then_the_object_goes() {
-    let lab = lab_with_a_and_b().await;
+    let lab = Lab::with_members(&["a", "b"]).await;
 
     lab.delete("lobby").await;
 
@@ -45,8 +25,8 @@ async fn a_deletion_detaches_all_and_then_the_object_goes() {
 }
 
 #[tokio::test]
-async fn a_deletion_with_orphan_lets_go_at_once_and_the_members_stay() {
-    let lab = lab_with_a_and_b().await;
+async fn a_deletion_with_orphan_ends_at_once_and_the_members_stay() {
+    let lab = Lab::with_members(&["a", "b"]).await;
     lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
 
     lab.delete("lobby").await;
@@ -59,7 +39,8 @@ async fn a_deletion_with_orphan_lets_go_at_once_and_the_members_stay() {
 #[tokio::test]
 async fn an_object_that_was_deleted_before_the_first_look_is_left_alone() {
     let mut lab = Lab::without_operator().await;
-    create_with_finalizer(&lab, "lobby", "example.com/hold").await;
+    let metadata = json!({"name": "lobby", "finalizers": ["example.com/hold"]});
+    lab.create_with(metadata, spec("guarded", ["g"])).await;
     lab.delete("lobby").await;
 
     lab.start_operator().await;
@@ -80,7 +61,7 @@ async fn a_missing_secret_is_named_and_used_once_it_is_there() {
         message.starts_with(&format!("Secret {}/later does not exist", lab.namespace)),
         "{message}"
     );
-    assert!(stalled(&lab.get("lobby").await) && lab.calls().is_empty());
+    assert!(is_stalled(&lab.get("lobby").await) && lab.calls().is_empty());
 
     lab.create_secret("later", "AKIDEXAMPLE", "SECRETEXAMPLE").await;
 
@@ -94,7 +75,7 @@ async fn a_wrong_key_is_reported_and_the_corrected_one_is_used() {
     lab.create("lobby", &["a"], json!({"credentialsRef": {"name": "mine"}})).await;
     let message = lab.until_reason("lobby", "CredentialsRejected").await;
     assert!(message.contains("AuthFailure.SignatureFailure"), "{message}");
-    assert!(stalled(&lab.get("lobby").await));
+    assert!(is_stalled(&lab.get("lobby").await));
 
     lab.change_secret("mine", "AKIDEXAMPLE", "SECRETEXAMPLE").await;
 
@@ -103,7 +84,7 @@ async fn a_wrong_key_is_reported_and_the_corrected_one_is_used() {
 
 #[tokio::test]
 async fn a_finalizer_that_was_replaced_away_comes_back() {
-    let lab = lab_with_a_and_b().await;
+    let lab = Lab::with_members(&["a", "b"]).await;
     let text = kubectl(&["-n", &lab.namespace, "get", "streamsession", "lobby", "-o", "json"], "");
     let mut object: Value = serde_json::from_str(&text).expect("JSON");
     object["metadata"]["finalizers"] = json!([]);
@@ -133,8 +114,7 @@ async fn an_answer_for_an_object_that_is_gone_does_not_touch_the_next_one_of_its
     lab.edit_metadata("lobby", json!({"finalizers": null})).await;
     let new = lab.create("lobby", &["c"], json!({"sessionId": "next"})).await;
 
-    let object =
-        lab.until_status("lobby", "holds c", |status| status.attached_instance_ids == ["c"]).await;
+    let object = lab.until_attached("lobby", &["c"]).await;
     let status = object.status.clone().unwrap();
     assert_ne!(old.uid(), new.uid());
     assert_eq!((object.uid(), status.object_uid), (new.uid(), new.uid()));

@@ -1,29 +1,20 @@
-//! An object whose `spec.sessionId` or `spec.region` changes in place: it leaves the old session
-//! before it enters the new one (design 3.7).
+//! An object whose `spec.sessionId` or `spec.region` changes in place: all are detached from the
+//! old session before any is attached to the new one.
 
 use std::collections::BTreeSet;
 
-use gs_simulator::{Call, Faults, InstanceFault, Operation, Simulator};
+use gs_simulator::{Call, Faults, Simulator};
 use serde_json::json;
-use streamsession_operator::api::v1alpha1::StreamSession;
 use streamsession_operator::gs::Endpoint;
 
-use crate::harness::{Lab, SESSION, eventually, ready};
+use crate::harness::{Lab, SESSION, detach_deadline, eventually, ready, refuse_detach, set};
 
 const NEXT: &str = "1326515201117065299";
 
-/// A lab whose session `lobby` holds `a` and `b`.
-async fn lab_with_a_and_b() -> Lab {
-    let lab = Lab::start().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
-    lab
-}
-
 /// A lab that loses the answer to the first detach of the move to [`NEXT`], and waits for the doubt
 /// to end.
-async fn lab_that_waits() -> Lab {
-    let lab = lab_with_a_and_b().await;
+async fn lab_with_a_move_in_doubt() -> Lab {
+    let lab = Lab::with_members(&["a", "b"]).await;
     lab.simulator.set_faults(Faults { drop_answers: 1, ..Faults::default() });
     lab.edit("lobby", json!({"sessionId": NEXT})).await;
     let message = lab.until_reason("lobby", "OutcomeUnknown").await;
@@ -52,33 +43,23 @@ async fn until_message(lab: &Lab, name: &str, beginning: &str) {
 
 /// As `Attach SESSION a,b`, with the region if one was sent.
 fn short(call: Call) -> String {
+    let (operation, session) = call.operation.zip(call.session_id).expect("well-formed");
     let region = call.region.map(|region| format!(" {region}")).unwrap_or_default();
-    format!(
-        "{:?} {}{region} {}",
-        call.operation.expect("well-formed"),
-        call.session_id.expect("well-formed"),
-        call.instance_ids.join(",")
-    )
+    format!("{operation:?} {session}{region} {}", call.instance_ids.join(","))
 }
 
 fn history(lab: &Lab) -> Vec<String> {
     lab.calls().into_iter().map(short).collect()
 }
 
-fn deadline(object: &StreamSession) -> jiff::Timestamp {
-    let status = object.status.clone().unwrap_or_default();
-    status
-        .unsettled_instances
-        .iter()
-        .filter_map(|record| record.detach_may_arrive_until.as_ref())
-        .map(|until| until.0)
-        .max()
-        .expect("a doubt")
+/// The calls of a move of `a` and `b` to [`NEXT`] without faults.
+fn calls_of_a_move() -> [String; 3] {
+    [format!("Attach {SESSION} a,b"), format!("Detach {SESSION} a,b"), format!("Attach {NEXT} a,b")]
 }
 
 #[tokio::test]
-async fn a_session_is_left_before_the_next_one_is_entered() {
-    let lab = lab_with_a_and_b().await;
+async fn all_are_detached_from_a_session_before_any_is_attached_to_the_next_one() {
+    let lab = Lab::with_members(&["a", "b"]).await;
 
     lab.edit("lobby", json!({"sessionId": NEXT, "slaveInstanceIds": ["b", "c"]})).await;
 
@@ -98,56 +79,38 @@ async fn a_session_is_left_before_the_next_one_is_entered() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_gone_is_left_at_once() {
-    let lab = lab_with_a_and_b().await;
+async fn a_move_from_a_session_that_is_gone_does_not_wait() {
+    let lab = Lab::with_members(&["a", "b"]).await;
     lab.simulator.end_session(SESSION);
 
     lab.edit("lobby", json!({"sessionId": NEXT})).await;
 
     lab.until_ready_at("lobby", NEXT, &["a", "b"]).await;
-    assert_eq!(
-        history(&lab),
-        [
-            format!("Attach {SESSION} a,b"),
-            format!("Detach {SESSION} a,b"),
-            format!("Attach {NEXT} a,b")
-        ]
-    );
+    assert_eq!(history(&lab), calls_of_a_move());
 }
 
 #[tokio::test]
-async fn another_region_is_another_session_and_none_is_the_one_that_is_bound() {
-    let lab = lab_with_a_and_b().await;
-    let until = async |generation: i64| {
-        eventually("Ready for the newest spec", async || {
-            let object = lab.get("lobby").await;
-            if ready(&object).0 && object.metadata.generation == Some(generation) {
-                Ok(())
-            } else {
-                Err(format!("{:?}", object.status))
-            }
-        })
-        .await;
-    };
+async fn another_region_is_another_session_and_no_region_keeps_the_one_of_the_ledger() {
+    let lab = Lab::with_members(&["a", "b"]).await;
 
     lab.edit("lobby", json!({"region": "ap-guangzhou"})).await;
-    until(2).await;
+    lab.until_condition_ready("lobby").await;
     lab.edit("lobby", json!({"region": "ap-shanghai"})).await;
-    until(3).await;
+    lab.until_condition_ready("lobby").await;
     lab.edit("lobby", json!({"region": null})).await;
-    until(4).await;
+    lab.until_condition_ready("lobby").await;
     lab.edit_ids("lobby", &["a"]).await;
-    until(5).await;
+    lab.until_condition_ready("lobby").await;
 
-    let expected =
-        ["Attach", "Detach", "Attach ap-guangzhou", "Detach ap-guangzhou", "Attach ap-shanghai"]
-            .map(|start| {
-                start.split_once(' ').map_or(format!("{start} {SESSION} a,b"), |(start, region)| {
-                    format!("{start} {SESSION} {region} a,b")
-                })
-            });
-    assert_eq!(history(&lab)[..5], expected);
-    assert_eq!(history(&lab)[5..], [format!("Detach {SESSION} ap-shanghai b")]);
+    let expected = [
+        "Attach {SESSION} a,b",
+        "Detach {SESSION} a,b",
+        "Attach {SESSION} ap-guangzhou a,b",
+        "Detach {SESSION} ap-guangzhou a,b",
+        "Attach {SESSION} ap-shanghai a,b",
+        "Detach {SESSION} ap-shanghai b",
+    ];
+    assert_eq!(history(&lab), expected.map(|call| call.replace("{SESSION}", SESSION)));
     assert_eq!(
         lab.get("lobby").await.status.unwrap().target.unwrap().region.as_deref(),
         Some("ap-shanghai")
@@ -156,13 +119,13 @@ async fn another_region_is_another_session_and_none_is_the_one_that_is_bound() {
 
 #[tokio::test]
 async fn with_orphan_the_old_session_keeps_its_instances_and_an_event_names_them() {
-    let lab = lab_with_a_and_b().await;
+    let lab = Lab::with_members(&["a", "b"]).await;
     lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
 
     lab.edit("lobby", json!({"sessionId": NEXT, "slaveInstanceIds": ["c"]})).await;
 
     lab.until_ready_at("lobby", NEXT, &["c"]).await;
-    assert_eq!(lab.members(), ["a", "b"].map(String::from).into());
+    assert_eq!(lab.members(), set(&["a", "b"]));
     assert_eq!(history(&lab), [format!("Attach {SESSION} a,b"), format!("Attach {NEXT} c")]);
     let note = lab.until_event("lobby", "InstancesOrphaned").await;
     assert_eq!(note, format!("Left in session {SESSION}, as spec.deletionPolicy says: a, b."));
@@ -170,27 +133,25 @@ async fn with_orphan_the_old_session_keeps_its_instances_and_an_event_names_them
 }
 
 #[tokio::test]
-async fn a_doubt_keeps_the_move_waiting_and_ready_says_until_when() {
-    let lab = lab_that_waits().await;
-    let until = deadline(&lab.get("lobby").await);
+async fn a_move_waits_for_a_doubt_to_end_and_ready_tells_until_when() {
+    let lab = lab_with_a_move_in_doubt().await;
+    let until = detach_deadline(&lab.get("lobby").await);
 
     lab.until_ready_at("lobby", NEXT, &["a", "b"]).await;
 
     assert_eq!(lab.members(), BTreeSet::new());
-    let entered = lab
-        .calls()
-        .into_iter()
-        .find(|call| call.session_id.as_deref() == Some(NEXT))
-        .expect("a call");
-    assert!(entered.time >= until, "{entered:?} before {until}");
+    let calls = lab.calls();
+    let first = calls.iter().find(|call| call.session_id.as_deref() == Some(NEXT));
+    let first = first.expect("a call");
+    assert!(first.time >= until, "{first:?} before {until}");
     // First status, finalizer, settle; two journals and what came of them; nothing while it waited;
     // what is left, then a journal and its outcome.
     lab.until_writes(3 + 4 + 3).await;
 }
 
 #[tokio::test]
-async fn a_move_that_is_taken_back_before_its_end_leaves_the_object_where_it_was() {
-    let lab = lab_that_waits().await;
+async fn a_move_that_is_reverted_before_its_end_leaves_the_object_where_it_was() {
+    let lab = lab_with_a_move_in_doubt().await;
 
     lab.edit("lobby", json!({"sessionId": SESSION})).await;
 
@@ -201,7 +162,7 @@ async fn a_move_that_is_taken_back_before_its_end_leaves_the_object_where_it_was
 
 #[tokio::test]
 async fn the_ids_may_be_edited_and_the_destination_too_while_a_move_waits() {
-    let lab = lab_that_waits().await;
+    let lab = lab_with_a_move_in_doubt().await;
 
     lab.edit_ids("lobby", &["b", "c"]).await;
     lab.edit("lobby", json!({"sessionId": "third"})).await;
@@ -213,8 +174,8 @@ async fn the_ids_may_be_edited_and_the_destination_too_while_a_move_waits() {
 
 #[tokio::test]
 async fn an_object_that_is_deleted_while_it_moves_leaves_nothing_in_either_session() {
-    let lab = lab_that_waits().await;
-    let until = deadline(&lab.get("lobby").await);
+    let lab = lab_with_a_move_in_doubt().await;
+    let until = detach_deadline(&lab.get("lobby").await);
 
     lab.delete("lobby").await;
 
@@ -230,9 +191,9 @@ async fn an_object_that_is_deleted_while_it_moves_leaves_nothing_in_either_sessi
 }
 
 #[tokio::test]
-async fn an_object_that_is_orphaned_while_its_move_waits_goes_at_once() {
-    let lab = lab_that_waits().await;
-    let until = deadline(&lab.get("lobby").await);
+async fn a_deletion_with_orphan_ends_at_once_while_a_move_waits() {
+    let lab = lab_with_a_move_in_doubt().await;
+    let until = detach_deadline(&lab.get("lobby").await);
 
     lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
     lab.delete("lobby").await;
@@ -242,18 +203,15 @@ async fn an_object_that_is_orphaned_while_its_move_waits_goes_at_once() {
 }
 
 #[tokio::test]
-async fn a_mistyped_session_is_named_and_its_correction_goes_on_at_once() {
-    let known = [SESSION, NEXT].map(String::from).into();
-    let validity = std::time::Duration::from_secs(4);
+async fn a_mistyped_session_is_named_and_its_correction_continues_the_move_at_once() {
     let mut lab = Lab::with(gs_simulator::Options {
-        known_sessions: known,
-        signature_validity: validity,
+        known_sessions: set(&[SESSION, NEXT]),
+        signature_validity: std::time::Duration::from_secs(4),
         ..gs_simulator::Options::default()
     })
     .await;
     lab.start_operator().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
+    lab.create_ready("lobby", &["a", "b"]).await;
 
     lab.edit("lobby", json!({"sessionId": "mistyped"})).await;
 
@@ -268,27 +226,26 @@ async fn a_mistyped_session_is_named_and_its_correction_goes_on_at_once() {
 }
 
 #[tokio::test]
-async fn an_instance_that_can_not_leave_keeps_the_move_waiting_and_the_policy_ends_that() {
-    let lab = lab_with_a_and_b().await;
-    let failing = InstanceFault { pattern: "b".into(), tries: None, operation: Operation::Detach };
-    lab.simulator.set_faults(Faults { instance_faults: vec![failing], ..Faults::default() });
+async fn a_move_waits_for_an_instance_that_can_not_be_detached_and_the_policy_forget_ends_that() {
+    let lab = Lab::with_members(&["a", "b"]).await;
+    lab.simulator.set_faults(refuse_detach("b"));
     lab.edit("lobby", json!({"sessionId": NEXT})).await;
     let message = lab.until_reason("lobby", "InstancesRefused").await;
-    for said in [
+    for part in [
         "refuses to detach b",
         SESSION,
         NEXT,
         "gs.tencentcloud.dev/forget-instances",
         "spec.detachFailurePolicy",
     ] {
-        assert!(message.contains(said), "no {said:?} in {message}");
+        assert!(message.contains(part), "no {part:?} in {message}");
     }
     assert_eq!(lab.simulator.members(NEXT), BTreeSet::new());
 
     lab.edit("lobby", json!({"detachFailurePolicy": "Forget"})).await;
 
     lab.until_ready_at("lobby", NEXT, &["a", "b"]).await;
-    assert_eq!(lab.members(), ["b".to_owned()].into());
+    assert_eq!(lab.members(), set(&["b"]));
     let note = lab.until_event("lobby", "InstancesForgotten").await;
     assert!(note.contains(": b."), "{note}");
 }
@@ -298,8 +255,7 @@ async fn other_defaults_of_the_operator_move_nothing() {
     let mut lab = Lab::without_operator().await;
     lab.options.region = Some("ap-guangzhou".into());
     lab.start_operator().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
+    lab.create_ready("lobby", &["a", "b"]).await;
     lab.until_writes(3).await;
     lab.stop_operator().await;
     let validity = lab.options.signature_validity;
@@ -310,9 +266,7 @@ async fn other_defaults_of_the_operator_move_nothing() {
     lab.options.gs_endpoint = Endpoint::parse(&elsewhere.url()).expect("an endpoint");
 
     lab.start_operator().await;
-    lab.create("marker", &["marked"], json!({"sessionId": "marker"})).await;
-    lab.until_status("marker", "is attached", |status| status.attached_instance_ids == ["marked"])
-        .await;
+    lab.until_marked().await;
 
     assert_eq!(elsewhere.members("marker").len(), 1, "a new session is bound to the new defaults");
     lab.until_writes(3 + 3).await;
@@ -324,23 +278,15 @@ async fn other_defaults_of_the_operator_move_nothing() {
 }
 
 #[tokio::test]
-async fn a_move_that_has_to_wait_for_a_permit_doubts_no_answer() {
+async fn a_move_that_has_to_wait_for_a_permit_leaves_no_doubt() {
     let mut lab = Lab::without_operator().await;
     lab.options.gs_qps = 1.try_into().expect("not 0");
     lab.options.gs_burst = 1.try_into().expect("not 0");
     lab.start_operator().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
+    lab.create_ready("lobby", &["a", "b"]).await;
 
     lab.edit("lobby", json!({"sessionId": NEXT})).await;
 
     lab.until_ready_at("lobby", NEXT, &["a", "b"]).await;
-    assert_eq!(
-        history(&lab),
-        [
-            format!("Attach {SESSION} a,b"),
-            format!("Detach {SESSION} a,b"),
-            format!("Attach {NEXT} a,b")
-        ]
-    );
+    assert_eq!(history(&lab), calls_of_a_move());
 }

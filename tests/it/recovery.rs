@@ -1,22 +1,14 @@
 //! A status that is lost, copied, restored or changed by someone else: what can be known is kept,
-//! and said (design 3.9).
+//! and reported.
 
 use gs_simulator::Faults;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::PostParams;
 use serde_json::{Value, json};
 use streamsession_operator::api::FINALIZER;
 use streamsession_operator::api::v1alpha1::StreamSession;
 use streamsession_operator::api::{Defaults, status, view};
 
-use crate::harness::{Lab, SESSION, slow};
-
-/// A lab whose session `lobby` holds `a` and `b`.
-async fn lab_with_a_and_b() -> Lab {
-    let lab = Lab::start().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
-    lab
-}
+use crate::harness::{Lab, SESSION, manifest, slow, spec};
 
 /// The object as `kubectl get -o yaml` shows it, under another name.
 async fn copy_of(lab: &Lab, name: &str, as_name: &str) -> StreamSession {
@@ -30,33 +22,38 @@ async fn copy_of(lab: &Lab, name: &str, as_name: &str) -> StreamSession {
     copy
 }
 
-async fn put(lab: &Lab, copy: &StreamSession, finalizer: bool, with_status: bool) {
+/// What a backup or a person keeps of an object besides its spec.
+#[derive(Clone, Copy)]
+struct Kept {
+    finalizer: bool,
+    status: bool,
+}
+
+async fn create_copy(lab: &Lab, copy: &StreamSession, kept: Kept) {
     let mut created = copy.clone();
-    if !finalizer {
+    if !kept.finalizer {
         created.metadata.finalizers = None;
     }
     lab.sessions.create(&PostParams::default(), &created).await.expect("created");
-    if with_status {
-        let patch = Patch::Merge(json!({"status": copy.status}));
-        let name = copy.metadata.name.as_deref().expect("a name");
-        lab.sessions.patch_status(name, &PatchParams::default(), &patch).await.expect("a status");
+    if kept.status {
+        lab.edit_status(copy.metadata.name.as_deref().expect("a name"), json!(copy.status)).await;
     }
 }
 
 /// The object goes without the operator, as with a cluster that is lost.
-async fn tear_away(lab: &Lab, name: &str) {
+async fn delete_by_force(lab: &Lab, name: &str) {
     lab.edit_metadata(name, json!({"finalizers": null})).await;
-    lab.sessions.delete(name, &DeleteParams::default()).await.expect("deleted");
+    lab.delete(name).await;
     lab.until_gone(name).await;
 }
 
 #[tokio::test]
-async fn a_clone_beside_its_original_waits_and_goes_and_the_original_loses_nothing() {
-    let lab = lab_with_a_and_b().await;
+async fn a_clone_waits_beside_its_original_and_its_deletion_takes_nothing_out() {
+    let lab = Lab::with_members(&["a", "b"]).await;
     let clone = copy_of(&lab, "lobby", "clone").await;
     assert_eq!(clone.metadata.finalizers.as_deref(), Some([FINALIZER.to_owned()].as_slice()));
 
-    put(&lab, &clone, true, false).await;
+    create_copy(&lab, &clone, Kept { finalizer: true, status: false }).await;
 
     let message = lab.until_reason("clone", "SessionConflict").await;
     assert!(message.contains(&format!("{}/lobby", lab.namespace)), "{message}");
@@ -73,11 +70,11 @@ async fn a_clone_beside_its_original_waits_and_goes_and_the_original_loses_nothi
 
 #[tokio::test]
 async fn a_clone_with_the_status_of_its_original_is_known_by_its_uid() {
-    let mut lab = lab_with_a_and_b().await;
+    let mut lab = Lab::with_members(&["a", "b"]).await;
     let clone = copy_of(&lab, "lobby", "clone").await;
     lab.stop_operator().await;
 
-    put(&lab, &clone, true, true).await;
+    create_copy(&lab, &clone, Kept { finalizer: true, status: true }).await;
     lab.start_operator().await;
 
     lab.until_reason("clone", "SessionConflict").await;
@@ -92,10 +89,10 @@ async fn a_clone_with_the_status_of_its_original_is_known_by_its_uid() {
 
 #[tokio::test]
 async fn a_clone_without_the_finalizer_is_a_new_object_and_goes_at_once() {
-    let lab = lab_with_a_and_b().await;
+    let lab = Lab::with_members(&["a", "b"]).await;
     let clone = copy_of(&lab, "lobby", "clone").await;
 
-    put(&lab, &clone, false, false).await;
+    create_copy(&lab, &clone, Kept { finalizer: false, status: false }).await;
 
     lab.until_reason("clone", "SessionConflict").await;
     lab.delete("clone").await;
@@ -106,9 +103,9 @@ async fn a_clone_without_the_finalizer_is_a_new_object_and_goes_at_once() {
 
 #[tokio::test]
 async fn a_clone_takes_over_when_its_original_goes() {
-    let lab = lab_with_a_and_b().await;
+    let lab = Lab::with_members(&["a", "b"]).await;
     let clone = copy_of(&lab, "lobby", "clone").await;
-    put(&lab, &clone, true, true).await;
+    create_copy(&lab, &clone, Kept { finalizer: true, status: true }).await;
     lab.until_reason("clone", "SessionConflict").await;
 
     lab.delete("lobby").await;
@@ -120,39 +117,37 @@ async fn a_clone_takes_over_when_its_original_goes() {
 #[tokio::test]
 async fn a_restored_object_converges_whatever_the_backup_kept() {
     let mut lab = Lab::start().await;
-    let names: Vec<_> = [false, true]
+    let cases = [false, true]
         .into_iter()
-        .flat_map(|finalizer| [false, true].map(|status| (finalizer, status)))
-        .collect();
-    let name =
-        |(finalizer, status): &(bool, bool)| format!("finalizer-{finalizer}-status-{status}");
+        .flat_map(|finalizer| [false, true].map(|status| Kept { finalizer, status }));
     let mut backups = Vec::new();
-    for kept in &names {
-        lab.create(&name(kept), &["a", "b"], json!({"sessionId": name(kept)})).await;
-        lab.until_ready_at(&name(kept), &name(kept), &["a", "b"]).await;
-        backups.push(copy_of(&lab, &name(kept), &name(kept)).await);
+    for kept in cases {
+        let name = format!("finalizer-{}-status-{}", kept.finalizer, kept.status);
+        lab.create_apart(&name, &["a", "b"]).await;
+        lab.until_ready_at(&name, &name, &["a", "b"]).await;
+        let backup = copy_of(&lab, &name, &name).await;
         // After the backup, c came in.
-        lab.edit_ids(&name(kept), &["a", "b", "c"]).await;
-        lab.until_ready_at(&name(kept), &name(kept), &["a", "b", "c"]).await;
+        lab.edit_ids(&name, &["a", "b", "c"]).await;
+        lab.until_ready_at(&name, &name, &["a", "b", "c"]).await;
+        backups.push((name, kept, backup));
     }
     lab.stop_operator().await;
-    for (kept, backup) in names.iter().zip(&mut backups) {
-        tear_away(&lab, &name(kept)).await;
+    for (name, kept, backup) in &mut backups {
+        delete_by_force(&lab, name).await;
         // And what was wanted then is not all that is wanted now.
-        if kept.1 {
+        if kept.status {
             backup.spec.slave_instance_ids = vec!["a".into()];
         }
-        put(&lab, backup, kept.0, kept.1).await;
+        create_copy(&lab, backup, *kept).await;
     }
 
     lab.start_operator().await;
 
-    for kept in &names {
-        let (name, ids) =
-            (name(kept), if kept.1 { ["a", "c"].as_slice() } else { &["a", "b", "c"] });
-        lab.until_ready_at(&name, &name, ids).await;
-        if kept.0 || kept.1 {
-            let note = lab.until_event(&name, "LedgerRebuilt").await;
+    for (name, kept, _) in &backups {
+        let ids = if kept.status { ["a", "c"].as_slice() } else { &["a", "b", "c"] };
+        lab.until_ready_at(name, name, ids).await;
+        if kept.finalizer || kept.status {
+            let note = lab.until_event(name, "LedgerRebuilt").await;
             assert!(note.contains("can't be known"), "{note}");
         }
     }
@@ -160,11 +155,18 @@ async fn a_restored_object_converges_whatever_the_backup_kept() {
 }
 
 #[tokio::test]
-async fn a_lost_ledger_is_said_as_long_as_something_in_it_is_not_confirmed() {
-    let lab = lab_with_a_and_b().await;
+async fn a_lost_ledger_is_reported_as_long_as_something_in_it_is_not_confirmed() {
+    let lab = Lab::with_members(&["a", "b"]).await;
     lab.simulator.set_faults(slow());
 
-    lab.edit_status("lobby", json!({"objectUID": null, "target": null, "attachedInstanceIds": null, "attachedInstances": null})).await;
+    lab.edit_status(
+        "lobby",
+        json!({
+            "objectUID": null, "target": null,
+            "attachedInstanceIds": null, "attachedInstances": null,
+        }),
+    )
+    .await;
 
     let message = lab.until_reason("lobby", "LedgerLost").await;
     assert!(
@@ -195,7 +197,10 @@ fn edits() -> Vec<(&'static str, Value)> {
         ("no-conditions", json!({"conditions": null})),
         (
             "false-conditions",
-            json!({"conditions": [{"type": "Ready", "status": "False", "reason": "Nonsense", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}),
+            json!({"conditions": [{
+                "type": "Ready", "status": "False", "reason": "Nonsense", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }]}),
         ),
         ("unknown-fields", json!({"futureField": {"a": 1}, "target": {"futureField": 2}})),
         ("stranger", json!({"unsettledInstances": [record("stranger")]})),
@@ -205,7 +210,10 @@ fn edits() -> Vec<(&'static str, Value)> {
         ),
         (
             "too-many",
-            json!({"attachedInstanceIds": many, "unsettledInstances": more, "attachedInstances": 2000}),
+            json!({
+                "attachedInstanceIds": many, "unsettledInstances": more,
+                "attachedInstances": 2000,
+            }),
         ),
     ]
 }
@@ -217,7 +225,7 @@ async fn an_object_whose_status_was_edited_converges_and_leaks_nothing() {
     lab.start_operator().await;
     let edits = edits();
     for (name, _) in &edits {
-        lab.create(name, &["a", "b"], json!({"sessionId": name})).await;
+        lab.create_apart(name, &["a", "b"]).await;
     }
     for (name, _) in &edits {
         lab.until_ready_at(name, name, &["a", "b"]).await;
@@ -237,12 +245,12 @@ async fn an_object_whose_status_was_edited_converges_and_leaks_nothing() {
 }
 
 #[tokio::test]
-async fn a_status_that_is_removed_while_a_call_is_under_way_loses_nothing_of_it() {
+async fn a_status_that_is_removed_during_a_call_loses_nothing_of_it() {
     let lab = Lab::start().await;
     for (name, edit) in [("removed", Value::Null), ("call-removed", json!({"pendingCall": null}))] {
         lab.simulator.set_faults(slow());
         let calls = lab.calls().len();
-        lab.create(name, &["a", "b"], json!({"sessionId": name})).await;
+        lab.create_apart(name, &["a", "b"]).await;
         lab.until_calls(calls + 1).await;
 
         lab.edit_status(name, edit).await;
@@ -255,22 +263,25 @@ async fn a_status_that_is_removed_while_a_call_is_under_way_loses_nothing_of_it(
 #[test]
 fn what_a_later_version_wrote_beside_our_fields_is_kept() {
     let stored = json!({
-        "observedGeneration": 1, "objectUID": "u", "desiredInstances": 2, "attachedInstances": 1, "failedInstances": 0, "futureField": {"x": [1]},
-        "target": {"sessionId": SESSION, "endpoint": "gs.tencentcloudapi.com", "credentialProven": true, "futureField": "t"},
+        "observedGeneration": 1, "objectUID": "u",
+        "desiredInstances": 2, "attachedInstances": 1, "failedInstances": 0,
+        "futureField": {"x": [1]},
+        "target": {
+            "sessionId": SESSION, "endpoint": "gs.tencentcloudapi.com", "credentialProven": true,
+            "futureField": "t",
+        },
         "attachedInstanceIds": ["a"],
         "unsettledInstances": [{"instanceId": "b", "state": "Unknown", "futureField": true}],
     });
-    let object = json!({
-        "apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession",
-        "metadata": {"name": "lobby", "uid": "u", "generation": 1, "finalizers": [FINALIZER]},
-        "spec": {"sessionId": SESSION, "slaveInstanceIds": ["a", "b"]}, "status": stored,
-    });
+    let metadata = json!({"name": "lobby", "uid": "u", "generation": 1, "finalizers": [FINALIZER]});
+    let mut object = manifest(&metadata, &spec(SESSION, ["a", "b"]));
+    object["status"] = stored.clone();
     let object: StreamSession = serde_json::from_value(object).expect("a StreamSession");
     let defaults = Defaults { region: None, endpoint: "gs.tencentcloudapi.com".into() };
 
-    let said = view(&object, &defaults).expect("readable").status;
+    let read = view(&object, &defaults).expect("readable").status;
     let written =
-        status(&said, "u", object.status.as_ref().expect("a status"), jiff::Timestamp::UNIX_EPOCH);
+        status(&read, "u", object.status.as_ref().expect("a status"), jiff::Timestamp::UNIX_EPOCH);
 
     assert_eq!(serde_json::to_value(written).expect("JSON"), stored);
 }

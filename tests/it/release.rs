@@ -1,95 +1,58 @@
-//! What a person can do where the operator can't know better: forget, adopt, orphan; and deletions
-//! that meet an obstacle (design 3.3, 3.8, 3.9).
+//! How instances are released or taken over by a person's word (forget, adopt, orphan), and
+//! deletions that meet an obstacle.
 
 use std::collections::BTreeSet;
 
-use gs_simulator::{ErrorFault, Faults, InstanceFault, Key, Keys, Operation};
+use gs_simulator::{Faults, Key, Keys};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
-use streamsession_core::answer::Operation as Call;
-use streamsession_core::ids::{InstanceId, SessionId};
 use streamsession_operator::api::v1alpha1::StreamSessionStatus;
-use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
+use streamsession_operator::gs::{Client, Settings};
 
-use crate::harness::{Lab, SESSION, eventually, example_credentials, slow};
+use crate::harness::{
+    Lab, SESSION, attach_call, detach_deadline, errors, eventually, refuse_detach, set, slow, spec,
+};
 
-fn set(ids: &[&str]) -> BTreeSet<String> {
-    ids.iter().map(ToString::to_string).collect()
+async fn annotate(lab: &Lab, annotation: &str, value: &str) {
+    let annotations = json!({format!("gs.tencentcloud.dev/{annotation}"): value});
+    lab.edit_metadata("lobby", json!({"annotations": annotations})).await;
 }
 
-/// The service lets go of no phone that fits.
-fn keeping(pattern: &str) -> Faults {
-    Faults {
-        instance_faults: vec![InstanceFault {
-            pattern: pattern.into(),
-            tries: None,
-            operation: Operation::Detach,
-        }],
-        ..Faults::default()
-    }
-}
-
-fn errors(codes: &[(&str, u32)]) -> Faults {
-    Faults {
-        errors: codes
-            .iter()
-            .map(|(code, times)| ErrorFault { code: (*code).into(), times: *times })
-            .collect(),
-        ..Faults::default()
-    }
-}
-
-/// A lab whose session `lobby` holds `a` and `b`.
-async fn lab_with_a_and_b() -> Lab {
-    let lab = Lab::start().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
-    lab
-}
-
-async fn ask(lab: &Lab, annotation: &str, value: &str) {
-    lab.edit_metadata(
-        "lobby",
-        json!({"annotations": {format!("gs.tencentcloud.dev/{annotation}"): value}}),
-    )
-    .await;
-}
-
-async fn until_forgotten(lab: &Lab, value: &str) {
-    lab.until_status("lobby", "it was acted on", |status| {
+async fn until_forget_is_handled(lab: &Lab, value: &str) {
+    lab.until_status("lobby", "the annotation is handled", |status| {
         status.last_handled_forget_instances.as_deref() == Some(value)
     })
     .await;
 }
 
-async fn until_adopted(lab: &Lab, value: &str) {
-    lab.until_status("lobby", "it was acted on", |status| {
+async fn until_adopt_is_handled(lab: &Lab, value: &str) {
+    lab.until_status("lobby", "the annotation is handled", |status| {
         status.last_handled_adopt.as_deref() == Some(value)
     })
     .await;
 }
 
 #[tokio::test]
-async fn an_instance_that_can_not_leave_is_forgotten_because_a_person_says_so_once() {
-    let lab = lab_with_a_and_b().await;
-    lab.simulator.set_faults(keeping("b"));
+async fn an_annotation_forgets_an_instance_that_can_not_be_detached_once_for_each_value() {
+    let lab = Lab::with_members(&["a", "b"]).await;
+    lab.simulator.set_faults(refuse_detach("b"));
     lab.edit_ids("lobby", &["a"]).await;
     let message = lab.until_reason("lobby", "InstancesRefused").await;
-    for said in [
+    for part in [
         "refuses to detach b",
         SESSION,
         "gs.tencentcloud.dev/forget-instances",
         "spec.detachFailurePolicy",
     ] {
-        assert!(message.contains(said), "no {said:?} in {message}");
+        assert!(message.contains(part), "no {part:?} in {message}");
     }
 
-    ask(&lab, "forget-instances", "a, b").await;
+    annotate(&lab, "forget-instances", "a, b").await;
 
-    until_forgotten(&lab, "a, b").await;
-    lab.until_status("lobby", "lets go of b", |status| {
+    until_forget_is_handled(&lab, "a, b").await;
+    lab.until_status("lobby", "b is forgotten", |status| {
         status.unsettled_instances.is_empty() && status.attached_instance_ids == ["a"]
     })
     .await;
@@ -114,10 +77,10 @@ async fn an_instance_that_can_not_leave_is_forgotten_because_a_person_says_so_on
 }
 
 #[tokio::test]
-async fn the_policy_forgets_by_itself_and_the_object_can_be_deleted() {
-    let lab = lab_with_a_and_b().await;
+async fn with_the_policy_forget_a_deletion_ends_though_an_instance_can_not_be_detached() {
+    let lab = Lab::with_members(&["a", "b"]).await;
     lab.edit("lobby", json!({"detachFailurePolicy": "Forget"})).await;
-    lab.simulator.set_faults(keeping("b"));
+    lab.simulator.set_faults(refuse_detach("b"));
 
     lab.delete("lobby").await;
 
@@ -131,42 +94,28 @@ async fn the_policy_forgets_by_itself_and_the_object_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_forgotten_instance_may_still_be_hit_by_a_late_detach_and_the_deletion_waits_for_that() {
-    let lab = lab_with_a_and_b().await;
-    lab.simulator.set_faults(Faults { drop_requests: 1, ..keeping("b") });
+async fn a_deletion_waits_for_a_late_detach_of_a_forgotten_instance() {
+    let lab = Lab::with_members(&["a", "b"]).await;
+    lab.simulator.set_faults(Faults { drop_requests: 1, ..refuse_detach("b") });
     lab.delete("lobby").await;
-    let doubtful = |status: &StreamSessionStatus| {
-        let doubt = status.unsettled_instances.iter().find(|record| record.instance_id == "b");
-        doubt.is_some_and(|record| record.detach_may_arrive_until.is_some())
+    let in_doubt = |status: &StreamSessionStatus| {
+        let record = status.unsettled_instances.iter().find(|record| record.instance_id == "b");
+        record.is_some_and(|record| record.detach_may_arrive_until.is_some())
     };
-    let object = lab.until_status("lobby", "b is in doubt", doubtful).await;
-    let records = object.status.unwrap().unsettled_instances;
-    let until = records
-        .iter()
-        .filter_map(|record| record.detach_may_arrive_until.as_ref())
-        .map(|until| until.0)
-        .max()
-        .expect("a deadline");
+    let object = lab.until_status("lobby", "b is in doubt", in_doubt).await;
+    let until = detach_deadline(&object);
 
-    ask(&lab, "forget-instances", "b").await;
+    annotate(&lab, "forget-instances", "b").await;
 
-    until_forgotten(&lab, "b").await;
+    until_forget_is_handled(&lab, "b").await;
     lab.until_reason("lobby", "Deleting").await;
     lab.until_gone("lobby").await;
     assert!(lab.simulator.now() >= until);
 }
 
 /// Attaches these as a script would, beside the operator.
-async fn attach_by_hand(lab: &Lab, ids: &[&str]) {
-    let call = Switch {
-        endpoint: Endpoint::parse(&lab.simulator.url()).expect("an endpoint"),
-        region: None,
-        session: SessionId::parse(SESSION).expect("an id"),
-        operation: Call::Attach,
-        instances: ids.iter().map(|id| InstanceId::parse(id).expect("an id")).collect(),
-        timestamp: lab.simulator.now().as_second(),
-        credentials: example_credentials(),
-    };
+async fn attach_by_script(lab: &Lab, ids: &[&str]) {
+    let call = attach_call(&lab.simulator.url(), ids, lab.simulator.now());
     Client::new(Settings::default()).expect("a client").switch(&call).await;
     assert!(lab.members().is_superset(&set(ids)));
 }
@@ -174,23 +123,20 @@ async fn attach_by_hand(lab: &Lab, ids: &[&str]) {
 #[tokio::test]
 async fn what_a_script_attached_is_adopted_once_and_kept_or_detached_as_the_spec_says() {
     let lab = Lab::start().await;
-    attach_by_hand(&lab, &["kept", "old"]).await;
+    attach_by_script(&lab, &["kept", "old"]).await;
     lab.create("lobby", &["kept", "new"], json!({})).await;
-    lab.until_status("lobby", "is attached", |status| {
-        status.attached_instance_ids == ["kept", "new"]
-    })
-    .await;
+    lab.until_attached("lobby", &["kept", "new"]).await;
     assert_eq!(lab.members(), set(&["kept", "new", "old"]), "it can't know of the old one");
 
-    ask(&lab, "adopt", "kept,old").await;
+    annotate(&lab, "adopt", "kept,old").await;
 
-    until_adopted(&lab, "kept,old").await;
+    until_adopt_is_handled(&lab, "kept,old").await;
     lab.until_ready("lobby", &["kept", "new"]).await;
     let calls = lab.history();
     assert_eq!(calls[..2], ["Attach kept,old", "Attach kept,new"]);
     // The second one makes sure, once an earlier attach of the script can't arrive any more.
     assert_eq!(calls[2..], ["Detach old", "Detach old"]);
-    attach_by_hand(&lab, &["old"]).await;
+    attach_by_script(&lab, &["old"]).await;
     lab.edit_ids("lobby", &["kept"]).await;
     lab.until_ready("lobby", &["kept", "old"]).await;
     assert_eq!(lab.history().last().unwrap(), "Detach new", "once for each value");
@@ -200,21 +146,14 @@ async fn what_a_script_attached_is_adopted_once_and_kept_or_detached_as_the_spec
 async fn an_object_may_be_created_with_what_it_adopts_and_a_long_list_is_shortened_in_the_status() {
     let lab = Lab::start().await;
     let old: Vec<_> = (0..40).map(|number| format!("instance-{number:02}")).collect();
-    attach_by_hand(&lab, &old.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    let value = old.join("\n");
-    let object = json!({
-        "apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession",
-        "metadata": {"name": "lobby", "annotations": {"gs.tencentcloud.dev/adopt": value}},
-        "spec": {"sessionId": SESSION, "slaveInstanceIds": ["instance-07", "new"], "credentialsRef": {"name": "tencent"}},
-    });
-    lab.sessions
-        .create(&PostParams::default(), &serde_json::from_value(object).expect("a StreamSession"))
-        .await
-        .expect("created");
+    attach_by_script(&lab, &old.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let annotations = json!({"gs.tencentcloud.dev/adopt": old.join("\n")});
+    let metadata = json!({"name": "lobby", "annotations": annotations});
+    lab.create_with(metadata, spec(SESSION, ["instance-07", "new"])).await;
 
     let object = lab.until_ready("lobby", &["instance-07", "new"]).await;
 
-    let handled = object.status.unwrap().last_handled_adopt.expect("it was acted on");
+    let handled = object.status.unwrap().last_handled_adopt.expect("it was handled");
     assert!(handled.len() <= 256 && handled.starts_with("instance-00\ninstance-01"), "{handled}");
     let calls = lab.calls().len();
     lab.until_marked().await;
@@ -223,23 +162,23 @@ async fn an_object_may_be_created_with_what_it_adopts_and_a_long_list_is_shorten
 
 #[tokio::test]
 async fn a_forgotten_instance_can_be_adopted_again() {
-    let lab = lab_with_a_and_b().await;
+    let lab = Lab::with_members(&["a", "b"]).await;
     // Its detach may still arrive: the record stays for that.
-    lab.simulator.set_faults(Faults { drop_requests: 1, ..keeping("b") });
+    lab.simulator.set_faults(Faults { drop_requests: 1, ..refuse_detach("b") });
     lab.edit_ids("lobby", &["a"]).await;
-    ask(&lab, "forget-instances", "b").await;
-    until_forgotten(&lab, "b").await;
+    annotate(&lab, "forget-instances", "b").await;
+    until_forget_is_handled(&lab, "b").await;
     lab.simulator.set_faults(Faults::default());
 
-    ask(&lab, "adopt", "b").await;
+    annotate(&lab, "adopt", "b").await;
 
-    until_adopted(&lab, "b").await;
+    until_adopt_is_handled(&lab, "b").await;
     lab.until_ready("lobby", &["a"]).await;
 }
 
 #[tokio::test]
-async fn a_deletion_goes_on_with_the_last_keys_when_the_secret_went_first() {
-    let lab = lab_with_a_and_b().await;
+async fn a_deletion_continues_with_the_last_keys_when_the_secret_is_deleted_first() {
+    let lab = Lab::with_members(&["a", "b"]).await;
     lab.delete_secret("tencent").await;
     // The first call is refused, so that the Secret is read again.
     lab.simulator.set_faults(errors(&[("AuthFailure.TokenFailure", 1)]));
@@ -252,7 +191,7 @@ async fn a_deletion_goes_on_with_the_last_keys_when_the_secret_went_first() {
 
 #[tokio::test]
 async fn after_a_restart_without_its_secret_a_deletion_says_what_is_missing_and_orphan_ends_it() {
-    let mut lab = lab_with_a_and_b().await;
+    let mut lab = Lab::with_members(&["a", "b"]).await;
     lab.stop_operator().await;
     lab.delete_secret("tencent").await;
     lab.delete("lobby").await;
@@ -273,9 +212,9 @@ async fn after_a_restart_without_its_secret_a_deletion_says_what_is_missing_and_
 /// Does what the namespace controller does, which needs no controller manager: all objects of the
 /// namespace are deleted, then its own finalizer goes.
 #[tokio::test]
-async fn a_namespace_that_is_deleted_takes_its_sessions_with_it_once_all_are_detached() {
-    let lab = lab_with_a_and_b().await;
-    lab.create("other", &["c"], json!({"sessionId": "other"})).await;
+async fn a_namespace_is_deleted_once_all_its_sessions_are_detached() {
+    let lab = Lab::with_members(&["a", "b"]).await;
+    lab.create_apart("other", &["c"]).await;
     lab.until_ready_at("other", "other", &["c"]).await;
     // The first answer is lost: its event can't be written any more.
     lab.simulator.set_faults(Faults { drop_answers: 1, ..Faults::default() });
@@ -316,8 +255,8 @@ async fn a_namespace_that_is_deleted_takes_its_sessions_with_it_once_all_are_det
 }
 
 #[tokio::test]
-async fn an_edit_during_a_deletion_attaches_nobody() {
-    let lab = lab_with_a_and_b().await;
+async fn an_edit_during_a_deletion_attaches_nothing() {
+    let lab = Lab::with_members(&["a", "b"]).await;
     lab.simulator.set_faults(slow());
     lab.delete("lobby").await;
     lab.until_calls(2).await;
@@ -335,8 +274,8 @@ async fn an_edit_during_a_deletion_attaches_nobody() {
 
 #[tokio::test]
 async fn orphan_ends_a_deletion_that_the_service_blocks() {
-    let lab = lab_with_a_and_b().await;
-    lab.simulator.set_faults(keeping("b"));
+    let lab = Lab::with_members(&["a", "b"]).await;
+    lab.simulator.set_faults(refuse_detach("b"));
     lab.delete("lobby").await;
     let message = lab.until_reason("lobby", "InstancesRefused").await;
     assert!(
@@ -352,9 +291,9 @@ async fn orphan_ends_a_deletion_that_the_service_blocks() {
 }
 
 #[tokio::test]
-async fn a_session_that_ends_while_the_service_blocks_a_deletion_lets_the_object_go() {
-    let lab = lab_with_a_and_b().await;
-    lab.simulator.set_faults(keeping("b"));
+async fn a_deletion_that_the_service_blocks_ends_when_the_session_ends() {
+    let lab = Lab::with_members(&["a", "b"]).await;
+    lab.simulator.set_faults(refuse_detach("b"));
     lab.delete("lobby").await;
     lab.until_status("lobby", "b is refused", |status| status.failed_instances == Some(1)).await;
 
@@ -363,28 +302,26 @@ async fn a_session_that_ends_while_the_service_blocks_a_deletion_lets_the_object
     lab.until_gone("lobby").await;
 }
 
-/// A lab with two keys that the service takes, and a session that the first one has filled; the
+/// A lab with two keys that the service accepts, and a session that the first one has filled; the
 /// operator runs with the second one now.
 async fn lab_under_another_key() -> Lab {
     let keys = Keys::from([
         ("AKIDEXAMPLE".into(), Key::long_term("SECRETEXAMPLE")),
         ("AKIDOTHER".into(), Key::long_term("OTHER")),
     ]);
-    let validity = std::time::Duration::from_secs(4);
     let mut lab = Lab::with(gs_simulator::Options {
         keys,
-        signature_validity: validity,
+        signature_validity: std::time::Duration::from_secs(4),
         ..gs_simulator::Options::default()
     })
     .await;
     lab.start_operator().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
+    lab.create_ready("lobby", &["a", "b"]).await;
     change_key(&mut lab, "AKIDOTHER", "OTHER").await;
     lab
 }
 
-/// Without the minute for which a Secret is remembered.
+/// With a restart, as the operator remembers a Secret for a minute.
 async fn change_key(lab: &mut Lab, id: &str, key: &str) {
     lab.stop_operator().await;
     lab.change_secret("tencent", id, key).await;
@@ -392,7 +329,7 @@ async fn change_key(lab: &mut Lab, id: &str, key: &str) {
 }
 
 #[tokio::test]
-async fn another_accounts_word_that_the_session_is_gone_is_not_believed() {
+async fn that_the_session_is_gone_is_not_believed_of_another_account() {
     let mut lab = lab_under_another_key().await;
     lab.simulator.set_faults(errors(&[("ResourceNotFound.SessionNotFound", u32::MAX)]));
     lab.edit_ids("lobby", &["a", "b", "c"]).await;
@@ -408,7 +345,7 @@ async fn another_accounts_word_that_the_session_is_gone_is_not_believed() {
 }
 
 #[tokio::test]
-async fn a_deletion_under_another_account_waits_and_goes_on_with_the_first_one() {
+async fn a_deletion_with_another_accounts_key_waits_and_continues_with_the_first_one() {
     let mut lab = lab_under_another_key().await;
     lab.simulator.set_faults(errors(&[("ResourceNotFound.SessionNotFound", u32::MAX)]));
     lab.delete("lobby").await;
@@ -423,7 +360,7 @@ async fn a_deletion_under_another_account_waits_and_goes_on_with_the_first_one()
 }
 
 #[tokio::test]
-async fn an_invalid_parameter_says_that_an_instance_is_out_to_the_proven_account_alone() {
+async fn an_invalid_parameter_proves_an_instance_detached_with_the_proven_account_alone() {
     let mut lab = lab_under_another_key().await;
     lab.simulator
         .set_faults(errors(&[("FailedOperation", 1), ("InvalidParameterValue", u32::MAX)]));
@@ -448,9 +385,8 @@ async fn an_invalid_parameter_says_that_an_instance_is_out_to_the_proven_account
 /// to protect.
 #[tokio::test]
 async fn a_mistyped_session_is_named_after_a_mistyped_key_too() {
-    let known = set(&["another"]);
     let mut lab = Lab::with(gs_simulator::Options {
-        known_sessions: known,
+        known_sessions: set(&["another"]),
         ..gs_simulator::Options::default()
     })
     .await;
