@@ -1,28 +1,24 @@
-//! The reference's table of errors (section 3), row by row: what each code means to the client, and
-//! what the operator then does and says.
+//! The table of errors in `docs/tencent.md`, section 3, row by row: what each code means to the
+//! client, and what the operator then does and reports.
 
 use std::collections::BTreeSet;
 
-use gs_simulator::{ErrorFault, Faults, Simulator};
+use gs_simulator::{Faults, Simulator};
 use serde_json::json;
-use streamsession_core::answer::{Answer, NothingDone, Operation, Outcome, Verdict};
-use streamsession_core::ids::{InstanceId, SessionId};
+use streamsession_core::answer::{NothingDone, Outcome, Verdict};
+use streamsession_core::ids::InstanceId;
 use streamsession_operator::api::v1alpha1::{FailureReason, StreamSession};
-use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
+use streamsession_operator::gs::{Client, Settings};
 
-use crate::harness::{Lab, SESSION, eventually, example_credentials, install_crypto, ready};
+use crate::harness::{Lab, SESSION, attach_call, errors, eventually, install_crypto, ready, set};
 
-fn errors(code: &str, times: u32) -> Faults {
-    Faults { errors: vec![ErrorFault { code: code.into(), times }], ..Faults::default() }
-}
-
-/// A row of the table, or the part of one that means the same to the ledger (design 3.2).
+/// A row of the table, or the part of one that means the same to the ledger.
 struct Row {
     class: &'static str,
     /// Between spaces.
     codes: &'static str,
     verdict: Verdict,
-    /// What it says about a lone id, and about one of two.
+    /// What it says about a lone instance, and about one of two.
     outcomes: [Outcome; 2],
 }
 
@@ -39,16 +35,18 @@ fn table() -> Vec<Row> {
             "Throttled",
             Verdict::NothingDone(NothingDone::Throttled),
             nothing,
-            "RequestLimitExceeded RequestLimitExceeded.IPLimitExceeded RequestLimitExceeded.UinLimitExceeded \
-             RequestLimitExceeded.GlobalRegionUinLimitExceeded RequestLimitExceeded.New FailedOperation.SlowDown \
-             FailedOperation.SlowDown.New FailedOperation.TooFrequently",
+            "RequestLimitExceeded RequestLimitExceeded.IPLimitExceeded \
+             RequestLimitExceeded.UinLimitExceeded \
+             RequestLimitExceeded.GlobalRegionUinLimitExceeded RequestLimitExceeded.New \
+             FailedOperation.SlowDown FailedOperation.SlowDown.New \
+             FailedOperation.TooFrequently",
         ),
         row(
             "Transient and Ambiguous",
             Verdict::Unanswered,
             [Outcome::Unanswered; 2],
-            "InternalError InternalError.DbError ServiceUnavailable ServiceUnavailable.New FailedOperation.Timeout \
-             FailedOperation.ProcessTimeout FailedOperation.LockTimeout",
+            "InternalError InternalError.DbError ServiceUnavailable ServiceUnavailable.New \
+             FailedOperation.Timeout FailedOperation.ProcessTimeout FailedOperation.LockTimeout",
         ),
         row(
             "Transient, answered: it can't arrive later",
@@ -60,9 +58,11 @@ fn table() -> Vec<Row> {
             "Credentials",
             Verdict::NothingDone(NothingDone::Credentials),
             nothing,
-            "AuthFailure AuthFailure.InvalidSecretId AuthFailure.SecretIdNotFound AuthFailure.SignatureFailure \
-             AuthFailure.SignatureExpire AuthFailure.MFAFailure AuthFailure.TokenFailure AuthFailure.UnauthorizedOperation \
-             AuthFailure.New UnauthorizedOperation UnauthorizedOperation.CamNoAuth AuthFailure.InvalidAuthorization",
+            "AuthFailure AuthFailure.InvalidSecretId AuthFailure.SecretIdNotFound \
+             AuthFailure.SignatureFailure AuthFailure.SignatureExpire AuthFailure.MFAFailure \
+             AuthFailure.TokenFailure AuthFailure.UnauthorizedOperation AuthFailure.New \
+             UnauthorizedOperation UnauthorizedOperation.CamNoAuth \
+             AuthFailure.InvalidAuthorization",
         ),
         row(
             "Credentials, but nobody says that nothing was done",
@@ -74,14 +74,15 @@ fn table() -> Vec<Row> {
             "Invalid, one id may be to blame",
             Verdict::Invalid,
             refused,
-            "InvalidParameter InvalidParameter.New InvalidParameterValue InvalidParameterValue.SlaveInstanceIds",
+            "InvalidParameter InvalidParameter.New InvalidParameterValue \
+             InvalidParameterValue.SlaveInstanceIds",
         ),
         row(
             "Invalid, of the whole request",
             Verdict::Unclear,
             unclear,
-            "MissingParameter MissingParameter.New UnknownParameter InvalidAction NoSuchProduct NoSuchVersion \
-             UnsupportedRegion UnsupportedProtocol InvalidRequest ActionOffline",
+            "MissingParameter MissingParameter.New UnknownParameter InvalidAction NoSuchProduct \
+             NoSuchVersion UnsupportedRegion UnsupportedProtocol InvalidRequest ActionOffline",
         ),
         row(
             "TooLarge",
@@ -94,7 +95,8 @@ fn table() -> Vec<Row> {
             "another ResourceNotFound, perhaps of an instance",
             Verdict::NotFound,
             refused,
-            "ResourceNotFound ResourceNotFound.InstanceNotFound ResourceNotFound.SessionNotFound.New",
+            "ResourceNotFound ResourceNotFound.InstanceNotFound \
+             ResourceNotFound.SessionNotFound.New",
         ),
         row(
             "Quota",
@@ -106,63 +108,34 @@ fn table() -> Vec<Row> {
             "Unclear",
             Verdict::Unclear,
             unclear,
-            "FailedOperation FailedOperation.New OperationDenied OperationDenied.New UnsupportedOperation \
-             UnsupportedOperation.New Anything RequestLimitExceededNew AuthFailureNew InvalidParameterNew InternalErrorNew \
-             ResourceNotFoundNew",
+            "FailedOperation FailedOperation.New OperationDenied OperationDenied.New \
+             UnsupportedOperation UnsupportedOperation.New Anything RequestLimitExceededNew \
+             AuthFailureNew InvalidParameterNew InternalErrorNew ResourceNotFoundNew",
         ),
     ]
 }
 
-fn id(text: &str) -> InstanceId {
-    InstanceId::parse(text).expect("an id")
-}
-
-fn client() -> Client {
-    install_crypto();
-    Client::new(Settings::default()).expect("a client")
-}
-
-/// Attaches `a` and `b` at this address by the operator's client, once.
-async fn attach(client: &Client, url: &str) -> Answer {
-    let request = Switch {
-        endpoint: Endpoint::parse(url).expect("an endpoint"),
-        region: None,
-        session: SessionId::parse(SESSION).expect("an id"),
-        operation: Operation::Attach,
-        instances: vec![id("a"), id("b")],
-        timestamp: jiff::Timestamp::now().as_second(),
-        credentials: example_credentials(),
-    };
-    client.switch(&request).await
-}
-
-/// The simulator, without a quota that these tests could meet.
-async fn simulator() -> Simulator {
-    Simulator::start(gs_simulator::Options { qps: 1000, ..gs_simulator::Options::default() })
-        .await
-        .expect("a simulator")
-}
-
 #[tokio::test]
-async fn each_code_of_the_table_has_its_class_its_outcomes_and_its_request_id_and_is_never_sent_twice()
- {
-    let simulator = simulator().await;
-    let client = client();
+async fn each_code_of_the_table_has_its_verdict_its_outcomes_and_its_request_id_and_is_sent_once() {
+    // Without a quota that this test could meet.
+    let options = gs_simulator::Options { qps: 1000, ..gs_simulator::Options::default() };
+    let simulator = Simulator::start(options).await.expect("a simulator");
+    install_crypto();
+    let client = Client::new(Settings::default()).expect("a client");
+    let instance = InstanceId::parse("a").expect("an id");
     let mut request_ids = BTreeSet::new();
 
     for Row { class, codes, verdict, outcomes } in table() {
         for code in codes.split_whitespace() {
             let sent = simulator.calls().len();
-            simulator.set_faults(errors(code, 1));
+            simulator.set_faults(errors(&[(code, 1)]));
 
-            let answer = attach(&client, &simulator.url()).await;
+            let call = attach_call(&simulator.url(), &["a", "b"], simulator.now());
+            let answer = client.switch(&call).await;
 
             assert_eq!(answer.verdict, verdict, "{code}, {class}");
-            assert_eq!(
-                [1, 2].map(|ids| answer.outcome(&id("a"), ids)),
-                outcomes,
-                "{code}, {class}"
-            );
+            let found = [1, 2].map(|instances| answer.outcome(&instance, instances));
+            assert_eq!(found, outcomes, "{code}, {class}");
             assert_eq!(
                 (answer.code.as_str(), answer.message.as_str()),
                 (code, "The simulator was told to answer this.")
@@ -177,135 +150,111 @@ async fn each_code_of_the_table_has_its_class_its_outcomes_and_its_request_id_an
     assert_eq!(simulator.members(SESSION), BTreeSet::new());
 }
 
-/// What the operator makes of a code.
-struct Seen {
+/// What the operator reports of a code.
+struct Expected {
     reason: &'static str,
     stalled: bool,
     /// None: there is no record at all, as if the call had never been made.
     failure: Option<FailureReason>,
     /// Whether the attach may still arrive.
     in_doubt: bool,
-    /// Whether `Ready` names the code.
-    named: bool,
 }
 
-const RETRIED: Seen = Seen {
-    reason: "ProgressingWithRetry",
-    stalled: false,
-    failure: None,
-    in_doubt: false,
-    named: true,
-};
+const RETRIED: Expected =
+    Expected { reason: "ProgressingWithRetry", stalled: false, failure: None, in_doubt: false };
 
 fn calls_of(lab: &Lab, session: &str) -> Vec<gs_simulator::Call> {
     lab.calls().into_iter().filter(|call| call.session_id.as_deref() == Some(session)).collect()
 }
 
-/// Gives every call of a new session of one instance this code: it is tried again and again, people
-/// are told as `seen` says, and it recovers by itself.
-async fn assert_operator(lab: &Lab, code: &str, seen: &Seen) {
+/// Gives every call of a new session of one instance this code: it is tried again and again after a
+/// pause, people are told as expected, and it recovers by itself.
+async fn assert_retried(lab: &Lab, code: &str, expected: &Expected) {
     let name = code.to_lowercase();
-    lab.simulator.set_faults(errors(code, u32::MAX));
+    lab.simulator.set_faults(errors(&[(code, u32::MAX)]));
 
-    lab.create(&name, &["a"], json!({"sessionId": name})).await;
+    lab.create_apart(&name, &["a"]).await;
 
-    eventually(&format!("{code}: it is tried again"), async || {
+    let calls = eventually(&format!("{code}: it is tried again"), async || {
         let calls = calls_of(lab, &name);
-        if calls.len() >= 2 { Ok(()) } else { Err(format!("{calls:?}")) }
+        if calls.len() >= 2 { Ok(calls) } else { Err(format!("{calls:?}")) }
     })
     .await;
-    let told = |object: &StreamSession| object.status.clone().unwrap_or_default();
+    // The first pause is the lab's 200 ms, less a quarter at most.
+    let pause = calls[1].arrival_ms - calls[0].arrival_ms;
+    assert!(pause >= 149.0, "{code}: no pause between {:?}", &calls[..2]);
     let object = lab
-        .until_status(&name, &format!("{code} is told"), |status| {
+        .until_status(&name, &format!("{code} is reported"), |status| {
             status.pending_call.is_none()
                 && status.last_call.as_ref().is_some_and(|call| call.code == code)
         })
         .await;
-    let (status, (_, reason, message)) = (told(&object), ready(&object));
-    let condition = |wanted: &str| {
-        status.conditions.iter().any(|found| found.type_ == wanted && found.status == "True")
+    assert_reported(&object, code, expected);
+
+    lab.simulator.set_faults(Faults::default());
+
+    let object = lab.until_condition_ready(&name).await;
+    assert_eq!(lab.simulator.members(&name), set(&["a"]), "{code}");
+    let open = object.status.expect("a status").unsettled_instances;
+    assert!(expected.in_doubt || open.is_empty(), "{code} has left {open:?}");
+}
+
+/// In the conditions, and in the record of `a`.
+fn assert_reported(object: &StreamSession, code: &str, expected: &Expected) {
+    let (status, (_, reason, message)) = (object.status.clone().unwrap(), ready(object));
+    let condition = |kind: &str| {
+        status.conditions.iter().any(|found| found.type_ == kind && found.status == "True")
     };
-    assert_eq!(reason, seen.reason, "{code}: {message}");
+    assert_eq!(reason, expected.reason, "{code}: {message}");
     assert_eq!(
         (condition("Stalled"), condition("Reconciling")),
-        (seen.stalled, !seen.stalled),
+        (expected.stalled, !expected.stalled),
         "{code}: {status:?}"
     );
     let request_id = &status.last_call.as_ref().expect("a last call").request_id;
     assert!(!request_id.is_empty() && !message.contains(request_id), "{code}: {message}");
-    assert!(!seen.named || message.contains(code), "{code} is not named: {message}");
-    let records: Vec<_> = status.unsettled_instances.iter().collect();
-    assert_eq!(
-        records
-            .iter()
-            .map(|record| record.last_failure.as_ref().expect("a failure").reason)
-            .collect::<Vec<_>>(),
-        Vec::from_iter(seen.failure)
-    );
-    for record in records {
-        let failure = record.last_failure.as_ref().expect("a failure");
-        assert_eq!((record.instance_id.as_str(), failure.code.as_str()), ("a", code), "{status:?}");
-        assert_eq!(record.attach_may_arrive_until.is_some(), seen.in_doubt, "{code}: {status:?}");
-        assert_eq!(record.detach_may_arrive_until, None, "{code}");
-    }
+    assert!(message.contains(code), "{code} is not named: {message}");
+
+    let failures: Vec<_> = status
+        .unsettled_instances
+        .iter()
+        .map(|record| {
+            let failure = record.last_failure.as_ref().expect("a failure");
+            assert_eq!((record.instance_id.as_str(), failure.code.as_str()), ("a", code));
+            assert_eq!(record.attach_may_arrive_until.is_some(), expected.in_doubt, "{record:?}");
+            assert_eq!(record.detach_may_arrive_until, None, "{code}");
+            failure.reason
+        })
+        .collect();
+    assert_eq!(failures, Vec::from_iter(expected.failure));
     assert_eq!(
         (status.failed_instances, status.attached_instances),
-        (Some(i32::from(seen.failure.is_some())), Some(0)),
+        (Some(i32::from(expected.failure.is_some())), Some(0)),
         "{code}"
     );
-    // The first pause is the lab's 200 ms, less a quarter at most.
-    let calls = calls_of(lab, &name);
-    assert!(
-        calls[1].arrival_ms - calls[0].arrival_ms >= 149.0,
-        "{code}: no pause between {:?}",
-        &calls[..2]
-    );
-
-    lab.simulator.set_faults(Faults::default());
-
-    eventually(&format!("{code} is over"), async || {
-        let object = lab.get(&name).await;
-        let members = lab.simulator.members(&name);
-        if ready(&object).0 && members == ["a".to_owned()].into() {
-            Ok(())
-        } else {
-            Err(format!("{:?}, {members:?}", object.status))
-        }
-    })
-    .await;
-    let open = told(&lab.get(&name).await).unsettled_instances;
-    assert!(seen.in_doubt || open.is_empty(), "{code} has left {open:?}");
 }
 
 #[tokio::test]
 async fn a_throttled_call_is_tried_again_as_if_it_had_never_been_made() {
     let lab = Lab::start().await;
     for code in ["RequestLimitExceeded.UinLimitExceeded", "FailedOperation.SlowDown"] {
-        assert_operator(&lab, code, &RETRIED).await;
+        assert_retried(&lab, code, &RETRIED).await;
     }
 }
 
 #[tokio::test]
 async fn a_transient_error_is_tried_again_and_may_still_arrive() {
     let lab = Lab::start().await;
-    let seen =
-        Seen { failure: Some(FailureReason::Unanswered), in_doubt: true, named: false, ..RETRIED };
+    let expected = Expected { failure: Some(FailureReason::Unanswered), in_doubt: true, ..RETRIED };
     for code in ["InternalError", "ServiceUnavailable", "FailedOperation.LockTimeout"] {
-        assert_operator(&lab, code, &seen).await;
+        assert_retried(&lab, code, &expected).await;
     }
 }
 
 #[tokio::test]
-async fn a_transient_error_is_told_by_its_code() {
+async fn an_outage_that_lasts_is_not_reported_as_a_refusal_of_the_instance() {
     let lab = Lab::start().await;
-    let seen = Seen { failure: Some(FailureReason::Unanswered), in_doubt: true, ..RETRIED };
-    assert_operator(&lab, "InternalError", &seen).await;
-}
-
-#[tokio::test]
-async fn an_outage_that_lasts_is_not_told_as_a_refusal_of_the_instance() {
-    let lab = Lab::start().await;
-    lab.simulator.set_faults(errors("InternalError", u32::MAX));
+    lab.simulator.set_faults(errors(&[("InternalError", u32::MAX)]));
 
     lab.create("lobby", &["a"], json!({})).await;
 
@@ -329,29 +278,29 @@ async fn an_outage_that_lasts_is_not_told_as_a_refusal_of_the_instance() {
 #[tokio::test]
 async fn refused_credentials_stall_the_object_and_are_tried_again_within_a_short_time() {
     let lab = Lab::start().await;
-    let seen = Seen { reason: "CredentialsRejected", stalled: true, ..RETRIED };
+    let expected = Expected { reason: "CredentialsRejected", stalled: true, ..RETRIED };
     for code in ["AuthFailure.SecretIdNotFound", "UnauthorizedOperation.CamNoAuth"] {
-        assert_operator(&lab, code, &seen).await;
+        assert_retried(&lab, code, &expected).await;
     }
 }
 
 #[tokio::test]
 async fn an_invalid_lone_instance_is_refused() {
     let lab = Lab::start().await;
-    let seen = Seen { failure: Some(FailureReason::Refused), ..RETRIED };
+    let expected = Expected { failure: Some(FailureReason::Refused), ..RETRIED };
     for code in [
         "InvalidParameterValue.SlaveInstanceIds",
         "InvalidParameter",
         "ResourceNotFound.InstanceNotFound",
     ] {
-        assert_operator(&lab, code, &seen).await;
+        assert_retried(&lab, code, &expected).await;
     }
 }
 
 #[tokio::test]
 async fn an_error_of_the_whole_request_a_quota_and_any_other_error_are_unclear() {
     let lab = Lab::start().await;
-    let seen = Seen { failure: Some(FailureReason::Unclear), ..RETRIED };
+    let expected = Expected { failure: Some(FailureReason::Unclear), ..RETRIED };
     for code in [
         "MissingParameter",
         "LimitExceeded.New",
@@ -359,37 +308,37 @@ async fn an_error_of_the_whole_request_a_quota_and_any_other_error_are_unclear()
         "OperationDenied.New",
         "FailedOperation",
     ] {
-        assert_operator(&lab, code, &seen).await;
+        assert_retried(&lab, code, &expected).await;
     }
 }
 
 #[tokio::test]
-async fn a_session_that_is_gone_is_told_and_asked_for_again() {
+async fn a_session_that_is_gone_is_reported_and_asked_for_again() {
     let lab = Lab::start().await;
-    let seen = Seen {
+    let expected = Expected {
         reason: "SessionNotFound",
         stalled: true,
         failure: Some(FailureReason::SessionGone),
         ..RETRIED
     };
-    assert_operator(&lab, "ResourceNotFound.SessionNotFound", &seen).await;
+    assert_retried(&lab, "ResourceNotFound.SessionNotFound", &expected).await;
 }
 
 /// Attaches four instances of a session; answers how many each call named.
 async fn sizes_for_four(lab: &Lab, session: &str) -> Vec<usize> {
-    lab.create(session, &["a", "b", "c", "d"], json!({"sessionId": session})).await;
-    let object = lab
-        .until_status(session, "all are attached", |status| status.attached_instance_ids.len() == 4)
-        .await;
+    lab.create_apart(session, &["a", "b", "c", "d"]).await;
+    let object = lab.until_attached(session, &["a", "b", "c", "d"]).await;
     assert_eq!(object.status.expect("a status").unsettled_instances, []);
     calls_of(lab, session).iter().map(|call| call.instance_ids.len()).collect()
 }
 
 #[tokio::test]
 async fn a_call_that_is_too_large_is_halved_at_once_and_those_that_follow_too() {
-    for code in ["RequestSizeLimitExceeded", "ResponseSizeLimitExceeded"] {
+    for code in
+        ["RequestSizeLimitExceeded", "RequestSizeLimitExceeded.New", "ResponseSizeLimitExceeded"]
+    {
         let lab = Lab::start().await;
-        lab.simulator.set_faults(errors(code, 1));
+        lab.simulator.set_faults(errors(&[(code, 1)]));
 
         assert_eq!(sizes_for_four(&lab, "first").await, [4, 2, 2], "{code}");
         assert_eq!(sizes_for_four(&lab, "second").await, [2, 2], "{code}");
@@ -397,21 +346,11 @@ async fn a_call_that_is_too_large_is_halved_at_once_and_those_that_follow_too() 
 }
 
 #[tokio::test]
-async fn a_lone_instance_that_is_too_large_says_nothing_about_batches() {
+async fn a_lone_instance_that_is_too_large_halves_no_batch() {
     let lab = Lab::start().await;
-    lab.simulator.set_faults(errors("ResponseSizeLimitExceeded", 1));
-    lab.create("lone", &["a"], json!({"sessionId": "lone"})).await;
-    lab.until_status("lone", "it is attached", |status| status.attached_instance_ids == ["a"])
-        .await;
+    lab.simulator.set_faults(errors(&[("ResponseSizeLimitExceeded", 1)]));
+    lab.create_apart("lone", &["a"]).await;
+    lab.until_attached("lone", &["a"]).await;
 
     assert_eq!(sizes_for_four(&lab, "lobby").await, [4]);
-}
-
-#[tokio::test]
-async fn a_call_that_is_too_large_in_a_new_way_halves_those_that_follow_too() {
-    let lab = Lab::start().await;
-    lab.simulator.set_faults(errors("RequestSizeLimitExceeded.New", 1));
-
-    assert_eq!(sizes_for_four(&lab, "first").await, [4, 2, 2]);
-    assert_eq!(sizes_for_four(&lab, "second").await, [2, 2]);
 }

@@ -1,10 +1,9 @@
-//! What goes wrong between the operator and the service: refusals, errors, throttling, lost
-//! answers, late arrivals.
+//! What goes wrong between the operator and the service: refusals, lost answers, late arrivals, a
+//! session that ends. What each error code does is in `errors`.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use gs_simulator::{ErrorFault, Faults, Outcome, Simulator};
+use gs_simulator::{Faults, Outcome, Simulator};
 use serde_json::json;
 use streamsession_operator::api::v1alpha1::{
     FailureReason, InstanceState, StreamSession, UnsettledInstance,
@@ -12,41 +11,31 @@ use streamsession_operator::api::v1alpha1::{
 use streamsession_operator::gs::Endpoint;
 use tokio::net::TcpSocket;
 
-use crate::harness::{Lab, SESSION, eventually, ready};
+use crate::harness::{Lab, SESSION, detach_deadline, errors, set};
 
-fn refusing(id: &str) -> Faults {
-    Faults { fail_instances: BTreeSet::from([id.to_owned()]), ..Faults::default() }
+fn refuse(id: &str) -> Faults {
+    Faults { fail_instances: set(&[id]), ..Faults::default() }
 }
 
-fn errors(code: &str, times: u32) -> Faults {
-    Faults { errors: vec![ErrorFault { code: code.into(), times }], ..Faults::default() }
+/// The next call is not answered, and arrives after a second.
+fn late() -> Faults {
+    Faults { late_arrivals: 1, late_arrival_ms: 1000, ..Faults::default() }
+}
+
+/// What the call that arrived late did.
+fn arrived_late(lab: &Lab) -> Vec<String> {
+    let late = lab.simulator.calls().into_iter().find(|call| call.outcome == Outcome::LateApplied);
+    late.expect("a late arrival").succeeded
 }
 
 fn unsettled(object: &StreamSession) -> Vec<UnsettledInstance> {
     object.status.clone().unwrap_or_default().unsettled_instances
 }
 
-/// A lab whose session `lobby` holds `ids`.
-async fn lab_with(ids: &[&str]) -> Lab {
-    let lab = Lab::start().await;
-    lab.create("lobby", ids, json!({})).await;
-    lab.until_ready("lobby", ids).await;
-    lab
-}
-
-/// Waits until Ready is True for the newest generation, whatever is still open in the ledger.
-async fn until_true(lab: &Lab, name: &str) -> StreamSession {
-    eventually(&format!("{name} is Ready"), async || {
-        let object = lab.get(name).await;
-        if ready(&object).0 { Ok(object) } else { Err(format!("{:?}", object.status)) }
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_refused_instance_is_reported_while_its_neighbours_are_attached() {
     let lab = Lab::start().await;
-    lab.simulator.set_faults(refusing("bad"));
+    lab.simulator.set_faults(refuse("bad"));
 
     lab.create("lobby", &["a", "bad", "c"], json!({})).await;
 
@@ -61,34 +50,29 @@ async fn a_refused_instance_is_reported_while_its_neighbours_are_attached() {
     assert_eq!(status.attached_instance_ids, ["a", "c"]);
     assert_eq!(unsettled(&object)[0].instance_id, "bad");
     assert_eq!(unsettled(&object)[0].last_failure.as_ref().unwrap().reason, FailureReason::Refused);
-    assert_eq!(lab.members(), BTreeSet::from(["a".to_owned(), "c".to_owned()]));
+    assert_eq!(lab.members(), set(&["a", "c"]));
 }
 
 #[tokio::test]
-async fn an_instance_that_is_refused_for_long_stalls_the_session_by_name() {
+async fn an_instance_that_is_refused_for_long_stalls_the_object_and_is_named() {
     let lab = Lab::start().await;
-    lab.simulator.set_faults(refusing("bad"));
+    lab.simulator.set_faults(refuse("bad"));
 
     lab.create("lobby", &["a", "bad", "c"], json!({})).await;
 
     let message = lab.until_reason("lobby", "InstancesRefused").await;
     assert!(message.starts_with("The service refuses to attach bad."), "{message}");
     let object = lab.get("lobby").await;
-    let stalled = object
-        .status
-        .clone()
-        .unwrap()
-        .conditions
-        .into_iter()
-        .find(|condition| condition.type_ == "Stalled");
+    let conditions = &object.status.as_ref().unwrap().conditions;
+    let stalled = conditions.iter().find(|condition| condition.type_ == "Stalled");
     assert_eq!(stalled.expect("Stalled").status, "True");
     assert!(unsettled(&object)[0].last_failure.as_ref().unwrap().attempts >= 5);
 }
 
 #[tokio::test]
-async fn a_refused_instance_is_attached_once_the_service_takes_it() {
+async fn a_refused_instance_is_attached_once_the_service_accepts_it() {
     let lab = Lab::start().await;
-    lab.simulator.set_faults(refusing("bad"));
+    lab.simulator.set_faults(refuse("bad"));
     lab.create("lobby", &["a", "bad"], json!({})).await;
     lab.until_reason("lobby", "InstancesRefused").await;
 
@@ -101,7 +85,7 @@ async fn a_refused_instance_is_attached_once_the_service_takes_it() {
 #[tokio::test]
 async fn a_corrected_typing_error_leaves_nothing_behind() {
     let lab = Lab::start().await;
-    lab.simulator.set_faults(refusing("typo"));
+    lab.simulator.set_faults(refuse("typo"));
     lab.create("lobby", &["a", "typo"], json!({})).await;
     lab.until_status("lobby", "the typing error is reported", |status| {
         status.failed_instances == Some(1)
@@ -116,25 +100,25 @@ async fn a_corrected_typing_error_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_error_that_may_be_one_ids_fault_is_narrowed_down_at_once() {
+async fn an_error_that_may_be_one_instances_fault_is_bisected_at_once() {
     let lab = Lab::start().await;
-    lab.simulator.set_faults(errors("FailedOperation", 1));
+    lab.simulator.set_faults(errors(&[("FailedOperation", 1)]));
 
     lab.create("lobby", &["a", "b"], json!({})).await;
 
-    let object = until_true(&lab, "lobby").await;
+    let object = lab.until_condition_ready("lobby").await;
     assert_eq!(unsettled(&object), []);
     assert_eq!(lab.history(), ["Attach a,b", "Attach a", "Attach b"]);
 }
 
 #[tokio::test]
-async fn a_lost_answer_of_an_attach_is_asked_again_and_its_deadline_vanishes_by_itself() {
+async fn a_lost_answer_of_an_attach_is_asked_again_and_its_deadline_ends_by_itself() {
     let lab = Lab::start().await;
     lab.simulator.set_faults(Faults { drop_answers: 1, ..Faults::default() });
 
     lab.create("lobby", &["a", "b"], json!({})).await;
 
-    let object = until_true(&lab, "lobby").await;
+    let object = lab.until_condition_ready("lobby").await;
     let open = unsettled(&object);
     assert_eq!(open.len(), 2);
     assert!(
@@ -149,7 +133,7 @@ async fn a_lost_answer_of_an_attach_is_asked_again_and_its_deadline_vanishes_by_
 
 #[tokio::test]
 async fn an_instance_whose_detach_may_still_arrive_is_not_ready_before_the_deadline() {
-    let lab = lab_with(&["a", "b"]).await;
+    let lab = Lab::with_members(&["a", "b"]).await;
     lab.simulator.set_faults(Faults { drop_answers: 1, ..Faults::default() });
     lab.edit_ids("lobby", &["a"]).await;
     let in_doubt = |unsettled: &UnsettledInstance| {
@@ -167,63 +151,39 @@ async fn an_instance_whose_detach_may_still_arrive_is_not_ready_before_the_deadl
         message.starts_with("An earlier detach of b may still take effect until "),
         "{message}"
     );
-    let until = unsettled(&lab.get("lobby").await)[0]
-        .detach_may_arrive_until
-        .clone()
-        .expect("a deadline")
-        .0;
+    let until = detach_deadline(&lab.get("lobby").await);
     lab.until_ready("lobby", &["a", "b"]).await;
     assert!(lab.simulator.now() >= until);
     assert_eq!(lab.history().last().unwrap(), "Attach b", "whether the detach arrived or not");
 }
 
 #[tokio::test]
-async fn an_attach_that_arrives_after_the_spec_has_turned_is_taken_back() {
+async fn an_attach_that_arrives_after_the_spec_has_changed_is_undone() {
     let lab = Lab::start().await;
-    lab.simulator.set_faults(Faults {
-        late_arrivals: 1,
-        late_arrival_ms: 1000,
-        ..Faults::default()
-    });
+    lab.simulator.set_faults(late());
     lab.create("lobby", &["a", "b"], json!({})).await;
     lab.until_calls(1).await;
 
     lab.edit_ids("lobby", &["b"]).await;
 
     lab.until_ready("lobby", &["b"]).await;
-    let late = lab
-        .simulator
-        .calls()
-        .into_iter()
-        .find(|call| call.outcome == Outcome::LateApplied)
-        .expect("a late arrival");
-    assert_eq!(late.succeeded, ["a", "b"]);
+    assert_eq!(arrived_late(&lab), ["a", "b"]);
 }
 
 #[tokio::test]
-async fn a_detach_that_arrives_after_the_spec_has_turned_is_made_good() {
-    let lab = lab_with(&["a", "b"]).await;
-    lab.simulator.set_faults(Faults {
-        late_arrivals: 1,
-        late_arrival_ms: 1000,
-        ..Faults::default()
-    });
+async fn a_detach_that_arrives_after_the_spec_has_changed_is_undone() {
+    let lab = Lab::with_members(&["a", "b"]).await;
+    lab.simulator.set_faults(late());
     lab.edit_ids("lobby", &["a"]).await;
     lab.until_calls(2).await;
 
     lab.edit_ids("lobby", &["a", "b"]).await;
 
     lab.until_ready("lobby", &["a", "b"]).await;
-    let late = lab
-        .simulator
-        .calls()
-        .into_iter()
-        .find(|call| call.outcome == Outcome::LateApplied)
-        .expect("a late arrival");
-    assert_eq!(late.succeeded, ["b"]);
+    assert_eq!(arrived_late(&lab), ["b"]);
 }
 
-/// A port that refuses connections until someone else listens there, as long as the socket lives.
+/// A port that refuses connections until someone else listens there, as long as the socket exists.
 fn reserved_port() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("an option");
@@ -257,7 +217,7 @@ async fn a_service_that_is_down_at_the_start_is_named_and_used_once_it_is_up() {
 
 #[tokio::test]
 async fn a_session_that_has_ended_stalls_its_object() {
-    let lab = lab_with(&["a"]).await;
+    let lab = Lab::with_members(&["a"]).await;
     lab.simulator.end_session(SESSION);
 
     lab.edit_ids("lobby", &["a", "b"]).await;
@@ -270,7 +230,7 @@ async fn a_session_that_has_ended_stalls_its_object() {
 
 #[tokio::test]
 async fn an_object_whose_session_has_ended_can_be_deleted() {
-    let lab = lab_with(&["a"]).await;
+    let lab = Lab::with_members(&["a"]).await;
     lab.simulator.end_session(SESSION);
 
     lab.delete("lobby").await;

@@ -1,5 +1,5 @@
-//! The limiter's promise over 2,000 real calls: the client, the wire, and a simulator that refuses
-//! what is above the quota in any second.
+//! The quota over 2,000 real calls: the client, the wire, and a simulator that refuses what is
+//! above the quota in any second.
 //!
 //! At 200 a second it takes ten seconds. With `LIMITER_QPS=20` before `cargo test --test it limiter
 //! -- --nocapture` it shows the figures of the real quota, in 100 s.
@@ -8,17 +8,16 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use gs_simulator::{Call, EXAMPLE_SECRET_ID, Options, Outcome, RateWindow, Simulator, Stats};
-use streamsession_core::answer::{Answer, Operation, Verdict};
-use streamsession_core::ids::{InstanceId, SessionId};
+use streamsession_core::answer::{Answer, Verdict};
 use streamsession_core::ledger::plan::Priority;
 use streamsession_core::object::ObjectKey;
 use streamsession_core::scheduler::buckets::{Bucket, Buckets, Permit};
 use streamsession_core::scheduler::quota::WINDOW;
-use streamsession_operator::gs::{Client, Endpoint, Settings, Switch};
+use streamsession_operator::gs::{Client, Endpoint, Settings};
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
 
-use crate::harness::{SESSION, example_credentials, install_crypto};
+use crate::harness::{SESSION, attach_call, install_crypto};
 
 const CALLS: u32 = 2_000;
 /// Ten times the service's, so that the run takes ten seconds of every `cargo test`.
@@ -34,14 +33,14 @@ fn quota() -> NonZeroU32 {
     }
 }
 
-/// One of the calls, as an object that waits for its permit.
-fn turn(number: u32) -> ObjectKey {
+/// The object that waits for the permit of a call.
+fn waiting(number: u32) -> ObjectKey {
     let namespace = if number.is_multiple_of(2) { "arcade" } else { "lobby" };
     ObjectKey::new(namespace, format!("phone-{number:04}"))
 }
 
 /// A call that was made.
-struct Made {
+struct MadeCall {
     sent: Instant,
     round_trip: Duration,
     answer: Answer,
@@ -49,41 +48,28 @@ struct Made {
 
 async fn call(
     client: Client,
-    endpoint: Endpoint,
-    turn: ObjectKey,
+    url: String,
+    object: ObjectKey,
     permit: Permit,
-) -> (Made, Permit) {
-    let request = Switch {
-        endpoint,
-        region: None,
-        session: SessionId::parse(SESSION).expect("an id"),
-        operation: Operation::Attach,
-        instances: vec![InstanceId::parse(&turn.name).expect("an id")],
-        timestamp: jiff::Timestamp::now().as_second(),
-        credentials: example_credentials(),
-    };
+) -> (MadeCall, Permit) {
+    let call = attach_call(&url, &[&object.name], jiff::Timestamp::now());
     let sent = Instant::now();
-    let answer = client.switch(&request).await;
-    (Made { sent, round_trip: sent.elapsed(), answer }, permit)
+    let answer = client.switch(&call).await;
+    (MadeCall { sent, round_trip: sent.elapsed(), answer }, permit)
 }
 
 /// Lets all calls wait at once, makes each when it is granted, and gives its permit back as the
 /// operator does; in the order of sending.
-async fn drain(
-    quota: NonZeroU32,
-    bucket: &Bucket,
-    client: &Client,
-    endpoint: &Endpoint,
-) -> Vec<Made> {
+async fn make_all(quota: NonZeroU32, bucket: &Bucket, client: &Client, url: &str) -> Vec<MadeCall> {
     let started = Instant::now();
     let mut buckets = Buckets::new(quota, NonZeroU32::MIN);
     for number in 0..CALLS {
-        buckets.enqueue(bucket, turn(number), Priority::Attach, started.elapsed());
+        buckets.enqueue(bucket, waiting(number), Priority::Attach, started.elapsed());
     }
     let (mut calls, mut made) = (JoinSet::new(), Vec::new());
     loop {
-        while let Some((turn, permit)) = buckets.grant(started.elapsed()) {
-            calls.spawn(call(client.clone(), endpoint.clone(), turn, permit));
+        while let Some((object, permit)) = buckets.grant(started.elapsed()) {
+            calls.spawn(call(client.clone(), url.to_owned(), object, permit));
         }
         let next = buckets.next(started.elapsed()).map(|at| started + at);
         tokio::select! {
@@ -103,13 +89,16 @@ async fn drain(
 }
 
 fn served(answer: &Answer) -> bool {
-    matches!(&answer.verdict, Verdict::Processed { succeeded, refused } if succeeded.len() == 1 && refused.is_empty())
+    matches!(
+        &answer.verdict,
+        Verdict::Processed { succeeded, refused } if succeeded.len() == 1 && refused.is_empty()
+    )
 }
 
 /// The share of the quota that was used, beside what the round trips leave of it: a permit comes
 /// back a second after the answer. Grants are spaced, so that the longest round trip of a second
 /// delays all grants of the next (but for the slack of a timer), and not the mean.
-fn print_figures(quota: NonZeroU32, calls: &[Call], made: &[Made], stats: &Stats) {
+fn print_figures(quota: NonZeroU32, calls: &[Call], made: &[MadeCall], stats: &Stats) {
     let [first, .., last] = calls else { panic!("no calls: {stats:?}") };
     let took_seconds = (last.arrival_ms - first.arrival_ms) / 1_000.0;
     let per_second = f64::from(CALLS - 1) / took_seconds;
@@ -121,8 +110,9 @@ fn print_figures(quota: NonZeroU32, calls: &[Call], made: &[Made], stats: &Stats
         longest.iter().sum::<Duration>() / u32::try_from(longest.len()).expect("small");
     let bound = |round_trip: Duration| 100.0 / (1.0 + round_trip.as_secs_f64());
     println!(
-        "{CALLS} calls at {quota}/s: {per_second:.3}/s in {took_seconds:.2} s, {:.2} % of the quota; q/(1+RTT) is {:.2} % for the mean \
-         round trip of {mean:.2?}, {:.2} % for the longest of each {quota} calls ({mean_longest:.2?}; of all: {:.2?}); at most {} arrivals \
+        "{CALLS} calls at {quota}/s: {per_second:.3}/s in {took_seconds:.2} s, {:.2} % of the \
+         quota; q/(1+RTT) is {:.2} % for the mean round trip of {mean:.2?}, {:.2} % for the \
+         longest of each {quota} calls ({mean_longest:.2?}; of all: {:.2?}); at most {} arrivals \
          in any second, {} throttled",
         100.0 * per_second / f64::from(quota.get()),
         bound(mean),
@@ -142,13 +132,13 @@ async fn two_thousand_calls_are_all_served_and_no_second_sees_more_than_the_quot
     let simulator = Simulator::start(options).await.expect("a simulator");
     let client = Client::new(Settings { call_deadline: CALL_DEADLINE, ..Settings::default() })
         .expect("a client");
-    let endpoint = Endpoint::parse(&simulator.url()).expect("an endpoint");
-    let bucket =
-        Bucket { account: EXAMPLE_SECRET_ID.into(), endpoint: endpoint.to_string().into() };
+    let url = simulator.url();
+    let endpoint = Endpoint::parse(&url).expect("an endpoint").to_string().into();
+    let bucket = Bucket { account: EXAMPLE_SECRET_ID.into(), endpoint };
 
     // Twice as long as it should take, and a minute for a machine that is busy with other tests.
     let patience = WINDOW * CALLS / quota.get() * 2 + Duration::from_mins(1);
-    let made = tokio::time::timeout(patience, drain(quota, &bucket, &client, &endpoint)).await;
+    let made = tokio::time::timeout(patience, make_all(quota, &bucket, &client, &url)).await;
     let made = made.unwrap_or_else(|_| panic!("not within {patience:?}: {:?}", simulator.stats()));
 
     let (calls, stats) = (simulator.calls(), simulator.stats());
