@@ -1,5 +1,5 @@
-//! What people are told: every status that the operator can write obeys kstatus and Flux's checker,
-//! says the truth, and is read back as written.
+//! Every status that the operator can write obeys kstatus and Flux's checker, is true, and is read
+//! back as written.
 
 use std::collections::BTreeSet;
 
@@ -21,9 +21,9 @@ use streamsession_core::ownership::claims::Ownership;
 use streamsession_core::reconcile::{Handled, LedgerState, Status};
 use streamsession_core::time::ServiceTime;
 use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus};
-use streamsession_operator::api::{Defaults, status, view};
+use streamsession_operator::api::{Defaults, FINALIZER, status, view};
 
-use crate::harness::SESSION;
+use crate::harness::{SESSION, manifest};
 
 const UID: &str = "5d2c0f6a-0000-4000-8000-000000000001";
 const NOW: ServiceTime = ServiceTime(1_767_837_600);
@@ -46,12 +46,11 @@ fn desired(ids: &[&str]) -> Desired {
     }
 }
 
-fn told(
+fn conditions_of(
     desired: &Desired,
     ledger: &Ledger,
     problem: Option<&Problem>,
     full: bool,
-    ownership: &Ownership,
 ) -> Conditions {
     let rules = Rules::default();
     conditions(&ConditionInputs {
@@ -61,7 +60,7 @@ fn told(
         full,
         adoption_pending: false,
         held_back_assumed: false,
-        ownership,
+        ownership: &Ownership::Uncontested,
         now: Some(NOW),
         rules: &rules,
     })
@@ -84,7 +83,7 @@ fn failed(operation: Operation, reason: FailureReason, attempts: u32) -> Record 
     }
 }
 
-fn said(
+fn status_of(
     desired: &Desired,
     ledger: Ledger,
     problem: Option<&Problem>,
@@ -93,7 +92,7 @@ fn said(
 ) -> Status {
     Status {
         observed_generation: generation,
-        conditions: Some(told(desired, &ledger, problem, full, &Ownership::Uncontested)),
+        conditions: Some(conditions_of(desired, &ledger, problem, full)),
         counts: Counts::of(desired, &ledger),
         handled: Handled::default(),
         ledger: LedgerState::Current(ledger),
@@ -102,13 +101,14 @@ fn said(
 
 /// The object as it is stored after the status was written.
 fn object(desired: &Desired, status: &StreamSessionStatus, generation: i64) -> StreamSession {
-    let object = json!({
-        "apiVersion": "gs.tencentcloud.dev/v1alpha1",
-        "kind": "StreamSession",
-        "metadata": {"name": "lobby", "uid": UID, "generation": generation, "finalizers": ["gs.tencentcloud.dev/detach"]},
-        "spec": {"sessionId": SESSION, "slaveInstanceIds": desired.instances.iter().map(ToString::to_string).collect::<Vec<_>>()},
-        "status": status,
-    });
+    let ids: Vec<_> = desired.instances.iter().map(InstanceId::as_str).collect();
+    let mut object = manifest(
+        &json!({
+            "name": "lobby", "uid": UID, "generation": generation, "finalizers": [FINALIZER],
+        }),
+        &json!({"sessionId": SESSION, "slaveInstanceIds": ids}),
+    );
+    object["status"] = json!(status);
     serde_json::from_value(object).expect("a StreamSession")
 }
 
@@ -117,12 +117,12 @@ fn read_back(desired: &Desired, status: &StreamSessionStatus, generation: i64) -
     view(&object(desired, status, generation), &defaults).expect("readable").status
 }
 
-fn write(said: &Status) -> StreamSessionStatus {
-    status(said, UID, &StreamSessionStatus::default(), Timestamp::UNIX_EPOCH)
+fn write(new: &Status) -> StreamSessionStatus {
+    status(new, UID, &StreamSessionStatus::default(), Timestamp::UNIX_EPOCH)
 }
 
-/// The rules of kstatus, of Flux's checker and of `metav1.Condition`.
-fn breach(status: &StreamSessionStatus, generation: i64) -> Option<String> {
+/// What breaks the rules of kstatus, of Flux's checker or of `metav1.Condition`.
+fn violation(status: &StreamSessionStatus, generation: i64) -> Option<String> {
     let of = |kind: &str| {
         status.conditions.iter().filter(|condition| condition.type_ == kind).collect::<Vec<_>>()
     };
@@ -153,14 +153,14 @@ fn breach(status: &StreamSessionStatus, generation: i64) -> Option<String> {
             return Some(format!("a message of {} bytes", condition.message.len()));
         }
         if (&condition.reason, &condition.message) != (&ready.reason, &ready.message) {
-            return Some("two stories".into());
+            return Some("two conditions with different messages".into());
         }
     }
     None
 }
 
 #[test]
-fn a_lost_ledger_keeps_what_was_found_and_says_so_once() {
+fn a_lost_ledger_keeps_the_status_that_was_found_and_reports_it_once() {
     let foreign = StreamSessionStatus {
         object_uid: Some("another".into()),
         attached_instance_ids: vec!["a".into()],
@@ -170,36 +170,36 @@ fn a_lost_ledger_keeps_what_was_found_and_says_so_once() {
     for found in [foreign, StreamSessionStatus::default()] {
         let read = read_back(&desired(&["a"]), &found, 3);
         let LedgerState::Lost { why, .. } = &read.ledger else { panic!("{read:?}") };
-        let said = Status {
+        let reported = Status {
             observed_generation: 3,
             conditions: Some(ledger_unreadable(why, None)),
             ..read.clone()
         };
 
-        let written = status(&said, UID, &found, Timestamp::UNIX_EPOCH);
+        let written = status(&reported, UID, &found, Timestamp::UNIX_EPOCH);
 
-        assert_eq!(breach(&written, 3), None);
+        assert_eq!(violation(&written, 3), None);
         assert_eq!(
             (&written.object_uid, &written.attached_instance_ids),
             (&found.object_uid, &found.attached_instance_ids)
         );
-        assert_eq!(read_back(&desired(&["a"]), &written, 3), said);
+        assert_eq!(read_back(&desired(&["a"]), &written, 3), reported);
     }
 }
 
 #[test]
-fn the_time_of_a_transition_moves_with_the_status_alone() {
+fn the_transition_time_changes_with_the_status_alone() {
     let at = |second| Timestamp::from_second(second).expect("a time");
     let wanted = desired(&["a"]);
-    let working = said(&wanted, Ledger::default(), None, false, 1);
-    let retrying = said(
+    let working = status_of(&wanted, Ledger::default(), None, false, 1);
+    let retrying = status_of(
         &wanted,
         ledger([("a", failed(Operation::Attach, FailureReason::Refused, 1))]),
         None,
         false,
         2,
     );
-    let done = said(&wanted, ledger([("a", Record::attached())]), None, false, 2);
+    let done = status_of(&wanted, ledger([("a", Record::attached())]), None, false, 2);
 
     let first = status(&working, UID, &StreamSessionStatus::default(), at(1));
     let second = status(&retrying, UID, &first, at(2));
@@ -218,8 +218,9 @@ fn any_time() -> impl Strategy<Value = ServiceTime> {
 }
 
 fn any_id() -> impl Strategy<Value = InstanceId> {
-    // Few, so that spec, ledger and journal meet; one as long as an id can be.
-    prop_oneof![9 => "[a-h]".prop_map(|text| id(&text)), 1 => Just(id(&"~".repeat(InstanceId::LENGTH_MAX)))]
+    // Few, so that spec, ledger and journal overlap; one as long as an id can be.
+    let longest = id(&"~".repeat(InstanceId::LENGTH_MAX));
+    prop_oneof![9 => "[a-h]".prop_map(|text| id(&text)), 1 => Just(longest)]
 }
 
 fn any_code() -> impl Strategy<Value = String> {
@@ -260,7 +261,7 @@ fn any_record() -> impl Strategy<Value = Record> {
             detach_until,
             refusals,
             last_failure,
-            // Of few, so that most are as the operator makes them.
+            // Few, so that most records are as the operator makes them.
             assumed: state == State::Unknown
                 && attach_until.is_some()
                 && attach_until == detach_until,
@@ -300,7 +301,7 @@ fn any_ledger() -> impl Strategy<Value = Ledger> {
     let records = collection::btree_map(any_id(), any_record(), 0..9);
     (option::of(target.clone()), target, records, option::of(journal), option::of(call)).prop_map(
         |(target, bound, records, journal, last_call)| Ledger {
-            // What is held is held in some session.
+            // Records are about some session.
             target: if records.is_empty() && journal.is_none() { target } else { Some(bound) },
             records,
             journal,
@@ -340,45 +341,59 @@ fn named(message: &str) -> usize {
 proptest! {
     #[test]
     fn whatever_the_ledger_the_conditions_obey_the_rules(
-        wanted in any_desired(), ledger in any_ledger(), problem in any_problem(), full: bool, generation in 1_i64..1000,
+        wanted in any_desired(), ledger in any_ledger(), problem in any_problem(), full: bool,
+        generation in 1_i64..1000,
     ) {
-        let said = said(&wanted, ledger, problem.as_ref(), full, generation);
+        let status = status_of(&wanted, ledger, problem.as_ref(), full, generation);
 
-        prop_assert_eq!(breach(&write(&said), generation), None);
+        prop_assert_eq!(violation(&write(&status), generation), None);
     }
 
     #[test]
-    fn whatever_the_ledger_ready_is_true_only_if_all_is_as_wanted(wanted in any_desired(), ledger in any_ledger(), problem in any_problem()) {
-        let told = told(&wanted, &ledger, problem.as_ref(), false, &Ownership::Uncontested);
+    fn whatever_the_ledger_ready_is_true_only_if_all_is_as_wanted(
+        wanted in any_desired(), ledger in any_ledger(), problem in any_problem(),
+    ) {
+        let conditions = conditions_of(&wanted, &ledger, problem.as_ref(), false);
 
-        let all_in = wanted.instances.iter().all(|id| ledger.records.get(id).is_some_and(|record| record.state == State::Attached));
-        let nothing_due = ledger.records.iter().all(|(id, record)| record.next(wanted.at(None).want(id), Some(NOW)) == Next::Done);
-        let as_wanted = !wanted.deleting && all_in && nothing_due && ledger.journal.is_none();
-        prop_assert_eq!(told.mode == Mode::Ready, as_wanted, "{:?}", told);
+        let is_attached = |id| {
+            ledger.records.get(id).is_some_and(|record| record.state == State::Attached)
+        };
+        let is_done = |(id, record): (&InstanceId, &Record)| {
+            record.next(wanted.at(None).want(id), Some(NOW)) == Next::Done
+        };
+        let as_wanted = !wanted.deleting
+            && wanted.instances.iter().all(is_attached)
+            && ledger.records.iter().all(is_done)
+            && ledger.journal.is_none();
+        prop_assert_eq!(conditions.mode == Mode::Ready, as_wanted, "{:?}", conditions);
     }
 
     #[test]
     fn whatever_is_written_is_read_back(
-        wanted in any_desired(), ledger in any_ledger(), problem in any_problem(), full: bool, generation in 1_i64..1000,
+        wanted in any_desired(), ledger in any_ledger(), problem in any_problem(), full: bool,
+        generation in 1_i64..1000,
     ) {
         // A deletion is in the metadata, and no part of the status.
-        let said = said(&wanted, ledger, problem.as_ref(), full, generation);
+        let status = status_of(&wanted, ledger, problem.as_ref(), full, generation);
 
-        prop_assert_eq!(read_back(&wanted, &write(&said), generation), said);
+        prop_assert_eq!(read_back(&wanted, &write(&status), generation), status);
     }
 
     #[test]
-    fn a_message_names_few_ids_and_does_not_change_with_every_try(wanted in any_desired(), mut ledger in any_ledger()) {
-        let before = told(&wanted, &ledger, None, false, &Ownership::Uncontested);
+    fn a_message_names_few_ids_and_does_not_change_with_every_try(
+        wanted in any_desired(), mut ledger in any_ledger(),
+    ) {
+        let before = conditions_of(&wanted, &ledger, None, false);
         if let Some(call) = &mut ledger.last_call {
             call.request_id = "another".into();
             call.time = call.time.plus(60);
         }
-        for failure in ledger.records.values_mut().filter_map(|record| record.last_failure.as_mut()) {
+        let records = ledger.records.values_mut();
+        for failure in records.filter_map(|record| record.last_failure.as_mut()) {
             failure.time = failure.time.plus(60);
         }
 
-        let after = told(&wanted, &ledger, None, false, &Ownership::Uncontested);
+        let after = conditions_of(&wanted, &ledger, None, false);
 
         prop_assert!(named(&before.message) <= 2 * IDS_NAMED_MAX, "{}", before.message);
         prop_assert_eq!(before, after);

@@ -5,15 +5,6 @@ use serde_json::json;
 
 use crate::harness::{Lab, ready};
 
-/// `count` ids.
-fn phones(count: usize) -> Vec<String> {
-    (0..count).map(|number| format!("phone-{number:03}")).collect()
-}
-
-fn strs(ids: &[String]) -> Vec<&str> {
-    ids.iter().map(String::as_str).collect()
-}
-
 #[tokio::test]
 async fn a_new_session_is_attached_with_three_writes_and_one_call() {
     let lab = Lab::start().await;
@@ -27,9 +18,7 @@ async fn a_new_session_is_attached_with_three_writes_and_one_call() {
 
 #[tokio::test]
 async fn a_change_of_one_batch_costs_two_writes_and_one_call() {
-    let lab = Lab::start().await;
-    lab.create("lobby", &["a"], json!({})).await;
-    lab.until_ready("lobby", &["a"]).await;
+    let lab = Lab::with_members(&["a"]).await;
     lab.until_writes(3).await;
 
     lab.edit_ids("lobby", &["a", "b", "c"]).await;
@@ -41,9 +30,7 @@ async fn a_change_of_one_batch_costs_two_writes_and_one_call() {
 
 #[tokio::test]
 async fn an_edit_that_needs_no_call_costs_one_write() {
-    let lab = Lab::start().await;
-    lab.create("lobby", &["a"], json!({})).await;
-    lab.until_ready("lobby", &["a"]).await;
+    let lab = Lab::with_members(&["a"]).await;
     lab.until_writes(3).await;
 
     lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
@@ -54,10 +41,8 @@ async fn an_edit_that_needs_no_call_costs_one_write() {
 }
 
 #[tokio::test]
-async fn an_update_of_a_converged_object_that_changes_nothing_costs_nothing() {
-    let lab = Lab::start().await;
-    lab.create("lobby", &["a"], json!({})).await;
-    lab.until_ready("lobby", &["a"]).await;
+async fn an_update_that_changes_no_spec_costs_nothing() {
+    let lab = Lab::with_members(&["a"]).await;
     lab.until_writes(3).await;
 
     lab.edit_metadata("lobby", json!({"labels": {"touched": "yes"}})).await;
@@ -69,9 +54,7 @@ async fn an_update_of_a_converged_object_that_changes_nothing_costs_nothing() {
 
 #[tokio::test]
 async fn a_swap_removes_before_it_adds() {
-    let lab = Lab::start().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
+    let lab = Lab::with_members(&["a", "b"]).await;
 
     lab.edit_ids("lobby", &["b", "c"]).await;
 
@@ -94,14 +77,15 @@ async fn an_empty_list_is_ready_with_one_write_and_no_call() {
 #[tokio::test]
 async fn two_hundred_and_fifty_instances_are_three_calls_and_four_status_writes() {
     let lab = Lab::start().await;
-    let ids = phones(250);
+    let ids: Vec<_> = (0..250).map(|number| format!("phone-{number:03}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
     // Answers slower than the distance between two permits: the next permit is at hand when a batch
     // settles.
     lab.simulator.set_faults(Faults { delay_ms: 200, ..Faults::default() });
 
-    lab.create("lobby", &strs(&ids), json!({})).await;
+    lab.create("lobby", &ids, json!({})).await;
 
-    lab.until_ready("lobby", &strs(&ids)).await;
+    lab.until_ready("lobby", &ids).await;
     let sizes: Vec<_> = lab.calls().iter().map(|call| call.instance_ids.len()).collect();
     assert_eq!(sizes, [100, 100, 50]);
     lab.until_writes(4 + 1).await;
@@ -114,12 +98,11 @@ async fn a_fleet_is_attached_with_one_call_each_and_never_more_than_twenty_in_a_
     let names: Vec<_> = (0..30).map(|number| format!("wall-{number}")).collect();
 
     for name in &names {
-        lab.create(name, &["a", "b"], json!({"sessionId": name})).await;
+        lab.create_apart(name, &["a", "b"]).await;
     }
 
     for name in &names {
-        lab.until_status(name, "is attached", |status| status.attached_instance_ids == ["a", "b"])
-            .await;
+        lab.until_attached(name, &["a", "b"]).await;
     }
     assert_eq!(lab.calls().len(), names.len());
     let stats = lab.simulator.stats();
@@ -127,10 +110,8 @@ async fn a_fleet_is_attached_with_one_call_each_and_never_more_than_twenty_in_a_
 }
 
 #[tokio::test]
-async fn an_emptied_list_detaches_all() {
-    let lab = Lab::start().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
+async fn an_empty_list_detaches_all() {
+    let lab = Lab::with_members(&["a", "b"]).await;
 
     lab.edit_ids("lobby", &[]).await;
 

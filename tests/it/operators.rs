@@ -1,22 +1,24 @@
-//! Two operators on the same objects, an operator whose fence is closed, and a ledger at its bound.
+//! Two operators on the same objects, an operator whose fence is closed, and a ledger at its limit.
 
 use std::time::Duration;
 
-use gs_simulator::{EXAMPLE_SECRET_ID, Faults, InstanceFault, Operation};
-use kube::api::PostParams;
+use gs_simulator::{EXAMPLE_SECRET_ID, Faults};
 use serde_json::{Value, json};
+use streamsession_core::ids::InstanceId;
+use streamsession_core::ledger::Ledger;
+use streamsession_operator::api::FINALIZER;
 use streamsession_operator::api::v1alpha1::StreamSession;
 
-use crate::harness::{Lab, SESSION, eventually, slow};
+use crate::harness::{Lab, SESSION, eventually, refuse_detach, slow, spec};
 
-fn of_another(object: &StreamSession) -> bool {
+fn has_journal(object: &StreamSession) -> bool {
     object.status.as_ref().is_some_and(|status| status.pending_call.is_some())
 }
 
 #[tokio::test]
 async fn an_operator_whose_fence_is_closed_calls_and_writes_nothing_and_its_call_is_taken_over() {
     let mut lab = Lab::without_operator().await;
-    // How long a journal of someone else is left alone hangs on this.
+    // How long another operator waits for the writer of a journal depends on this.
     lab.options.kube_timeout = Duration::from_secs(2);
     lab.start_operator().await;
     lab.simulator.set_faults(slow());
@@ -25,13 +27,12 @@ async fn an_operator_whose_fence_is_closed_calls_and_writes_nothing_and_its_call
 
     lab.fence().close();
     lab.simulator.set_faults(Faults::default());
-    lab.create("other", &["c"], json!({"sessionId": "other"})).await;
+    lab.create_apart("other", &["c"]).await;
     lab.edit_ids("lobby", &["b", "c"]).await;
 
-    // Reconciles that wanted to act and had to rest: that of the call, and that of the new object.
-    let url = format!("http://{}/metrics", lab.admin());
+    // Reconciles that would act and may not: that of the call, and that of the new object.
     eventually("reconciles that may not act", async || {
-        let text = reqwest::get(&url).await.expect("an answer").text().await.expect("a text");
+        let text = lab.metrics().await;
         let later = text.lines().find_map(|line| {
             line.strip_prefix(r#"streamsession_reconciles_total{outcome="later"} "#)?
                 .parse::<u32>()
@@ -43,7 +44,7 @@ async fn an_operator_whose_fence_is_closed_calls_and_writes_nothing_and_its_call
     assert_eq!(lab.calls().len(), 1);
     // First status with the journal, and the finalizer.
     lab.until_writes(2).await;
-    assert!(of_another(&lab.get("lobby").await) && !of_another(&lab.get("other").await));
+    assert!(has_journal(&lab.get("lobby").await) && !has_journal(&lab.get("other").await));
 
     let _other = lab.another_operator().await;
     lab.until_ready_at("other", "other", &["c"]).await;
@@ -51,7 +52,7 @@ async fn an_operator_whose_fence_is_closed_calls_and_writes_nothing_and_its_call
 }
 
 #[tokio::test]
-async fn two_operators_on_the_same_objects_leak_nothing_and_come_to_rest() {
+async fn two_operators_on_the_same_objects_leak_nothing_and_converge() {
     let mut lab = Lab::without_operator().await;
     lab.options.gs_timeout = Duration::from_secs(1);
     lab.options.kube_timeout = Duration::from_secs(1);
@@ -59,7 +60,7 @@ async fn two_operators_on_the_same_objects_leak_nothing_and_come_to_rest() {
     let _other = lab.another_operator().await;
     let names: Vec<_> = (0..6).map(|number| format!("wall-{number}")).collect();
     for name in &names {
-        lab.create(name, &["a", "b"], json!({"sessionId": name})).await;
+        lab.create_apart(name, &["a", "b"]).await;
     }
     lab.simulator.set_faults(Faults {
         drop_answers: 2,
@@ -84,11 +85,10 @@ async fn two_operators_on_the_same_objects_leak_nothing_and_come_to_rest() {
 }
 
 #[tokio::test]
-async fn two_operators_agree_on_who_drives_a_session() {
+async fn two_operators_agree_on_the_owner_of_a_session() {
     let lab = Lab::start().await;
     let _other = lab.another_operator().await;
-    lab.create("first", &["a"], json!({})).await;
-    lab.until_ready("first", &["a"]).await;
+    lab.create_ready("first", &["a"]).await;
     lab.create("second", &["b"], json!({})).await;
     lab.until_reason("second", "SessionConflict").await;
 
@@ -98,21 +98,14 @@ async fn two_operators_agree_on_who_drives_a_session() {
     lab.until_ready("second", &["b"]).await;
 }
 
-/// An id as long as one can be.
-fn long(prefix: &str, number: usize) -> String {
-    format!("{:-<128}", format!("{prefix}-{number:04}-"))
-}
-
-fn longs(prefix: &str) -> Vec<String> {
-    (0..1000).map(|number| long(prefix, number)).collect()
+/// So many ids, each as long as one can be.
+fn long_ids(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{number:0width$}", width = InstanceId::LENGTH_MAX)).collect()
 }
 
 /// A megabyte takes its time on a busy machine.
 async fn lab_with_long_signatures() -> Lab {
-    let signature_validity = Duration::from_mins(1);
-    let mut lab =
-        Lab::with(gs_simulator::Options { signature_validity, ..gs_simulator::Options::default() })
-            .await;
+    let mut lab = Lab::with_validity(Duration::from_mins(1)).await;
     lab.options.kube_timeout = Duration::from_secs(30);
     lab
 }
@@ -128,21 +121,16 @@ async fn until_arrivals(lab: &Lab, count: u64) {
 }
 
 /// An object with this status, as if it had come to it by itself.
-async fn create_with(lab: &Lab, ids: &[String], mut status: Value) {
-    let object = json!({
-        "apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession",
-        "metadata": {"name": "lobby", "finalizers": ["gs.tencentcloud.dev/detach"]},
-        "spec": {"sessionId": SESSION, "slaveInstanceIds": ids, "credentialsRef": {"name": "tencent"}},
-    });
-    let created: StreamSession = serde_json::from_value(object).expect("a StreamSession");
-    let created = lab.sessions.create(&PostParams::default(), &created).await.expect("created");
+async fn create_with_status(lab: &Lab, ids: &[String], mut status: Value) {
+    let metadata = json!({"name": "lobby", "finalizers": [FINALIZER]});
+    let created = lab.create_with(metadata, spec(SESSION, ids)).await;
     status["observedGeneration"] = json!(1);
     status["objectUID"] = json!(created.metadata.uid);
     lab.edit_status("lobby", status).await;
 }
 
 #[tokio::test]
-async fn a_full_ledger_attaches_nobody_new_says_so_and_goes_on_once_there_is_room() {
+async fn a_full_ledger_attaches_nothing_new_says_so_and_continues_once_there_is_room() {
     let mut lab = lab_with_long_signatures().await;
     lab.options.batch_size = 1000.try_into().expect("not 0");
     let ids = |prefix: &str, count: usize| {
@@ -153,16 +141,20 @@ async fn a_full_ledger_attaches_nobody_new_says_so_and_goes_on_once_there_is_roo
             json!({"operation": "Detach", "count": 5, "sinceTime": "2026-01-08T02:40:00Z"});
         json!({"instanceId": id, "state": "Attached", "refusals": refusals})
     };
-    let target = json!({"sessionId": SESSION, "endpoint": lab.simulator.url(), "credential": "AKIDEXAMPLE", "credentialProven": true});
-    let held = ids("old", 2000);
-    lab.simulator.set_members(SESSION, held.clone());
-    let keeping = InstanceFault { pattern: "*".into(), tries: None, operation: Operation::Detach };
-    lab.simulator.set_faults(Faults { instance_faults: vec![keeping], ..Faults::default() });
-    let records: Vec<Value> = held.iter().map(stuck).collect();
-    create_with(
+    let target = json!({
+        "sessionId": SESSION, "endpoint": lab.simulator.url(),
+        "credential": "AKIDEXAMPLE", "credentialProven": true,
+    });
+    let members = ids("old", Ledger::RECORDS_MAX);
+    lab.simulator.set_members(SESSION, members.clone());
+    lab.simulator.set_faults(refuse_detach("*"));
+    let records: Vec<Value> = members.iter().map(stuck).collect();
+    create_with_status(
         &lab,
         &ids("new", 1000),
-        json!({"attachedInstances": 2000, "target": target, "unsettledInstances": records}),
+        json!({
+            "attachedInstances": members.len(), "target": target, "unsettledInstances": records,
+        }),
     )
     .await;
 
@@ -175,19 +167,16 @@ async fn a_full_ledger_attaches_nobody_new_says_so_and_goes_on_once_there_is_roo
         "{message}"
     );
     assert!(
-        lab.members().len() == 2000 && !lab.members().contains("new-0"),
-        "{:?}",
+        lab.members().len() == Ledger::RECORDS_MAX && !lab.members().contains("new-0"),
+        "{} calls",
         lab.history().len()
     );
     lab.simulator.set_faults(Faults::default());
     // At once, instead of after the pause of the refusals.
     lab.edit_ids("lobby", &["new-0", "new-1"]).await;
     eventually("the two alone", async || {
-        if lab.members().len() == 2 {
-            Ok(())
-        } else {
-            Err(format!("{} members", lab.members().len()))
-        }
+        let members = lab.members().len();
+        if members == 2 { Ok(()) } else { Err(format!("{members} members")) }
     })
     .await;
     lab.until_ready("lobby", &["new-0", "new-1"]).await;
@@ -196,22 +185,30 @@ async fn a_full_ledger_attaches_nobody_new_says_so_and_goes_on_once_there_is_roo
 #[tokio::test]
 async fn the_largest_status_that_there_can_be_is_written() {
     let mut lab = lab_with_long_signatures().await;
+    let ids = long_ids(Ledger::RECORDS_MAX);
     let time = "2026-01-08T02:40:00Z";
-    let code = "X".repeat(64);
-    let failure = json!({"operation": "Attach", "reason": "Unanswered", "code": code, "attempts": 2_000_000_000, "time": time});
-    let record = |id: String| {
+    let code = "X".repeat(Ledger::CODE_LENGTH_MAX);
+    let record = |id: &String| {
         json!({
-            "instanceId": id, "state": "Detached", "attachMayArriveUntil": time, "detachMayArriveUntil": time, "assumed": true,
-            "refusals": {"operation": "Attach", "count": 2_000_000_000, "sinceTime": time}, "lastFailure": failure,
+            "instanceId": id, "state": "Detached",
+            "attachMayArriveUntil": time, "detachMayArriveUntil": time, "assumed": true,
+            "refusals": {"operation": "Attach", "count": 2_000_000_000, "sinceTime": time},
+            "lastFailure": {
+                "operation": "Attach", "reason": "Unanswered", "code": code,
+                "attempts": 2_000_000_000, "time": time,
+            },
         })
     };
     let status = json!({
         "attachedInstances": 0,
-        "target": {"sessionId": SESSION, "endpoint": lab.simulator.url(), "credential": "A".repeat(256), "credentialProven": false},
-        "unsettledInstances": longs("one").into_iter().chain(longs("two")).map(record).collect::<Vec<_>>(),
+        "target": {
+            "sessionId": SESSION, "endpoint": lab.simulator.url(),
+            "credential": "A".repeat(256), "credentialProven": false,
+        },
+        "unsettledInstances": ids.iter().map(record).collect::<Vec<_>>(),
         "lastHandledForgetInstances": "f".repeat(256), "lastHandledAdopt": "a".repeat(256),
     });
-    create_with(&lab, &longs("two"), status).await;
+    create_with_status(&lab, &ids[..1000], status).await;
     // Nothing succeeds, and every call costs each of its records one more failure.
     lab.simulator.set_faults(Faults {
         chances: serde_json::from_value(json!({"errors": {code: 1.0}})).expect("chances"),
@@ -222,15 +219,10 @@ async fn the_largest_status_that_there_can_be_is_written() {
 
     until_arrivals(&lab, 3).await;
     lab.until_status("lobby", "answers are written", |status| {
-        status.last_call.is_some() && status.unsettled_instances.len() == 2000
+        status.last_call.is_some() && status.unsettled_instances.len() == Ledger::RECORDS_MAX
     })
     .await;
-    let metrics = reqwest::get(format!("http://{}/metrics", lab.admin()))
-        .await
-        .expect("an answer")
-        .text()
-        .await
-        .expect("a text");
+    let metrics = lab.metrics().await;
     assert!(
         !metrics.contains(r#"streamsession_object_writes_total{outcome="failed"}"#),
         "{metrics}"

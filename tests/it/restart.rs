@@ -1,7 +1,6 @@
-//! The operator's own end, gentle or not, and its next start: nothing is forgotten, and nothing is
+//! How the operator ends, by SIGTERM or killed, and starts again: nothing leaks, and nothing is
 //! done twice. Some with the real process.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use gs_simulator::{Faults, Operation, Outcome};
@@ -9,25 +8,20 @@ use serde_json::json;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::harness::{DEADLINE, Lab, eventually, slow};
+use crate::harness::{DEADLINE, Lab, eventually, set, slow};
 use crate::process::start_process;
 
 #[tokio::test]
 async fn a_call_that_arrives_after_its_operator_was_killed_leaks_nothing() {
     // Long enough for a call that arrives after the next operator's first one.
-    let validity = Duration::from_secs(8);
-    let mut lab = Lab::with(gs_simulator::Options {
-        signature_validity: validity,
-        ..gs_simulator::Options::default()
-    })
-    .await;
+    let mut lab = Lab::with_validity(Duration::from_secs(8)).await;
     lab.simulator.set_faults(Faults {
         late_arrivals: 1,
         late_arrival_ms: 4000,
         ..Faults::default()
     });
-    // No second attach before the kill: its journal would be left alone for longer than the late
-    // one needs.
+    // No second attach before the kill: the next operator would wait for its writer for longer than
+    // the late one needs.
     lab.options.retry_base = Duration::from_secs(30);
     lab.start_operator().await;
     lab.create("lobby", &["a"], json!({})).await;
@@ -51,9 +45,7 @@ async fn a_call_that_arrives_after_its_operator_was_killed_leaks_nothing() {
 
 #[tokio::test]
 async fn a_deletion_whose_operator_was_killed_ends_with_nothing_attached() {
-    let mut lab = Lab::start().await;
-    lab.create("lobby", &["a", "b"], json!({})).await;
-    lab.until_ready("lobby", &["a", "b"]).await;
+    let mut lab = Lab::with_members(&["a", "b"]).await;
     lab.simulator.set_faults(slow());
     lab.delete("lobby").await;
     lab.until_calls(2).await;
@@ -67,7 +59,7 @@ async fn a_deletion_whose_operator_was_killed_ends_with_nothing_attached() {
 }
 
 #[tokio::test]
-async fn a_process_that_was_killed_before_the_answer_leaks_nothing_when_the_spec_turns() {
+async fn a_process_that_was_killed_before_the_answer_leaks_nothing_when_the_spec_changes() {
     let lab = Lab::without_operator().await;
     lab.simulator.set_faults(slow());
     let mut process = start_process(&lab);
@@ -75,7 +67,7 @@ async fn a_process_that_was_killed_before_the_answer_leaks_nothing_when_the_spec
     lab.until_calls(1).await;
     process.kill().await.expect("SIGKILL");
     assert!(lab.get("lobby").await.status.unwrap().pending_call.is_some());
-    assert_eq!(lab.members(), BTreeSet::from(["a".to_owned(), "b".to_owned()]));
+    assert_eq!(lab.members(), set(&["a", "b"]));
     lab.simulator.set_faults(Faults::default());
 
     lab.edit_ids("lobby", &["b", "c"]).await;
@@ -85,7 +77,7 @@ async fn a_process_that_was_killed_before_the_answer_leaks_nothing_when_the_spec
 }
 
 #[tokio::test]
-async fn a_process_that_is_asked_to_stop_lets_its_call_settle() {
+async fn a_process_that_gets_sigterm_settles_its_call_first() {
     let lab = Lab::without_operator().await;
     lab.simulator.set_faults(slow());
     let mut process = start_process(&lab);
@@ -108,11 +100,10 @@ async fn a_converged_fleet_is_restarted_without_a_call_or_a_write() {
     let mut lab = Lab::start().await;
     let names: Vec<_> = (0..30).map(|number| format!("wall-{number}")).collect();
     for name in &names {
-        lab.create(name, &["a", "b", "c", "d", "e"], json!({"sessionId": name})).await;
+        lab.create_apart(name, &["a", "b", "c", "d", "e"]).await;
     }
     for name in &names {
-        lab.until_status(name, "is attached", |status| status.attached_instance_ids.len() == 5)
-            .await;
+        lab.until_attached(name, &["a", "b", "c", "d", "e"]).await;
     }
     lab.until_writes(30 * 3).await;
     lab.stop_operator().await;
@@ -125,22 +116,15 @@ async fn a_converged_fleet_is_restarted_without_a_call_or_a_write() {
 }
 
 #[tokio::test]
-async fn the_admin_server_tells_that_it_is_ready_and_what_was_done() {
-    let lab = Lab::start().await;
-    lab.create("lobby", &["a"], json!({})).await;
-    lab.until_ready("lobby", &["a"]).await;
-    let get = async |path: &str| {
-        let response =
-            reqwest::get(format!("http://{}{path}", lab.admin())).await.expect("an answer");
-        (response.status().as_u16(), response.text().await.expect("a text"))
-    };
+async fn the_admin_server_answers_livez_readyz_and_metrics() {
+    let lab = Lab::with_members(&["a"]).await;
 
-    let (livez, readyz) = (get("/livez").await, get("/readyz").await);
+    let (livez, readyz) = (lab.admin_get("/livez").await, lab.admin_get("/readyz").await);
 
     assert_eq!((livez, readyz), ((200, "ok\n".to_owned()), (200, "ok\n".to_owned())));
     // The status is there a moment before the reconcile that wrote it is counted.
     eventually("the counters", async || {
-        let (code, metrics) = get("/metrics").await;
+        let (code, metrics) = lab.admin_get("/metrics").await;
         let expected = [
             r#"streamsession_gs_calls_total{operation="attach",outcome="processed"} 1"#,
             r#"streamsession_gs_instances_total{operation="attach",outcome="succeeded"} 1"#,
