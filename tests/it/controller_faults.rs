@@ -1,11 +1,10 @@
-//! The controller against an API server that fails: every kind of request, with every fault, on the
-//! way through a whole life of an object.
+//! The controller against an API server that fails: every kind of request, with every fault, while
+//! an object is created, edited, edited without a call, and deleted.
 //!
-//! A life is: create, edit, edit without a call, delete. Nothing may leak at any time, nothing may
-//! be written without preconditions, nothing may be asked for without end, and all must come to its
-//! end. What fails for one object alone is tried on many at once, side by side on one operator,
-//! each in a namespace and with a session of its own; a watch that fails has an operator of its
-//! own.
+//! In such a run nothing may leak at any time, nothing may be written without preconditions, no
+//! request may be repeated without end, and each step must converge. What fails for one object
+//! alone is tried on many at once, side by side on one operator, each in a namespace and with a
+//! session of its own; a watch that fails has an operator of its own.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,26 +19,26 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::fake_api::faults::{Fault, Plans, Site, Trap};
+use crate::fake_api::faults::{Fault, Injection, Injector, Site};
 use crate::fake_api::store::{Key, Store};
-use crate::fake_api::{FakeApi, HEIR};
-use crate::harness::{DEADLINE, install_crypto};
+use crate::fake_api::{FakeApi, SUCCESSOR};
+use crate::harness::{DEADLINE, install_crypto, manifest, spec};
 
-/// For each request to the API server: what nobody answers costs that much, and what a busy machine
-/// answers later is asked for again.
+/// For each request to the API server: one that is not answered costs that much, and one that a
+/// busy machine answers later is made again.
 const KUBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Lives at a time: they mostly wait.
+/// Runs at a time: they mostly wait.
 const AT_A_TIME: usize = 32;
-/// Requests of a life without faults: 23, and some more if a permit or a watch event comes later. A
+/// Requests of a run without faults: 23, and some more if a permit or a watch event comes later. A
 /// loop that does not wait makes hundreds.
 const REQUESTS: usize = 32;
-/// What a fault may cost besides, or a machine so busy that a request is not answered in time.
+/// What a fault may cost besides, or a machine so busy that a request times out.
 const REQUESTS_PER_FAULT: usize = 8;
-/// An operator takes a while to build; more at once would hold up those that run.
+/// An operator takes a while to build; more at once would delay those that run.
 static BUILDERS: Semaphore = Semaphore::const_new(2);
 
-/// Signatures, and deadlines of calls, that outlive every test: no call is in doubt but by a
-/// mistake.
+/// A validity of signatures, and a timeout of calls, longer than every test: only a mistake puts a
+/// call in doubt.
 const LONG: Duration = Duration::from_mins(5);
 
 /// The quota is no subject here.
@@ -48,43 +47,48 @@ const CALLS_PER_SECOND: u32 = 1000;
 /// The instance of an object that somebody deletes by force.
 const LOST: &str = "lost";
 
+/// An object of that session.
+fn object(session: &str, instances: &[&str]) -> Value {
+    manifest(&json!({}), &spec(session, instances))
+}
+
 fn lobby(namespace: &str) -> Key {
     Key::new("streamsessions", namespace, "lobby")
 }
 
-/// A life with these faults.
+/// A run with these faults.
 #[derive(Clone, Debug, Default)]
 struct Case {
-    traps: Vec<Trap>,
-    /// No streaming lists, and an object in a page.
+    injections: Vec<Injection>,
+    /// No streaming lists, and one object in a page.
     paged: bool,
 }
 
 impl Case {
     fn of(site: Site, skip: usize, times: usize, fault: Fault) -> Self {
-        Self { traps: vec![Trap { site, skip, times, fault }], paged: false }
+        Self { injections: vec![Injection { site, skip, times, fault }], paged: false }
     }
 
     fn requests_max(&self, took: Duration) -> usize {
-        let faults: usize = self.traps.iter().map(|trap| trap.times).sum();
+        let faults: usize = self.injections.iter().map(|injection| injection.times).sum();
         let late = took.as_millis() / KUBE_TIMEOUT.as_millis();
         REQUESTS + (faults + usize::try_from(late).expect("few")) * REQUESTS_PER_FAULT
     }
 }
 
 /// An operator, a simulator and an API server.
-struct Shell {
+struct Environment {
     api: Arc<FakeApi>,
     simulator: Arc<Simulator>,
     stopping: CancellationToken,
     operator: JoinHandle<Result<(), Error>>,
 }
 
-impl Shell {
-    async fn start(paged: bool, validity: Duration) -> Self {
+impl Environment {
+    async fn start(paged: bool) -> Self {
         install_crypto();
         let options = gs_simulator::Options {
-            signature_validity: validity,
+            signature_validity: LONG,
             qps: 2 * CALLS_PER_SECOND,
             ..gs_simulator::Options::default()
         };
@@ -92,28 +96,27 @@ impl Shell {
         let api = FakeApi::new();
         if paged {
             api.page_max(1);
-            api.create(&Key::new("streamsessions", "hall", "other"), &session("hall", &[]));
+            api.create(&Key::new("streamsessions", "hall", "other"), &object("hall", &[]));
         }
         let members = Arc::clone(&simulator);
-        api.check(move |store, namespace| wrong(store, namespace, &members));
+        api.check(move |store, namespace| violation(store, namespace, &members));
 
         let options = Options {
             gs_qps: CALLS_PER_SECOND.try_into().expect("some"),
             gs_burst: CALLS_PER_SECOND.try_into().expect("some"),
-            // No call is lost here; one that is given up is in doubt for a signature's time.
-            gs_timeout: validity / 2,
+            // No call is lost here; one that times out is in doubt for the validity of a signature.
+            gs_timeout: LONG / 2,
             kube_timeout: KUBE_TIMEOUT,
-            signature_validity: validity,
+            signature_validity: LONG,
             retry_base: Duration::from_millis(20),
-            // Who waits for an answer that does not come holds up nobody else.
+            // An object that waits for an answer delays no other.
             concurrency: AT_A_TIME,
             ..Options::from_flags(["--gs-endpoint", &simulator.url()]).expect("options")
         };
         let client = api.client();
         let builder = BUILDERS.acquire().await.expect("open");
-        let operator = spawn_blocking(|| Operator::new(options, client, "https://fake".to_owned()))
-            .await
-            .expect("no panic");
+        let build = || Operator::new(options, client, "https://fake".to_owned());
+        let operator = spawn_blocking(build).await.expect("no panic");
         drop(builder);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let stopping = CancellationToken::new();
@@ -133,17 +136,17 @@ impl Shell {
             json!({"secretId": bytes(EXAMPLE_SECRET_ID), "secretKey": bytes(EXAMPLE_SECRET_KEY)});
         let secret = json!({"apiVersion": "v1", "kind": "Secret", "data": data});
         self.api.create(&Key::new("secrets", namespace, "tencent"), &secret);
-        self.api.create(&lobby(namespace), &session(namespace, instances));
+        self.api.create(&lobby(namespace), &object(namespace, instances));
     }
 
-    /// Waits until the object has all it wants, the status says so, and nothing is open.
+    /// Waits until all wanted are attached, the status says so, and nothing is open.
     async fn until_settled(&self, namespace: &str, what: &str) -> Result<(), String> {
-        let look = |store: &Store, _: &Plans| settled(store, namespace, &self.simulator);
+        let look = |store: &Store, _: &Injector| settled(store, namespace, &self.simulator);
         self.api.until(namespace, DEADLINE, look).await.map_err(|error| format!("{what}: {error}"))
     }
 
     async fn until_gone(&self, namespace: &str) -> Result<(), String> {
-        let look = |store: &Store, _: &Plans| {
+        let look = |store: &Store, _: &Injector| {
             store.peek(&lobby(namespace)).map_or(Ok(()), |object| Err(object.to_string()))
         };
         self.api
@@ -152,20 +155,20 @@ impl Shell {
             .map_err(|error| format!("the deletion: {error}"))
     }
 
-    /// An event is written when it is written.
-    async fn until_met(&self, namespace: &str) -> Result<(), String> {
-        let look = |_: &Store, plans: &Plans| {
-            if plans.are_met(namespace) { Ok(()) } else { Err(String::new()) }
+    /// An Event is written some time after what it tells.
+    async fn until_injected(&self, namespace: &str) -> Result<(), String> {
+        let look = |_: &Store, injector: &Injector| {
+            if injector.is_done(namespace) { Ok(()) } else { Err(String::new()) }
         };
         self.api
             .until(namespace, DEADLINE, look)
             .await
-            .map_err(|error| format!("a fault was not met: {error}"))
+            .map_err(|error| format!("a fault was not injected: {error}"))
     }
 
-    async fn live(&self, namespace: &str, case: &Case) -> Result<(), String> {
-        for trap in &case.traps {
-            self.api.add_trap(namespace, *trap);
+    async fn run(&self, namespace: &str, case: &Case) -> Result<(), String> {
+        for injection in &case.injections {
+            self.api.inject(namespace, *injection);
         }
         let (key, begun) = (lobby(namespace), Instant::now());
         self.create(namespace, &["a", "b"]);
@@ -176,48 +179,45 @@ impl Shell {
         self.until_settled(namespace, "the edit without a call").await?;
         self.api.delete(&key);
         self.until_gone(namespace).await?;
-        self.until_met(namespace).await?;
-        self.judge(namespace, case.requests_max(begun.elapsed()))
+        self.until_injected(namespace).await?;
+        self.check_end(namespace, case.requests_max(begun.elapsed()))
     }
 
     /// An object that is deleted by force and created anew right before a request of that kind.
-    async fn live_twice(&self, namespace: &str, case: &Case) -> Result<(), String> {
-        for trap in &case.traps {
-            self.api.add_trap(namespace, *trap);
+    async fn run_recreated(&self, namespace: &str, case: &Case) -> Result<(), String> {
+        for injection in &case.injections {
+            self.api.inject(namespace, *injection);
         }
         let (key, begun) = (lobby(namespace), Instant::now());
         self.create(namespace, &[LOST]);
-        for site in case.traps.iter().map(|trap| trap.site) {
+        for site in case.injections.iter().map(|injection| injection.site) {
             if matches!(site, Site::Condition | Site::FinalizerOff) {
                 self.until_settled(namespace, "the creation").await?;
             }
             match site {
                 Site::Condition => {
-                    self.api.patch(&key, &json!({"spec": {"deletionPolicy": "Delete"}}))
+                    self.api.patch(&key, &json!({"spec": {"deletionPolicy": "Delete"}}));
                 }
                 Site::FinalizerOff => self.api.delete(&key),
                 _ => {}
             }
         }
-        self.until_met(namespace).await?;
+        self.until_injected(namespace).await?;
         self.until_settled(namespace, "the second creation").await?;
         self.api.delete(&key);
         self.until_gone(namespace).await?;
-        let calls = self
-            .simulator
-            .calls()
-            .into_iter()
-            .filter(|call| call.session_id.as_deref() == Some(namespace));
-        let named: Vec<_> =
-            calls.flat_map(|call| call.instance_ids).skip_while(|id| id == LOST).collect();
+        let mut calls = self.simulator.calls();
+        calls.retain(|call| call.session_id.as_deref() == Some(namespace));
+        let ids = calls.into_iter().flat_map(|call| call.instance_ids);
+        let named: Vec<_> = ids.skip_while(|id| id == LOST).collect();
         if named.iter().any(|id| id == LOST) {
             return Err(format!("called for the first object after the second one's: {named:?}"));
         }
-        self.judge(namespace, case.requests_max(begun.elapsed()))
+        self.check_end(namespace, case.requests_max(begun.elapsed()))
     }
 
-    /// What must hold at the end of a life.
-    fn judge(&self, namespace: &str, requests_max: usize) -> Result<(), String> {
+    /// What must hold at the end of a run.
+    fn check_end(&self, namespace: &str, requests_max: usize) -> Result<(), String> {
         let left: Vec<_> =
             self.simulator.members(namespace).into_iter().filter(|id| !is_lost(id)).collect();
         let violations = self.api.violations(namespace);
@@ -234,12 +234,7 @@ impl Shell {
     }
 }
 
-fn session(id: &str, instances: &[&str]) -> Value {
-    let spec = json!({"sessionId": id, "slaveInstanceIds": instances, "credentialsRef": {"name": "tencent"}});
-    json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "spec": spec})
-}
-
-/// Of an object that somebody deleted by force: nobody can know of it any more.
+/// Whether it is of an object that somebody deleted by force: its ledger is lost.
 fn is_lost(id: &str) -> bool {
     id == LOST
 }
@@ -248,8 +243,8 @@ fn texts(value: &Value) -> BTreeSet<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// Every id that the status tells of as one that the service may hold.
-fn recorded(status: &Value) -> BTreeSet<String> {
+/// Every id that may be attached by the ledger.
+fn in_ledger(status: &Value) -> BTreeSet<String> {
     let unsettled = status["unsettledInstances"].as_array().into_iter().flatten();
     let mut ids: BTreeSet<_> = unsettled
         .filter_map(|unsettled| unsettled["instanceId"].as_str())
@@ -260,33 +255,33 @@ fn recorded(status: &Value) -> BTreeSet<String> {
     ids
 }
 
-/// What must never be, after any request.
-fn wrong(store: &Store, namespace: &str, simulator: &Simulator) -> Option<String> {
-    leak(store, namespace, simulator).or_else(|| foreign(store, namespace))
+/// What must not be after any request.
+fn violation(store: &Store, namespace: &str, simulator: &Simulator) -> Option<String> {
+    leak(store, namespace, simulator).or_else(|| foreign_status(store, namespace))
 }
 
 /// A status that was meant for the object that had the name before.
-fn foreign(store: &Store, namespace: &str) -> Option<String> {
+fn foreign_status(store: &Store, namespace: &str) -> Option<String> {
     store.within("streamsessions", namespace).find_map(|object| {
         let (owner, uid) = (&object["status"]["objectUID"], &object["metadata"]["uid"]);
-        let is_heir = texts(&object["spec"]["slaveInstanceIds"]).contains(HEIR);
-        let mixed = is_heir && object["status"].to_string().contains(LOST);
+        let is_successor = texts(&object["spec"]["slaveInstanceIds"]).contains(SUCCESSOR);
+        let mixed = is_successor && object["status"].to_string().contains(LOST);
         ((!owner.is_null() && owner != uid) || mixed)
             .then(|| format!("a status of another object: {object}"))
     })
 }
 
-/// Members of the namespace's session that no status there knows of.
+/// Members of the namespace's session that are in no ledger there.
 fn leak(store: &Store, namespace: &str, simulator: &Simulator) -> Option<String> {
-    // The store is held: what was journalled before a call still stands there.
+    // The store is locked: what was journalled before a call is still there.
     let members = simulator.members(namespace);
     let known: BTreeSet<_> = store
         .within("streamsessions", namespace)
-        .flat_map(|object| recorded(&object["status"]))
+        .flat_map(|object| in_ledger(&object["status"]))
         .collect();
     let leaked: Vec<_> =
         members.into_iter().filter(|id| !known.contains(id) && !is_lost(id)).collect();
-    (!leaked.is_empty()).then(|| format!("{leaked:?} leak; recorded are {known:?}"))
+    (!leaked.is_empty()).then(|| format!("{leaked:?} leak; in the ledgers are {known:?}"))
 }
 
 fn settled(store: &Store, namespace: &str, simulator: &Simulator) -> Result<(), String> {
@@ -313,59 +308,62 @@ fn settled(store: &Store, namespace: &str, simulator: &Simulator) -> Result<(), 
     }
 }
 
-/// Lives them all, some at a time, and tells of every one that failed.
-async fn all(
-    lives: impl Iterator<Item = impl Future<Output = Result<(), String>> + Send + 'static>,
+/// Performs them all, some at a time, and reports every one that failed.
+async fn run_all(
+    runs: impl Iterator<Item = impl Future<Output = Result<(), String>> + Send + 'static>,
 ) {
-    let places = Arc::new(Semaphore::new(AT_A_TIME));
-    let mut running = JoinSet::new();
-    for life in lives {
-        let places = Arc::clone(&places);
-        running.spawn(async move {
-            let _place = places.acquire_owned().await.expect("open");
-            life.await
+    let slots = Arc::new(Semaphore::new(AT_A_TIME));
+    let mut tasks = JoinSet::new();
+    for run in runs {
+        let slots = Arc::clone(&slots);
+        tasks.spawn(async move {
+            let _slot = slots.acquire_owned().await.expect("open");
+            run.await
         });
     }
-    let count = running.len();
-    let ended = running.join_all().await;
-    let failures: Vec<_> = ended.into_iter().filter_map(Result::err).collect();
+    let count = tasks.len();
+    let results = tasks.join_all().await;
+    let failures: Vec<_> = results.into_iter().filter_map(Result::err).collect();
     assert!(
         failures.is_empty(),
-        "{} of {count} lives failed:\n{}",
+        "{} of {count} runs failed:\n{}",
         failures.len(),
         failures.join("\n\n")
     );
 }
 
-/// On one operator, each in a namespace of its own.
-async fn live_together(cases: Vec<Case>, validity: Duration) {
-    let shell = Arc::new(Shell::start(false, validity).await);
-    let lives = cases.into_iter().enumerate().map(|(number, case)| {
-        let shell = Arc::clone(&shell);
+/// Each in a namespace of its own, on one operator.
+async fn run_on_one_operator(cases: Vec<Case>) {
+    let environment = Arc::new(Environment::start(false).await);
+    let runs = cases.into_iter().enumerate().map(|(number, case)| {
+        let environment = Arc::clone(&environment);
         async move {
-            let namespace = format!("life-{number}");
-            let ended = if case.traps.iter().any(|trap| trap.fault == Fault::Recreated) {
-                shell.live_twice(&namespace, &case).await
+            let namespace = format!("run-{number}");
+            let recreated =
+                case.injections.iter().any(|injection| injection.fault == Fault::Recreated);
+            let result = if recreated {
+                environment.run_recreated(&namespace, &case).await
             } else {
-                shell.live(&namespace, &case).await
+                environment.run(&namespace, &case).await
             };
-            ended.map_err(|error| format!("{case:?}: {error}\n{}", shell.api.history(&namespace)))
+            let history = || environment.api.history(&namespace);
+            result.map_err(|error| format!("{case:?}: {error}\n{}", history()))
         }
     });
-    all(lives).await;
-    Arc::into_inner(shell).expect("nobody else has it").stop().await;
+    run_all(runs).await;
+    Arc::into_inner(environment).expect("all runs have ended").stop().await;
 }
 
 /// Each on an operator of its own.
-async fn live_apart(cases: Vec<Case>) {
-    let lives = cases.into_iter().map(|case| async move {
-        let shell = Shell::start(case.paged, LONG).await;
-        let ended = shell.live("arcade", &case).await;
-        let history = shell.api.history("arcade");
-        shell.stop().await;
-        ended.map_err(|error| format!("{case:?}: {error}\n{history}"))
+async fn run_on_own_operators(cases: Vec<Case>) {
+    let runs = cases.into_iter().map(|case| async move {
+        let environment = Environment::start(case.paged).await;
+        let result = environment.run("arcade", &case).await;
+        let history = environment.api.history("arcade");
+        environment.stop().await;
+        result.map_err(|error| format!("{case:?}: {error}\n{history}"))
     });
-    all(lives).await;
+    run_all(runs).await;
 }
 
 /// What can go wrong with any request.
@@ -382,15 +380,15 @@ const ANY: [Fault; 13] = [
     Fault::Lost,
     Fault::LostSilently,
     Fault::CutOff,
-    Fault::Page,
+    Fault::HtmlPage,
 ];
 
 const WRITES: [Site; 5] =
     [Site::Journal, Site::Settle, Site::Condition, Site::FinalizerOn, Site::FinalizerOff];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_life_without_faults_is_cheap() {
-    live_apart(vec![Case::default(), Case { paged: true, ..Case::default() }]).await;
+async fn a_run_without_faults_is_cheap() {
+    run_on_own_operators(vec![Case::default(), Case { paged: true, ..Case::default() }]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -407,33 +405,31 @@ async fn any_request_may_fail_in_any_way() {
         cases.extend([Site::Journal, Site::Settle].map(|site| Case::of(site, 2, 1, fault)));
         cases.push(Case::of(Site::GetSecret, 0, 1, fault));
     }
-    live_together(cases, LONG).await;
+    run_on_one_operator(cases).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_may_arrive_when_it_was_given_up() {
-    // A journal that arrives late is taken for another operator's: waited for, and then in doubt.
-    live_together(WRITES.into_iter().map(|site| Case::of(site, 0, 1, Fault::Late)).collect(), LONG)
-        .await;
+async fn a_write_may_arrive_after_it_has_timed_out() {
+    // A journal that arrives late is taken for another operator's: waited for, then in doubt.
+    run_on_one_operator(WRITES.map(|site| Case::of(site, 0, 1, Fault::Late)).into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_an_object_is_written_to_the_next_one_of_its_name() {
-    live_together(
-        WRITES.into_iter().map(|site| Case::of(site, 0, 1, Fault::Recreated)).collect(),
-        LONG,
-    )
-    .await;
+    run_on_one_operator(WRITES.map(|site| Case::of(site, 0, 1, Fault::Recreated)).into()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_may_not_start_and_not_go_on() {
+async fn a_watch_may_fail_to_start_and_to_resume() {
     let mut cases = Vec::new();
     for fault in ANY {
         let resumed = |times| {
-            let ended = Trap { site: Site::Delivery, skip: 1, times: 1, fault: Fault::Ended };
+            let ended = Injection { site: Site::Delivery, skip: 1, times: 1, fault: Fault::Ended };
             Case {
-                traps: vec![ended, Trap { site: Site::WatchResume, skip: 0, times, fault }],
+                injections: vec![
+                    ended,
+                    Injection { site: Site::WatchResume, skip: 0, times, fault },
+                ],
                 paged: false,
             }
         };
@@ -450,11 +446,11 @@ async fn a_watch_may_not_start_and_not_go_on() {
     for code in [410, 500] {
         cases.push(Case::of(Site::WatchStart, 0, 1, Fault::ErrorEvent(code)));
     }
-    live_apart(cases).await;
+    run_on_own_operators(cases).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_may_break_and_repeat_itself_at_any_event() {
+async fn a_watch_may_break_or_repeat_itself_at_any_event() {
     let faults = [
         Fault::Ended,
         Fault::Broken,
@@ -474,5 +470,5 @@ async fn a_watch_may_break_and_repeat_itself_at_any_event() {
     let cases = faults
         .into_iter()
         .flat_map(|fault| [0, 2, 3, 6, 9].map(|skip| Case::of(Site::Delivery, skip, 1, fault)));
-    live_apart(cases.collect()).await;
+    run_on_own_operators(cases.collect()).await;
 }

@@ -1,8 +1,9 @@
-//! A faked API server under kube's own client: a tower service over an in-memory store. It keeps
-//! the real one's promises (revisions, preconditions, watches) and breaks them where a plan says
-//! so, which a real one can't be made to.
+//! A faked API server under kube's own client: a tower service over an in-memory store. It does
+//! what the real one guarantees (revisions, preconditions, watches), and injects faults, which a
+//! real one can't be made to do.
 
 pub mod faults;
+mod query;
 pub mod store;
 mod watches;
 
@@ -13,20 +14,21 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use http::{Method, Request, Response};
 use serde_json::{Value, json};
-use streamsession_operator::api::FINALIZER;
 use tokio::sync::watch;
 use tower::BoxError;
 
-use faults::{Fault, Plans, Site, Trap};
+use faults::{Fault, Injection, Injector};
+use query::Query;
 use store::{Answer, Key, Refusal, Store};
 use watches::{Wanted, Watches, error_event};
 
-/// How long a watcher stands still: long enough for the operator to have done something else
-/// meanwhile.
-const STANDSTILL: Duration = Duration::from_millis(150);
+use crate::harness::manifest;
+
+/// How long a watch is delayed: long enough for the operator to have done something else meanwhile.
+const WATCH_DELAY: Duration = Duration::from_millis(150);
 
 /// The instance of an object that replaces another one of its name.
-pub const HEIR: &str = "heir";
+pub const SUCCESSOR: &str = "successor";
 
 /// What must hold in a namespace after every request to it; the text says what does not.
 type Check = Box<dyn Fn(&Store, &str) -> Option<String> + Send>;
@@ -47,14 +49,14 @@ impl Log {
 struct State {
     store: Store,
     watches: Watches,
-    plans: Plans,
+    injector: Injector,
     /// Writes that take effect right before the next one to their object.
     late: Vec<Query>,
     check: Option<Check>,
     /// By namespace, as the requests.
     violations: BTreeMap<String, Vec<String>>,
     requests: BTreeMap<String, usize>,
-    /// Who waits for a change in a namespace.
+    /// Those that wait for a change in a namespace.
     changed: BTreeMap<String, watch::Sender<()>>,
     log: Log,
     /// No streaming lists, and pages of so many objects at most.
@@ -67,90 +69,12 @@ pub struct FakeApi {
     state: Mutex<State>,
 }
 
-/// A request, taken apart.
-#[derive(Clone, Debug)]
-struct Query {
-    method: Method,
-    target: String,
-    resource: String,
-    namespace: Option<String>,
-    name: Option<String>,
-    subresource: Option<String>,
-    parameters: Vec<(String, String)>,
-    body: Value,
-}
-
-impl Query {
-    async fn of(request: Request<kube::client::Body>) -> Result<Self, BoxError> {
-        let (parts, body) = request.into_parts();
-        let bytes = body.collect_bytes().await?;
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes)? };
-        let mut segments =
-            parts.uri.path().split('/').filter(|segment| !segment.is_empty()).map(str::to_owned);
-        // `api/v1` or `apis/GROUP/VERSION`
-        let group = if segments.next().as_deref() == Some("api") { 1 } else { 2 };
-        let mut segments = segments.skip(group).peekable();
-        let namespace =
-            segments.next_if(|segment| segment == "namespaces").and_then(|_| segments.next());
-        let query = parts.uri.query().unwrap_or_default();
-        Ok(Self {
-            method: parts.method,
-            target: parts.uri.to_string(),
-            resource: segments.next().unwrap_or_default(),
-            namespace,
-            name: segments.next(),
-            subresource: segments.next(),
-            parameters: url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
-            body,
-        })
-    }
-
-    fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
-    }
-
-    fn key(&self) -> Key {
-        let name = self.name.as_deref().or_else(|| self.body["metadata"]["name"].as_str());
-        Key::new(&self.resource, self.scope(), name.unwrap_or_default())
-    }
-
-    /// Its namespace; empty: all.
-    fn scope(&self) -> &str {
-        self.namespace.as_deref().unwrap_or_default()
-    }
-
-    fn is_watch(&self) -> bool {
-        self.parameter("watch") == Some("true")
-    }
-
-    fn is_write_of_session(&self) -> bool {
-        self.resource == "streamsessions" && self.method != Method::GET
-    }
-
-    fn site(&self, store: &Store) -> Site {
-        match (self.resource.as_str(), &self.method) {
-            ("events", _) => Site::Event,
-            ("secrets", _) => Site::GetSecret,
-            (_, &Method::GET) if self.is_watch() => match self.parameter("sendInitialEvents") {
-                Some("true") => Site::WatchStart,
-                _ => Site::WatchResume,
-            },
-            (_, &Method::GET) if self.name.is_none() => Site::List,
-            (_, &Method::GET) => Site::GetObject,
-            (_, &Method::PUT) => faults::status_site(store.peek(&self.key()), &self.body),
-            _ => match self.body["metadata"]["finalizers"].as_array() {
-                Some(finalizers) if finalizers.iter().any(|name| name == FINALIZER) => {
-                    Site::FinalizerOn
-                }
-                _ => Site::FinalizerOff,
-            },
-        }
-    }
-}
-
 /// A `Status` about nothing in particular.
 fn status(code: u16, reason: &str, message: &str) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason, "message": message, "code": code})
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "reason": reason, "message": message, "code": code,
+    })
 }
 
 /// A `Status` about the object that was asked for.
@@ -210,13 +134,14 @@ impl State {
     fn watch(&mut self, query: &Query) -> Result<Response<Body>, Refusal> {
         let initial = query.parameter("sendInitialEvents") == Some("true");
         if initial && self.page_max.is_some() {
-            let message = "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
+            let message = "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch \
+                           unless the WatchList feature gate is enabled";
             return Err(Refusal { code: 422, reason: "Invalid", message: message.into() });
         }
         let revision =
             query.parameter("resourceVersion").and_then(|text| text.parse().ok()).unwrap_or(0);
         if !initial && self.store.is_compacted(revision) {
-            if self.watches.gone_by_event {
+            if self.watches.expired_by_event {
                 return Ok(respond(200, error_event(410)));
             }
             let message = format!("too old resource version: {revision}");
@@ -254,21 +179,21 @@ impl State {
             metadata["continue"] = json!(format!("{revision}/{}", skip + limit));
         }
         let items: Vec<_> = objects.into_values().skip(skip).take(limit).collect();
-        Ok(
-            json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSessionList", "metadata": metadata, "items": items}),
-        )
+        Ok(json!({
+            "apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSessionList",
+            "metadata": metadata, "items": items,
+        }))
     }
 
-    /// Somebody deletes the object, whatever its finalizers, and creates another one of that name,
+    /// A person deletes the object, whatever its finalizers, and creates another one of that name,
     /// with another instance.
     fn recreate(&mut self, key: &Key) {
         let mut spec = self.store.delete_by_force(key).expect("deleted")["spec"].clone();
-        spec["slaveInstanceIds"] = json!([HEIR]);
-        let object = json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "spec": spec});
-        self.store.create(key, object).expect("created");
+        spec["slaveInstanceIds"] = json!([SUCCESSOR]);
+        self.store.create(key, manifest(&json!({}), &spec)).expect("created");
     }
 
-    /// What a request does, by its fault; none: nobody ever answers.
+    /// Performs a request with its fault; None: it is never answered.
     fn perform(
         &mut self,
         query: &Query,
@@ -278,7 +203,7 @@ impl State {
         match fault {
             Some(Fault::Status(code)) => return Some(Ok(error(code))),
             Some(Fault::Unreachable) => return broken(),
-            Some(Fault::Page) => return Some(Ok(respond(200, "<html>\n"))),
+            Some(Fault::HtmlPage) => return Some(Ok(respond(200, "<html>\n"))),
             Some(Fault::ErrorEvent(code)) => return Some(Ok(respond(200, error_event(code)))),
             Some(Fault::Silent) => return None,
             Some(Fault::Late) => {
@@ -288,7 +213,7 @@ impl State {
             Some(Fault::Edited) => {
                 let id = format!("edited-{}", self.store.revision());
                 self.edit(&query.key(), |spec| {
-                    spec["slaveInstanceIds"].as_array_mut().expect("a list").push(json!(id))
+                    spec["slaveInstanceIds"].as_array_mut().expect("a list").push(json!(id));
                 });
             }
             Some(Fault::Recreated) => self.recreate(&query.key()),
@@ -312,35 +237,35 @@ impl State {
         self.store.patch(key, &json!({"spec": spec})).expect("edited");
     }
 
-    /// Only a write that names the very copy may be sent.
+    /// A write must name the copy that was read.
     fn check_preconditions(&mut self, query: &Query) {
         let metadata = &query.body["metadata"];
         if query.is_write_of_session()
             && !(metadata["uid"].is_string() && metadata["resourceVersion"].is_string())
         {
-            self.violate(
+            self.add_violation(
                 query.scope(),
                 format!("{} {} has no precondition: {metadata}", query.method, query.target),
             );
         }
     }
 
-    fn violate(&mut self, namespace: &str, violation: String) {
+    fn add_violation(&mut self, namespace: &str, violation: String) {
         self.log.add(namespace, format!("  ! {violation}"));
         self.violations.entry(namespace.to_owned()).or_default().push(violation);
     }
 
-    /// Tells the watchers, and looks whether all is well.
-    fn settle(&mut self, namespace: &str) {
-        self.watches.deliver(&mut self.store, &mut self.plans, &mut self.log);
+    /// Sends the changes to the watchers, and checks what must hold.
+    fn deliver_and_check(&mut self, namespace: &str) {
+        self.watches.deliver(&mut self.store, &mut self.injector, &mut self.log);
         if let Some(violation) = self.check.as_ref().and_then(|check| check(&self.store, namespace))
         {
-            self.violate(namespace, violation);
+            self.add_violation(namespace, violation);
         }
     }
 
-    /// What was held back until the next write to the object takes effect.
-    fn catch_up(&mut self, query: &Query) {
+    /// Performs the writes that are late until the next write to the object.
+    fn perform_late(&mut self, query: &Query) {
         let (due, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.late).into_iter().partition(|late| late.key() == query.key());
         self.late = rest;
@@ -348,7 +273,7 @@ impl State {
             let outcome = self.write(&late).map_or_else(|refusal| refusal.code, |_| 200);
             self.log
                 .add(query.scope(), format!("  late {} {}: {outcome}", late.method, late.target));
-            self.settle(query.scope());
+            self.deliver_and_check(query.scope());
         }
     }
 }
@@ -376,7 +301,7 @@ impl FakeApi {
         let at = self.started.elapsed().as_millis();
         let answer = self.change(query.scope(), |state| {
             let site = query.site(&state.store);
-            let fault = state.plans.spring(query.scope(), site);
+            let fault = state.injector.next(query.scope(), site);
             *state.requests.entry(query.scope().to_owned()).or_default() += 1;
             let fault_text = fault.map_or_else(String::new, |fault| format!(" {fault:?}"));
             state.log.add(
@@ -385,7 +310,7 @@ impl FakeApi {
             );
             state.check_preconditions(&query);
             if query.is_write_of_session() {
-                state.catch_up(&query);
+                state.perform_late(&query);
             }
             state.perform(&query, fault)
         });
@@ -403,20 +328,19 @@ impl FakeApi {
     fn change<T>(&self, namespace: &str, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
-        state.settle(namespace);
+        state.deliver_and_check(namespace);
         if let Some(changed) = state.changed.get(namespace) {
             changed.send_replace(());
         }
         result
     }
 
-    /// Watchers that were made to stand still go on after a while, as if the network had held their
-    /// lines.
+    /// Watches that were delayed go on after a while, as if the network had held their lines.
     fn release_later(self: &Arc<Self>) {
         for number in std::mem::take(&mut self.lock().watches.to_release) {
             let fake = Arc::clone(self);
             tokio::spawn(async move {
-                tokio::time::sleep(STANDSTILL).await;
+                tokio::time::sleep(WATCH_DELAY).await;
                 fake.lock().watches.release(number);
             });
         }
@@ -427,9 +351,9 @@ impl FakeApi {
         self.lock().page_max = Some(objects);
     }
 
-    /// A fault to come in that namespace, or, by its site, of the watch of all.
-    pub fn add_trap(&self, namespace: &str, trap: Trap) {
-        self.lock().plans.add(namespace, trap);
+    /// A fault in that namespace, or, by its site, of the watch of all.
+    pub fn inject(&self, namespace: &str, injection: Injection) {
+        self.lock().injector.add(namespace, injection);
     }
 
     /// What must hold in a namespace after every request to it.
@@ -462,7 +386,7 @@ impl FakeApi {
         &self,
         namespace: &str,
         deadline: Duration,
-        look: impl Fn(&Store, &Plans) -> Result<T, String>,
+        look: impl Fn(&Store, &Injector) -> Result<T, String>,
     ) -> Result<T, String> {
         let mut changed = self.lock().changed.entry(namespace.to_owned()).or_default().subscribe();
         let mut seen = String::new();
@@ -470,12 +394,12 @@ impl FakeApi {
             loop {
                 {
                     let state = self.lock();
-                    match look(&state.store, &state.plans) {
+                    match look(&state.store, &state.injector) {
                         Ok(found) => return found,
                         Err(why) => seen = why,
                     }
                 }
-                changed.changed().await.expect("the server lives");
+                changed.changed().await.expect("the server exists");
             }
         });
         match found.await {

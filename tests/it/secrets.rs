@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use streamsession_operator::gs::{CredentialStore, Credentials, CredentialsError, Endpoints};
 
 use crate::fake_api::FakeApi;
-use crate::fake_api::faults::{Fault, Site, Trap};
+use crate::fake_api::faults::{Fault, Injection, Site};
 use crate::fake_api::store::Key;
 
 const NAMESPACE: &str = "arcade";
@@ -70,7 +70,7 @@ async fn many_who_want_one_secret_at_once_read_it_once_and_it_is_kept() {
 async fn a_failed_read_fails_all_who_waited_for_it_and_the_next_one_reads_again() {
     let setting = Setting::new();
     let fault = Fault::Status(403);
-    setting.api.add_trap(NAMESPACE, Trap { site: Site::GetSecret, skip: 0, times: 1, fault });
+    setting.api.inject(NAMESPACE, Injection { site: Site::GetSecret, skip: 0, times: 1, fault });
 
     let (first, second) = tokio::join!(setting.get(), setting.get());
     let third = setting.get().await;

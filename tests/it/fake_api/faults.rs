@@ -1,4 +1,4 @@
-//! What shall go wrong, and where.
+//! What goes wrong at the faked API server, and where.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use serde_json::Value;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Site {
     GetObject,
-    /// A status that records a new call, and no call was recorded before.
+    /// A status with a journal, and there was none before.
     Journal,
-    /// A status that takes a recorded call away, whether it records the next one or not.
+    /// A status that ends a journal, whether it begins the next one or not.
     Settle,
     /// Any other status.
     Condition,
@@ -39,9 +39,9 @@ impl Site {
 pub enum Fault {
     /// Nothing is done; the answer is an error of that code.
     Status(u16),
-    /// Somebody edits the object just before.
+    /// A person edits the object just before.
     Edited,
-    /// Somebody deletes the object just before, whatever its finalizers, and creates another one of
+    /// A person deletes the object just before, whatever its finalizers, and creates another one of
     /// that name.
     Recreated,
     /// Nothing is done; the connection breaks.
@@ -56,8 +56,8 @@ pub enum Fault {
     Late,
     /// Done, but the answer is cut off.
     CutOff,
-    /// Nothing is done; something in between answers 200 with a page.
-    Page,
+    /// Nothing is done; a proxy answers 200 with a page.
+    HtmlPage,
     /// A watch that begins with an ERROR event of that code, and ends.
     ErrorEvent(u16),
     /// The watch ends before the event.
@@ -82,49 +82,16 @@ pub enum Fault {
     CompactedAndStale(u64),
 }
 
-/// A fault at a site: after `skip` undisturbed ones, the next `times`.
+/// A fault at a site: not in the first `skip` passes, but in the next `times`.
 #[derive(Clone, Copy, Debug)]
-pub struct Trap {
+pub struct Injection {
     pub site: Site,
     pub skip: usize,
     pub times: usize,
     pub fault: Fault,
 }
 
-#[derive(Debug, Default)]
-struct Plan {
-    traps: Vec<Trap>,
-    /// Whether each of them was met.
-    met: Vec<bool>,
-}
-
-impl Plan {
-    fn add(&mut self, trap: Trap) {
-        self.traps.push(trap);
-        self.met.push(false);
-    }
-
-    fn spring(&mut self, site: Site) -> Option<Fault> {
-        for (trap, met) in
-            self.traps.iter_mut().zip(&mut self.met).filter(|(trap, _)| trap.site == site)
-        {
-            if trap.skip > 0 {
-                trap.skip -= 1;
-            } else if trap.times > 0 {
-                trap.times -= 1;
-                *met = true;
-                return Some(trap.fault);
-            }
-        }
-        None
-    }
-
-    fn is_met(&self) -> bool {
-        self.met.iter().all(|met| *met)
-    }
-}
-
-/// What a `PUT …/status` is for.
+/// What a `PUT …/status` does to the journal.
 pub fn status_site(stored: Option<&Value>, body: &Value) -> Site {
     let call = |object: &Value| object["status"]["pendingCall"]["id"].as_str().map(str::to_owned);
     match (stored.and_then(call), call(body)) {
@@ -134,25 +101,41 @@ pub fn status_site(stored: Option<&Value>, body: &Value) -> Site {
     }
 }
 
-/// The faults of each namespace, and, under no name, of what is about all of them.
+/// An injection, and whether it has happened at least once.
+type Injected = (Injection, bool);
+
+/// Injects the faults of each namespace, and, under no name, those of requests about all of them.
 #[derive(Debug, Default)]
-pub struct Plans {
-    of: BTreeMap<String, Plan>,
+pub struct Injector {
+    injections: BTreeMap<String, Vec<Injected>>,
 }
 
-impl Plans {
-    pub fn add(&mut self, namespace: &str, trap: Trap) {
-        let namespace = if trap.site.is_of_all() { "" } else { namespace };
-        self.of.entry(namespace.to_owned()).or_default().add(trap);
+impl Injector {
+    pub fn add(&mut self, namespace: &str, injection: Injection) {
+        let namespace = if injection.site.is_of_all() { "" } else { namespace };
+        self.injections.entry(namespace.to_owned()).or_default().push((injection, false));
     }
 
-    pub fn spring(&mut self, namespace: &str, site: Site) -> Option<Fault> {
-        self.of.get_mut(namespace)?.spring(site)
+    /// What goes wrong at the next pass of that site.
+    pub fn next(&mut self, namespace: &str, site: Site) -> Option<Fault> {
+        let injections = self.injections.get_mut(namespace)?.iter_mut();
+        for (injection, happened) in injections.filter(|(injection, _)| injection.site == site) {
+            if injection.skip > 0 {
+                injection.skip -= 1;
+            } else if injection.times > 0 {
+                injection.times -= 1;
+                *happened = true;
+                return Some(injection.fault);
+            }
+        }
+        None
     }
 
-    /// Whether each fault of the namespace, and of all, was met at least once; some can't be met
-    /// again, as when a write took effect.
-    pub fn are_met(&self, namespace: &str) -> bool {
-        [namespace, ""].iter().all(|name| self.of.get(*name).is_none_or(Plan::is_met))
+    /// Whether each fault of the namespace, and of all, has happened at least once; some can't
+    /// happen again, as when a write took effect.
+    pub fn is_done(&self, namespace: &str) -> bool {
+        let mut injections =
+            ["", namespace].into_iter().filter_map(|name| self.injections.get(name));
+        injections.all(|injections| injections.iter().all(|(_, happened)| *happened))
     }
 }

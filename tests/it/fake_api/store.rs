@@ -35,7 +35,7 @@ impl Key {
     }
 }
 
-/// One change: what a watch tells.
+/// One change: what a watch sends.
 #[derive(Clone, Debug)]
 pub struct Revision {
     pub number: u64,
@@ -45,12 +45,12 @@ pub struct Revision {
     pub object: Value,
 }
 
-/// Every object, and how it came to be so.
+/// Every object, and its history.
 #[derive(Debug, Default)]
 pub struct Store {
     objects: BTreeMap<Key, Value>,
     history: Vec<Revision>,
-    /// What lies before is forgotten: whoever asks for it is told 410.
+    /// What is before is compacted: a request for it gets 410.
     compacted: u64,
 }
 
@@ -179,7 +179,8 @@ impl Store {
             return refused(
                 422,
                 "Invalid",
-                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted",
+                "metadata.finalizers: Forbidden: no new finalizers can be added if the object is \
+                 being deleted",
             );
         }
         if object["spec"] != stored["spec"] {
@@ -205,7 +206,7 @@ impl Store {
         Ok(self.commit(key, "MODIFIED", object))
     }
 
-    /// Somebody takes the finalizers off and deletes the object.
+    /// A person removes the finalizers and deletes the object.
     pub fn delete_by_force(&mut self, key: &Key) -> Answer {
         let stripped = self.patch(key, &json!({"metadata": {"finalizers": null}}))?;
         if self.objects.contains_key(key) { self.delete(key) } else { Ok(stripped) }
@@ -230,13 +231,14 @@ fn not_found(key: &Key) -> Answer {
 
 fn same_version(body: &Value, stored: &Value) -> Result<(), Refusal> {
     if is_other(&body["metadata"]["resourceVersion"], &stored["metadata"]["resourceVersion"]) {
-        let message = "Operation cannot be fulfilled: the object has been modified; please apply your changes to the latest version and try again";
+        let message = "Operation cannot be fulfilled: the object has been modified; please apply \
+                       your changes to the latest version and try again";
         return Err(Refusal { code: 409, reason: "Conflict", message: message.into() });
     }
     Ok(())
 }
 
-/// A precondition that is given and does not hold.
+/// Whether a precondition is given and does not hold.
 fn is_other(wanted: &Value, stored: &Value) -> bool {
     !wanted.is_null() && wanted != stored
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Log;
-use super::faults::{Fault, Plans, Site};
+use super::faults::{Fault, Injector, Site};
 use super::store::{Revision, Store};
 
 /// A line of a watch, or the end of its connection by an error.
@@ -20,12 +20,12 @@ struct Watcher {
     resource: String,
     namespace: Option<String>,
     sender: mpsc::UnboundedSender<Line>,
-    /// It stands still; these lines wait.
+    /// It is delayed; these lines wait.
     held: Option<VecDeque<Line>>,
 }
 
 impl Watcher {
-    /// False if nobody listens any more.
+    /// False if the watcher is gone.
     fn send(&mut self, line: Line) -> bool {
         match &mut self.held {
             Some(held) => {
@@ -51,7 +51,7 @@ pub struct Wanted {
     pub revision: u64,
 }
 
-/// Who watches.
+/// All watches.
 #[derive(Default)]
 pub struct Watches {
     watchers: Vec<Watcher>,
@@ -61,8 +61,8 @@ pub struct Watches {
     /// How many revisions the next initial state is old.
     stale: u64,
     /// Whether an ERROR event, not the answer's status, says that a revision is compacted.
-    pub gone_by_event: bool,
-    /// Watchers that stand still and are to be let go after a while.
+    pub expired_by_event: bool,
+    /// Watchers that are delayed, and to be released after a while.
     pub to_release: Vec<u64>,
 }
 
@@ -92,7 +92,7 @@ impl Watches {
             }
         }
         for revision in store.since(from) {
-            // What was not sent to anyone yet comes by `deliver`.
+            // What was not delivered yet comes by `deliver`.
             if revision.number <= self.sent && watcher.covers(revision) {
                 watcher.send(Ok(line(revision.change, &revision.object)));
             }
@@ -102,7 +102,7 @@ impl Watches {
         Body::from_stream(lines)
     }
 
-    /// Lets a watcher that stands still go on.
+    /// Sends what a delayed watcher waits for.
     pub fn release(&mut self, number: u64) {
         if let Some(watcher) = self.watchers.iter_mut().find(|watcher| watcher.number == number) {
             for line in watcher.held.take().into_iter().flatten() {
@@ -112,28 +112,28 @@ impl Watches {
     }
 
     /// Sends what happened since the last time.
-    pub fn deliver(&mut self, store: &mut Store, plans: &mut Plans, log: &mut Log) {
+    pub fn deliver(&mut self, store: &mut Store, injector: &mut Injector, log: &mut Log) {
         let news = store.since(self.sent).to_vec();
         self.sent = store.revision();
         for revision in news {
             let mut watchers = std::mem::take(&mut self.watchers);
             watchers.retain_mut(|watcher| {
-                !watcher.covers(&revision) || self.tell(watcher, &revision, store, plans, log)
+                !watcher.covers(&revision) || self.send(watcher, &revision, store, injector, log)
             });
             self.watchers = watchers;
         }
     }
 
     /// Sends a change to a watcher; false if its watch ends there.
-    fn tell(
+    fn send(
         &mut self,
         watcher: &mut Watcher,
         revision: &Revision,
         store: &mut Store,
-        plans: &mut Plans,
+        injector: &mut Injector,
         log: &mut Log,
     ) -> bool {
-        let fault = plans.spring(&revision.key.namespace, Site::Delivery);
+        let fault = injector.next(&revision.key.namespace, Site::Delivery);
         let fault_text = fault.map_or_else(String::new, |fault| format!(" {fault:?}"));
         log.add(
             &revision.key.namespace,
@@ -158,7 +158,7 @@ impl Watches {
             }
             Some(Fault::Compacted | Fault::CompactedByEvent | Fault::CompactedAndStale(_)) => {
                 store.compact();
-                self.gone_by_event = fault != Some(Fault::Compacted);
+                self.expired_by_event = fault != Some(Fault::Compacted);
                 if let Some(Fault::CompactedAndStale(lag)) = fault {
                     self.stale = lag;
                 }
@@ -201,10 +201,10 @@ fn bookmark(revision: u64, ends_initial_events: bool) -> Bytes {
     if ends_initial_events {
         metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
     }
-    line(
-        "BOOKMARK",
-        &json!({"apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "metadata": metadata}),
-    )
+    let object = json!({
+        "apiVersion": "gs.tencentcloud.dev/v1alpha1", "kind": "StreamSession", "metadata": metadata,
+    });
+    line("BOOKMARK", &object)
 }
 
 /// An ERROR event of a watch.
