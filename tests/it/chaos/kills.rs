@@ -1,4 +1,4 @@
-//! Death at random moments.
+//! The operator is killed at random moments.
 
 use std::collections::BTreeMap;
 use std::env::var;
@@ -15,25 +15,26 @@ use streamsession_testkit::rng::Rng;
 use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::fleet::{Figures, Fleet};
+use super::figures::Figures;
+use super::fleet::Fleet;
 use super::{SIDE_BY_SIDE, VALIDITY, below, lab, millis, seed};
 use crate::process;
 
 /// In `cargo test`; `CHAOS_KILLS` says otherwise.
 const KILLS: usize = 100;
 const SLOTS: usize = 6;
-/// Of this many lives one is long enough to lose patience with the journal of a dead process.
-const LONG_LIFE: usize = 8;
+/// One of so many runs is long enough to stop waiting for the writer of a journal that was left.
+const LONG_RUN_EVERY: usize = 8;
 
 pub fn kills() -> usize {
     var("CHAOS_KILLS").map_or(KILLS, |kills| kills.parse().expect("CHAOS_KILLS is a number"))
 }
 
-/// Long enough for a call, an edit and another call.
-const LATE_LIFE: Duration = Duration::from_secs(4);
+/// In a run that is longer, calls come late: long enough for a call, an edit and another call.
+const SHORT_RUN_MAX: Duration = Duration::from_secs(4);
 
-/// A signature's validity and its margin, at least, and patience with a journal.
-const PEACE: Duration = Duration::from_secs(15);
+/// Longer than a signature's validity with its margin, and than the wait for a journal's writer.
+const WITHOUT_FAULTS: Duration = Duration::from_secs(15);
 
 fn no_op(refused: bool) -> NoOpAnswer {
     if refused { NoOpAnswer::Failure } else { NoOpAnswer::Success }
@@ -52,14 +53,14 @@ fn chance(percent: u32) -> Probability {
     Probability::try_from(f64::from(percent) / 100.0).expect("a probability")
 }
 
-/// What goes wrong in a life of that length.
-pub fn faults(rng: &mut Rng, life: Duration) -> Faults {
-    if life > LATE_LIFE { lateness(rng) } else { all_faults(rng) }
+/// The faults of a run of that length.
+pub fn faults(rng: &mut Rng, length: Duration) -> Faults {
+    if length > SHORT_RUN_MAX { late_calls(rng) } else { all_faults(rng) }
 }
 
-/// Calls come late, and little else happens: objects are Ready in between, and the spec turns, and
-/// turns back, before a call comes.
-fn lateness(rng: &mut Rng) -> Faults {
+/// Calls come late, and little else goes wrong: objects are Ready in between, and the spec changes,
+/// and changes back, before a call arrives.
+fn late_calls(rng: &mut Rng) -> Faults {
     let chances =
         Chances { late_arrival: chance(30), drop_answer: chance(5), ..Chances::default() };
     Faults {
@@ -71,7 +72,7 @@ fn lateness(rng: &mut Rng) -> Faults {
     }
 }
 
-/// Everything that may go wrong, some of it.
+/// Every fault, by chance.
 fn all_faults(rng: &mut Rng) -> Faults {
     let instance_fault = |pattern: &str, operation| InstanceFault {
         pattern: pattern.to_owned(),
@@ -113,26 +114,26 @@ fn all_faults(rng: &mut Rng) -> Faults {
     }
 }
 
-/// How a life ends: at the latest after this time; perhaps at a failpoint before.
-fn fate(rng: &mut Rng, number: usize) -> (Duration, Option<String>) {
-    if number % LONG_LIFE == LONG_LIFE - 1 {
+/// When a run ends at the latest; perhaps at a failpoint before.
+fn run_end(rng: &mut Rng, number: usize) -> (Duration, Option<String>) {
+    if number % LONG_RUN_EVERY == LONG_RUN_EVERY - 1 {
         return (millis(rng, 13_000, 16_000), None);
     }
     // The first call comes after a second, the quota's window.
-    let life = match rng.below(100) {
+    let length = match rng.below(100) {
         0..15 => millis(rng, 0, 1_000),
         15..75 => millis(rng, 1_000, 4_000),
         _ => millis(rng, 4_000, 9_000),
     };
-    let failpoint = (life < LATE_LIFE && rng.percent(60)).then(|| {
+    let failpoint = (length < SHORT_RUN_MAX && rng.percent(60)).then(|| {
         let side = rng.pick(&["before", "after"]);
         format!("{side}-{}:{}", rng.pick(&STEPS), rng.between(1, 3))
     });
-    (life, failpoint)
+    (length, failpoint)
 }
 
-/// Edits the fleet at random moments until then, or until the process ends by itself; answers how
-/// it did.
+/// Edits the fleet at random moments until then, or until the process ends by itself; answers its
+/// status if it does.
 pub async fn edit_until(
     fleet: &mut Fleet,
     rng: &mut Rng,
@@ -141,30 +142,30 @@ pub async fn edit_until(
 ) -> Option<ExitStatus> {
     loop {
         let next = Instant::now() + millis(rng, 20, 600);
-        // An edit is never broken off: nobody would know whether it was made.
+        // An edit is never cancelled: it would not be known whether it was made.
         if let Ok(status) = timeout_at(next.min(end), process.wait()).await {
             return Some(status.expect("a status"));
         }
         if next > end {
             return None;
         }
-        fleet.edit_somehow(rng).await;
+        fleet.edit_at_random(rng).await;
     }
 }
 
-/// So many kills under the unspecified behaviour of that number.
+/// So many kills, with the unspecified behaviour of that number.
 async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
     let mut rng = Rng::new(seed, &format!("campaign {number}"));
-    // A longer one where a refused attach counts at once: the next process meets journals that may
+    // Longer where a refused attach is believed at once: the next process finds journals that may
     // still arrive.
     let validity = if number.is_multiple_of(2) { VALIDITY * 2 } else { VALIDITY };
     let mut fleet =
         Fleet::new(format!("campaign {number}"), lab(behaviour(number), validity).await, SLOTS);
-    for life in 1..kills {
-        let (life, failpoint) = fate(&mut rng, life);
-        fleet.set_faults(faults(&mut rng, life));
+    for run in 1..kills {
+        let (length, failpoint) = run_end(&mut rng, run);
+        fleet.set_faults(faults(&mut rng, length));
         let mut process = fleet.start(failpoint.as_deref());
-        let end = Instant::now() + life;
+        let end = Instant::now() + length;
         let at_failpoint = edit_until(&mut fleet, &mut rng, &mut process, end).await;
         match at_failpoint {
             Some(status) => assert!(
@@ -174,30 +175,30 @@ async fn campaign(number: usize, kills: usize, seed: u64) -> Figures {
             ),
             None => process::kill(&mut process).await,
         }
-        fleet.buried(at_failpoint.is_some()).await;
+        fleet.count_kill(at_failpoint.is_some()).await;
         fleet.check();
         for _ in 0..below(&mut rng, 3) {
-            fleet.edit_somehow(&mut rng).await;
+            fleet.edit_at_random(&mut rng).await;
         }
     }
-    // The last life has peace until no signature of before is good any more: while a detach may
+    // The last run has no faults until every earlier signature has expired: while a detach may
     // still arrive, a refused attach says nothing, and the pauses between them grow.
     fleet.set_faults(Faults::default());
     let mut process = fleet.start(None);
-    sleep(PEACE).await;
+    sleep(WITHOUT_FAULTS).await;
     process::kill(&mut process).await;
-    fleet.buried(false).await;
+    fleet.count_kill(false).await;
 
     let mut process = fleet.start(None);
     fleet.until_converged().await;
     process::kill(&mut process).await;
-    fleet.until_at_rest().await;
+    fleet.check_restart_is_free().await;
     fleet.check_pauses();
     fleet.finish()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kills_at_random_moments_leak_nothing_in_any_world() {
+async fn kills_at_random_moments_leak_nothing_whatever_is_unspecified() {
     let kills = kills();
     let seed = seed();
 
@@ -208,5 +209,5 @@ async fn kills_at_random_moments_leak_nothing_in_any_world() {
     let figures = Figures::sum(&join_all(campaigns).await);
 
     println!("{figures}");
-    assert_eq!((figures.kills, figures.wrong), (kills, 0));
+    assert_eq!((figures.kills, figures.violations), (kills, 0));
 }

@@ -1,12 +1,13 @@
 //! The real operator is killed, by itself at every named step and from outside at random moments,
-//! under edits and faults, whatever the service does where nothing is specified. What is promised is
-//! judged all the while, and at the end.
+//! under edits and faults, whatever the service does where nothing is specified. That nothing leaks
+//! is checked all the while, and at the end.
 //!
 //! `make chaos` is [`kills`] for longer: `CHAOS_KILLS=1000 CHAOS_SEED=… make chaos`.
 
 mod checker;
 mod contenders;
 mod failpoints;
+mod figures;
 mod fleet;
 mod kills;
 
@@ -20,7 +21,7 @@ use streamsession_testkit::rng::Rng;
 
 use crate::harness::Lab;
 
-/// A lab with this unspecified behaviour. A journal that a dead process left is older than
+/// A lab with this unspecified behaviour. A journal that a killed process has left is older than
 /// `validity` and its margin of 5 s when the next one stops waiting for its writer (12 s), unless
 /// `validity` is more than 7 s.
 async fn lab(behaviour: UnspecifiedBehaviour, validity: Duration) -> Lab {
@@ -30,7 +31,7 @@ async fn lab(behaviour: UnspecifiedBehaviour, validity: Duration) -> Lab {
         ..Options::default()
     })
     .await;
-    // The next call of an object comes at once: its journal rides on the settle of the last.
+    // The next call of an object has its permit at once: its journal is written with the settle.
     lab.options.gs_burst = NonZeroU32::MIN.saturating_add(9);
     lab
 }
