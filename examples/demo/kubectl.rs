@@ -16,9 +16,8 @@ use crate::failure::Failure;
 /// Paths in commands are relative to it.
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Longer than every `--timeout` that a command has; so it is kubectl that gives up, and says on
-/// what.
-const LIMIT: Duration = Duration::from_mins(3);
+/// Longer than every `--timeout` of a command: then kubectl itself says what it waited for.
+const TIMEOUT: Duration = Duration::from_mins(3);
 
 /// kubectl for one cluster and namespace.
 #[derive(Clone, Debug)]
@@ -39,7 +38,7 @@ impl Kubectl {
         Self { program: command.get_program().into(), environment, namespace: None }
     }
 
-    /// The user's, for the user's cluster.
+    /// The user's kubectl, for the user's cluster.
     pub(crate) fn with(kubeconfig: &Path, namespace: &'static str) -> Self {
         Self {
             program: "kubectl".into(),
@@ -48,17 +47,17 @@ impl Kubectl {
         }
     }
 
-    /// The same for what belongs to no namespace.
+    /// The same without a namespace.
     pub(crate) fn cluster_wide(&self) -> Self {
         Self { namespace: None, ..self.clone() }
     }
 
-    /// Where it is found.
+    /// The path of the program.
     pub(crate) fn program(&self) -> &Path {
         &self.program
     }
 
-    /// The command line, for people and their shells.
+    /// The command line, as a person would type it.
     pub(crate) fn line(&self, arguments: &[&str]) -> String {
         let words = self.namespaced().chain(arguments.iter().copied()).map(quoted);
         ["kubectl".into()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
@@ -74,10 +73,10 @@ impl Kubectl {
             .current_dir(REPOSITORY);
         // In a process group of its own it does not see Ctrl-C: the demo does, and ends it.
         command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-        let Ok(output) = timeout(LIMIT, command.output()).await else {
-            return Err(Failure::KubectlHangs {
+        let Ok(output) = timeout(TIMEOUT, command.output()).await else {
+            return Err(Failure::KubectlTimedOut {
                 line: self.line(arguments),
-                seconds: LIMIT.as_secs(),
+                seconds: TIMEOUT.as_secs(),
             });
         };
         let output = output.map_err(|source| match source.kind() {
@@ -85,11 +84,11 @@ impl Kubectl {
             _ => Failure::Start { program: self.program.clone(), source },
         })?;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-        let complained = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
         if output.status.success() {
-            Ok(printed + &complained)
+            Ok(printed + &errors)
         } else {
-            Err(Failure::Kubectl { line: self.line(arguments), output: complained })
+            Err(Failure::Kubectl { line: self.line(arguments), output: errors })
         }
     }
 
@@ -98,7 +97,7 @@ impl Kubectl {
     }
 }
 
-/// As a shell needs it.
+/// Quoted for a shell, if it has to be.
 fn quoted(word: &str) -> Cow<'_, str> {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,@%+".contains(letter);
     if !word.is_empty() && word.chars().all(plain) {

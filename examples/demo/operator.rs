@@ -1,4 +1,4 @@
-//! The operator as a real process that can be killed.
+//! The operator, as a process that can be killed.
 
 use std::{
     env,
@@ -12,16 +12,16 @@ use std::{
 
 use crate::failure::Failure;
 
-/// All that it sees of the environment: real keys and settings of the user's must not reach the
-/// demo's operator. (A kubeconfig may name a program that logs in, which needs `PATH` and `HOME`.)
-const ENVIRONMENT: [&str; 4] = ["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE"];
+/// The environment variables that it gets: keys and settings of the user must not reach it. (A
+/// kubeconfig may name a program that logs in, which needs `PATH` and `HOME`.)
+const VARIABLES: [&str; 4] = ["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE"];
 
-/// Kills the operator if the demo dies without a chance to do it: its standard input then ends.
+/// Kills the operator if the demo is killed: its standard input then ends.
 const LIFELINE: &str = r#"read -r _; kill -KILL "$1""#;
 
 const LOG_LINES_SHOWN: usize = 15;
 
-/// How to run it, and the process if it runs.
+/// Its command line, and the process if it runs.
 #[derive(Debug)]
 pub(crate) struct Operator {
     program: PathBuf,
@@ -38,8 +38,7 @@ struct Process {
 }
 
 impl Operator {
-    /// Starts nothing yet. The admin address is chosen here, so that it stays the same over
-    /// restarts.
+    /// Starts nothing yet. The admin address is chosen here: it stays the same after a restart.
     pub(crate) fn new(program: PathBuf, log: PathBuf) -> Result<Self, Failure> {
         if !program.is_file() {
             return Err(Failure::NoOperator(program));
@@ -70,7 +69,7 @@ impl Operator {
         format!("http://{}", self.admin)
     }
 
-    /// What it logs, over all starts.
+    /// The log of all its processes.
     pub(crate) fn log(&self) -> &Path {
         &self.log
     }
@@ -85,8 +84,8 @@ impl Operator {
         command.args(&self.arguments).stdin(Stdio::null()).stdout(output).stderr(log);
         command
             .env_clear()
-            .envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, env::var_os(name)?))));
-        // Ctrl-C is the demo's alone.
+            .envs(VARIABLES.into_iter().filter_map(|name| Some((name, env::var_os(name)?))));
+        // Ctrl-C reaches the demo alone.
         let mut operator = command.process_group(0).spawn().map_err(failed)?;
         let lifeline = Command::new("/bin/sh")
             .args(["-c", LIFELINE, "lifeline", &operator.id().to_string()])
@@ -129,15 +128,14 @@ impl Operator {
         let Some(status) = status else { return Ok(()) };
         self.kill();
         let text = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines = ["Its last words:"]
-            .into_iter()
-            .chain(text.lines().skip(text.lines().count().saturating_sub(LOG_LINES_SHOWN)));
-        let words = if text.is_empty() {
-            "It logged nothing.".to_owned()
+        let first = text.lines().count().saturating_sub(LOG_LINES_SHOWN);
+        let log = if text.is_empty() {
+            "Its log is empty.".to_owned()
         } else {
+            let lines = ["The end of its log:"].into_iter().chain(text.lines().skip(first));
             lines.collect::<Vec<_>>().join("\n  ")
         };
-        Err(Failure::OperatorEnded { status, words })
+        Err(Failure::OperatorEnded { status, log })
     }
 }
 

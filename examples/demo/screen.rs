@@ -1,4 +1,4 @@
-//! What people read: steps, commands with what they printed, checks. Colour on a terminal only.
+//! What the demo prints: steps, commands with their output, checks. Colour on a terminal only.
 
 use std::{
     env,
@@ -13,7 +13,7 @@ const RED: &str = "1;31";
 
 const INDENT: &str = "  ";
 
-/// Standard output. A reader that has gone, as `head` does, is no reason to stop: the checks go on.
+/// Standard output. If its reader has gone, as with `| head`, the checks go on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Screen {
     colour: bool,
@@ -26,7 +26,7 @@ impl Screen {
         Self { colour: wanted && io::stdout().is_terminal() }
     }
 
-    /// The beginning of something new.
+    /// The title of a step.
     pub(crate) fn heading(self, text: impl Display) {
         self.line("\n", BOLD, text, "\n");
     }
@@ -53,12 +53,12 @@ impl Screen {
         self.line(INDENT, GREEN, "ok: ", text);
     }
 
-    /// The end, if it is a good one.
+    /// The result, if all checks held.
     pub(crate) fn succeeded(self, text: impl Display) {
         self.line("\n", GREEN, "SUCCESS: ", text);
     }
 
-    /// The end, if it is a bad one.
+    /// The result otherwise.
     pub(crate) fn failed(self, text: impl Display) {
         self.line("\n", RED, "FAILED: ", text);
     }

@@ -1,4 +1,4 @@
-//! What the story is played on: a Kubernetes API server, the simulated service, the operator, and a
+//! What the scenario runs on: a Kubernetes API server, the simulated service, the operator, and a
 //! folder for logs.
 
 use std::{
@@ -15,32 +15,30 @@ use tokio::time::sleep;
 
 use crate::{failure::Failure, kubectl::Kubectl, operator::Operator, screen::Screen};
 
-/// On a cluster of the user's, everything happens here; on the demo's own, in the default
-/// namespace.
+/// The namespace of all objects in the user's cluster; the demo's own cluster uses the default one.
 pub(crate) const NAMESPACE: &str = "streamsession-demo";
 /// The object of `examples/streamsession.yaml`.
 pub(crate) const NAME: &str = "lobby-wall";
 /// Its session.
 pub(crate) const SESSION: &str = "1326515201117065216";
-/// The service's is five minutes. A call whose answer was lost may arrive for that long, and the
-/// operator must wait for it: too long for a demo.
+/// Five minutes at the real service. A call whose answer was lost may arrive for that long, and the
+/// operator has to wait for it: too long for a demo.
 pub(crate) const SIGNATURE_VALIDITY: Duration = Duration::from_secs(10);
 
 const CRD: &str = "crds/streamsessions.gs.tencentcloud.dev.yaml";
-/// The deadline of a call, 10 s by default: for that long after a crash a journal may belong to an
-/// operator that still works.
+/// The timeout of a call, 10 s by default. For that long after a crash the writer of a journal may
+/// still run, and the next operator waits for it.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Every wait of the demo ends, and what it waits for takes a second or two, on a busy machine
-/// maybe ten.
-const WITHIN: Duration = Duration::from_mins(1);
-/// Short, so that the operator is killed before it can write down that an answer was lost, which
-/// takes it some milliseconds.
+/// For each wait of the demo. What it waits for takes a second or two, on a busy machine maybe ten.
+const TIMEOUT: Duration = Duration::from_mins(1);
+/// Short: the operator is killed before it can write that an answer was lost, which takes it some
+/// milliseconds.
 const POLL_EVERY: Duration = Duration::from_millis(1);
-/// How soon a process is missed that ended by itself.
+/// How soon it is noticed that a process ended by itself.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
 
-/// Everything that runs. The order of the fields is the order in which it ends.
-pub(crate) struct Stage {
+/// Everything that runs. It ends in the order of the fields.
+pub(crate) struct Environment {
     pub(crate) screen: Screen,
     pub(crate) operator: Operator,
     pub(crate) simulator: Simulator,
@@ -48,20 +46,20 @@ pub(crate) struct Stage {
     cluster: Option<Cluster>,
     kubeconfig: PathBuf,
     folder: PathBuf,
-    traces: Traces,
+    created: Created,
 }
 
-/// What the demo has left in a cluster of the user's, and has to take away again.
+/// What the demo has created in the user's cluster, and has to delete again.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Traces {
+enum Created {
     Nothing,
     Namespace,
-    NamespaceAndResource,
+    NamespaceAndCrd,
 }
 
-impl Stage {
+impl Environment {
     /// Starts the API server, if the user names none, and the simulator. The operator can't run
-    /// before [`Stage::install`].
+    /// before [`Environment::install`].
     pub(crate) async fn new(
         screen: Screen,
         operator: PathBuf,
@@ -70,13 +68,15 @@ impl Stage {
         let folder = env::temp_dir().join(format!("streamsession-demo-{}", process::id()));
         let mut operator = Operator::new(operator, folder.join("operator.log"))?;
         let (cluster, kubectl, kubeconfig) = if let Some(named) = kubeconfig {
-            // Relative to where the user is; kubectl runs in the repository.
+            // Relative to the current folder; kubectl runs in the repository.
             let path = path::absolute(&named).and_then(|path| fs::File::open(&path).map(|_| path));
             let path = path.map_err(|source| Failure::NoKubeconfig { path: named, source })?;
             operator.argument("--namespace", NAMESPACE);
             (None, Kubectl::with(&path, NAMESPACE), path)
         } else {
-            screen.say("Starting etcd and kube-apiserver. The first time on this machine, Go builds them, which takes some minutes.");
+            screen.say(
+                "Starting etcd and kube-apiserver. The first time, Go builds them: some minutes.",
+            );
             let cluster = Cluster::start(devcluster::Options::default())?;
             let (kubectl, path) = (Kubectl::of(&cluster), cluster.kubeconfig().to_owned());
             (Some(cluster), kubectl, path)
@@ -100,48 +100,49 @@ impl Stage {
             cluster,
             kubeconfig,
             folder,
-            traces: Traces::Nothing,
+            created: Created::Nothing,
         })
     }
 
-    /// Brings the resource into the cluster and starts the operator.
+    /// Installs the CRD and starts the operator.
     pub(crate) async fn install(&mut self) -> Result<(), Failure> {
         match &self.cluster {
             Some(cluster) => self.screen.say(format_args!(
                 "A real etcd and kube-apiserver run on {}.",
                 cluster.server_url()
             )),
-            None => self.enter_their_cluster().await?,
+            None => self.prepare_users_cluster().await?,
         }
         self.screen.say(format_args!(
-            "gs-simulator plays Tencent Cloud GS on {}; it verifies signatures as the service does.",
+            "gs-simulator plays Tencent Cloud GS on {}, and verifies signatures as it does.",
             self.simulator.url()
         ));
         let kubectl = self.kubectl.cluster_wide();
-        if self.traces == Traces::Namespace {
-            self.traces = Traces::NamespaceAndResource;
+        if self.created == Created::Namespace {
+            self.created = Created::NamespaceAndCrd;
         }
         self.show_of(&kubectl, &["apply", "--server-side", "-f", CRD]).await?;
         kubectl.run(&["wait", "--for=condition=Established", "--timeout=60s", "-f", CRD]).await?;
         self.start_operator().await?;
         let seconds = SIGNATURE_VALIDITY.as_secs();
-        self.screen
-            .say(format_args!("Signatures are valid for {seconds} s on both sides, not for 5 minutes, so that this takes a minute."));
+        self.screen.say(format_args!(
+            "Signatures are valid for {seconds} s here, not 5 minutes: so this takes a minute."
+        ));
         Ok(())
     }
 
-    async fn enter_their_cluster(&mut self) -> Result<(), Failure> {
+    async fn prepare_users_cluster(&mut self) -> Result<(), Failure> {
         self.screen.say(format_args!(
-            "DEMO_KUBECONFIG names {}; only the namespace {NAMESPACE} is used.",
+            "The cluster is that of {}. The demo uses only the namespace {NAMESPACE}.",
             self.kubeconfig.display()
         ));
         let kubectl = self.kubectl.cluster_wide();
         let resources = kubectl.run(&["get", "customresourcedefinitions", "-o", "name"]).await?;
         if resources.contains("/streamsessions.gs.tencentcloud.dev") {
-            return Err(Failure::Occupied);
+            return Err(Failure::ResourceExists);
         }
         self.show_of(&kubectl, &["create", "namespace", NAMESPACE]).await?;
-        self.traces = Traces::Namespace;
+        self.created = Created::Namespace;
         Ok(())
     }
 
@@ -150,28 +151,28 @@ impl Stage {
         self.screen.command(format_args!("{} &", self.operator.line()));
         self.operator.start()?;
         let url = format!("{}/readyz", self.operator.admin_url());
-        // No certificates for loopback, and no proxy.
+        // Loopback needs no certificates and no proxy.
         let client = reqwest::Client::builder()
             .no_proxy()
             .tls_certs_only([])
             .timeout(CALL_TIMEOUT)
             .build()?;
-        let deadline = Instant::now() + WITHIN;
+        let deadline = Instant::now() + TIMEOUT;
         while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
             self.check()?;
             if Instant::now() >= deadline {
-                return Err(self.waited("for the operator's /readyz"));
+                return Err(self.timed_out("for the operator's /readyz"));
             }
             sleep(CHECK_EVERY).await;
         }
         self.screen.ok(format_args!(
-            "the operator is ready, as process {}.",
+            "the operator is ready (process {}).",
             self.operator.pid().unwrap_or_default()
         ));
         Ok(())
     }
 
-    /// Runs kubectl and shows it, with what it printed.
+    /// Runs kubectl and shows the command with its output.
     pub(crate) async fn show(&mut self, arguments: &[&str]) -> Result<(), Failure> {
         let kubectl = self.kubectl.clone();
         self.show_of(&kubectl, arguments).await
@@ -191,7 +192,7 @@ impl Stage {
     }
 
     /// Runs kubectl and shows it; meanwhile, kills the operator as soon as the service has attached
-    /// that phone, a millisecond or two after it did. Returns the id that the process had.
+    /// that phone, a millisecond or two later. Answers the id that the process had.
     pub(crate) async fn show_and_kill(
         &mut self,
         arguments: &[&str],
@@ -206,11 +207,11 @@ impl Stage {
     }
 
     async fn kill_once_attached(&mut self, phone: &str) -> Result<u32, Failure> {
-        let deadline = Instant::now() + WITHIN;
+        let deadline = Instant::now() + TIMEOUT;
         while !self.simulator.members(SESSION).contains(phone) {
             self.check()?;
             if Instant::now() >= deadline {
-                return Err(self.waited("for the service to attach the phone"));
+                return Err(self.timed_out("for the service to attach the phone"));
             }
             sleep(POLL_EVERY).await;
         }
@@ -219,7 +220,7 @@ impl Stage {
         Ok(pid)
     }
 
-    /// What the API server says that the session should have.
+    /// The instances in the spec, as the API server has it.
     pub(crate) async fn spec(&self) -> Result<BTreeSet<String>, Failure> {
         let arguments = ["get", "streamsession", NAME, "-o", "jsonpath={.spec.slaveInstanceIds}"];
         let printed = self.kubectl.run(&arguments).await?;
@@ -229,14 +230,13 @@ impl Stage {
         })
     }
 
-    /// The check that counts: what the service itself holds, now.
-    pub(crate) fn check_members(&self, should: &BTreeSet<String>) -> Result<(), Failure> {
-        let holds = self.simulator.members(SESSION);
-        if holds == *should {
-            Ok(())
-        } else {
-            Err(Failure::WrongMembers { holds: names(&holds), should: names(should) })
+    /// The check that counts: what is attached at the service itself, now.
+    pub(crate) fn check_members(&self, expected: &BTreeSet<String>) -> Result<(), Failure> {
+        let attached = self.simulator.members(SESSION);
+        if attached == *expected {
+            return Ok(());
         }
+        Err(Failure::WrongMembers { attached: names(&attached), expected: names(expected) })
     }
 
     /// Fails if the operator or a server ended by itself.
@@ -245,20 +245,20 @@ impl Stage {
         Ok(self.cluster.as_mut().map_or(Ok(()), Cluster::check)?)
     }
 
-    fn waited(&self, what: &'static str) -> Failure {
-        Failure::Waited {
+    fn timed_out(&self, what: &'static str) -> Failure {
+        Failure::TimedOut {
             what,
-            seconds: WITHIN.as_secs(),
-            holds: names(&self.simulator.members(SESSION)),
+            seconds: TIMEOUT.as_secs(),
+            attached: names(&self.simulator.members(SESSION)),
         }
     }
 
-    /// The kubeconfig of the cluster, whosever it is.
+    /// The kubeconfig of the cluster.
     pub(crate) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// Whether the cluster is the demo's own, and goes with it.
+    /// Whether the cluster is the demo's own, and ends with it.
     pub(crate) fn owns_the_cluster(&self) -> bool {
         self.cluster.is_some()
     }
@@ -268,51 +268,43 @@ impl Stage {
         self.cluster.as_ref().map(Cluster::server_url)
     }
 
-    /// After a failure: how things stand, if the API server still says it.
-    pub(crate) async fn show_what_is(&self) {
+    /// After a failure: the objects, if the API server still answers.
+    pub(crate) async fn show_objects(&self) {
         let arguments = ["get", "streamsessions", "-o", "wide"];
         if let Ok(printed) = self.kubectl.run(&arguments).await {
-            self.screen.heading("How things stand");
+            self.screen.heading("The StreamSessions");
             self.screen.command(self.kubectl.line(&arguments));
             self.screen.output(&printed);
         }
     }
 
-    /// Leaves a cluster of the user's as it was. The demo's own simply ends.
-    pub(crate) async fn clear(&mut self) -> Result<(), Failure> {
-        if self.traces == Traces::Nothing {
+    /// Deletes what the demo has created in the user's cluster. The demo's own simply ends.
+    pub(crate) async fn clean_up(&mut self) -> Result<(), Failure> {
+        if self.created == Created::Nothing {
             return Ok(());
         }
-        self.screen.heading("Leaving the cluster as it was");
+        self.screen.heading("Cleaning up the cluster");
         self.operator.kill();
         let cluster_wide = self.kubectl.cluster_wide();
         let everywhere = ["get", "streamsessions", "-A", "--ignore-not-found", "-o", "name"];
-        if self.traces == Traces::NamespaceAndResource {
-            // With the simulator all its sessions go, so there is nothing that the finalizers could
-            // wait for.
-            for object in self
-                .kubectl
-                .run(&["get", "streamsessions", "--ignore-not-found", "-o", "name"])
-                .await?
-                .lines()
-            {
-                self.kubectl
-                    .run(&[
-                        "patch",
-                        object,
-                        "--type=merge",
-                        "-p",
-                        r#"{"metadata":{"finalizers":null}}"#,
-                    ])
-                    .await?;
+        if self.created == Created::NamespaceAndCrd {
+            // The sessions end with the simulator: the finalizers have nothing to wait for.
+            let own = ["get", "streamsessions", "--ignore-not-found", "-o", "name"];
+            let without_finalizers = r#"{"metadata":{"finalizers":null}}"#;
+            for object in self.kubectl.run(&own).await?.lines() {
+                let patch = ["patch", object, "--type=merge", "-p", without_finalizers];
+                self.kubectl.run(&patch).await?;
             }
         }
         self.show_of(&cluster_wide, &["delete", "namespace", NAMESPACE, "--timeout=60s"]).await?;
-        if self.traces == Traces::Namespace {
+        if self.created == Created::Namespace {
             return Ok(());
         }
         if !cluster_wide.run(&everywhere).await?.is_empty() {
-            self.screen.say("The resource stays, since someone has made StreamSessions in other namespaces; with it they would go.");
+            self.screen.say(
+                "The CRD stays: there are StreamSessions in other namespaces, and they would be \
+                 deleted with it.",
+            );
             return Ok(());
         }
         self.show_of(&cluster_wide, &["delete", "--timeout=60s", "-f", CRD]).await
@@ -329,10 +321,10 @@ impl Stage {
     }
 }
 
-/// For people.
+/// The ids in a message.
 pub(crate) fn names(ids: &BTreeSet<String>) -> String {
     if ids.is_empty() {
-        "nothing".to_owned()
+        "none".to_owned()
     } else {
         ids.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
     }
