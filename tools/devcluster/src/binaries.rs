@@ -51,8 +51,8 @@ pub struct Binaries {
 
 impl Binaries {
     /// Finds the binaries in the folder that `KUBEBUILDER_ASSETS` names, or in the cache, or builds
-    /// them into the cache with Go, telling `progress` line by line. A build happens once, also
-    /// when several processes ask at the same time.
+    /// them into the cache with Go, reporting to `progress` line by line. It builds once, also when
+    /// several processes ask at the same time.
     pub fn find_or_build(progress: &dyn Fn(&str)) -> Result<Self, Error> {
         if let Some(folder) = assets() {
             return Self::in_assets(folder);
@@ -70,8 +70,8 @@ impl Binaries {
     }
 
     /// The kube-controller-manager beside these binaries, else the cached one, else one that is
-    /// built now: about three more minutes, which only those pay who need namespaces to end or
-    /// garbage to be collected.
+    /// built now: about three more minutes, for those only who need namespaces to end or garbage to
+    /// be collected.
     pub fn controller_manager(&self, progress: &dyn Fn(&str)) -> Result<PathBuf, Error> {
         let beside = self.folder.join(CONTROLLER_MANAGER.name);
         if beside.is_file() {
@@ -110,7 +110,7 @@ impl Binaries {
 /// Writes a line of progress to stderr, also from inside a test: the test harness captures
 /// `eprintln!`, and a build of minutes without a word looks like a hang.
 pub fn report_to_stderr(line: &str) {
-    // Nobody may be listening; the work goes on.
+    // If stderr is closed, the work goes on.
     let _ = writeln!(io::stderr(), "{line}");
 }
 
@@ -141,8 +141,8 @@ fn cache_folder() -> Result<PathBuf, Error> {
     ])))
 }
 
-/// Builds what is missing in `folder`. A binary stands under its name only when it is complete, so
-/// an interrupted build keeps what it finished and repeats the rest.
+/// Builds what is missing in `folder`. A binary has its name only when it is complete: so after an
+/// interruption only the rest is built again.
 fn ensure_built(folder: &Path, wanted: &[Binary], progress: &dyn Fn(&str)) -> Result<(), Error> {
     if missing(folder, wanted).is_empty() {
         return Ok(());
@@ -164,7 +164,7 @@ fn ensure_built(folder: &Path, wanted: &[Binary], progress: &dyn Fn(&str)) -> Re
     let minutes = if missing.len() > 1 { "5 to 10" } else { "2 to 4" };
     let version = kubernetes_version();
     progress(&format!(
-        "Building {names} of Kubernetes {version} with Go: this takes about {minutes} minutes on two cores, once."
+        "Building {names} of Kubernetes {version} with Go, once: about {minutes} minutes."
     ));
     for (number, binary) in missing.iter().enumerate() {
         let output = unfinished.join(binary.name);
@@ -195,7 +195,7 @@ fn lock(path: &Path, progress: &dyn Fn(&str)) -> Result<File, Error> {
     match file.try_lock() {
         Ok(()) => return Ok(file),
         Err(TryLockError::WouldBlock) => {
-            progress("Another process builds the control plane; waiting for it.")
+            progress("Another process builds the control plane; waiting for it.");
         }
         Err(TryLockError::Error(source)) => {
             return Err(Error::File { action: "lock", path: path.to_owned(), source });

@@ -1,8 +1,8 @@
-//! What can go wrong, told so that the reader knows what to do.
+//! What can go wrong, and what to do.
 
 use std::{io, path::PathBuf, process::ExitStatus};
 
-/// Why the binaries could not be had or the cluster could not start.
+/// Why there are no binaries, or the cluster did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -10,15 +10,16 @@ pub enum Error {
     #[error(
         "can't build etcd and kube-apiserver: `go` is not in PATH. Do one of these three: \
          install Go 1.26 or newer (https://go.dev/dl); \
-         or set KUBEBUILDER_ASSETS to a folder that holds etcd, kube-apiserver and kubectl; \
+         or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl; \
          or, for the demo, set DEMO_KUBECONFIG to the kubeconfig of an existing cluster"
     )]
     GoMissing,
     /// Go is there, but older than the sources ask for.
     #[error(
-        "can't build etcd and kube-apiserver: they need Go 1.26 or newer, `go` in PATH is {found}. Do one of these three: \
+        "can't build etcd and kube-apiserver: they need Go 1.26 or newer, and `go` in PATH is \
+         {found}. Do one of these three: \
          install a newer Go (https://go.dev/dl); \
-         or set KUBEBUILDER_ASSETS to a folder that holds etcd, kube-apiserver and kubectl; \
+         or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl; \
          or, for the demo, set DEMO_KUBECONFIG to the kubeconfig of an existing cluster"
     )]
     GoTooOld {
@@ -27,7 +28,8 @@ pub enum Error {
     },
     /// `go` itself failed before any build.
     #[error(
-        "`go env` failed ({status}): {message}. Make `go env GOVERSION` work in a terminal and try again"
+        "`go env` failed ({status}): {message}. Make `go env GOVERSION` work in a terminal, and \
+         try again"
     )]
     GoBroken {
         /// How `go env` ended.
@@ -36,9 +38,12 @@ pub enum Error {
         message: String,
     },
     /// `go build` failed.
-    #[error("`go build {package}` failed ({status}) in {}; its last lines:\n{tail}\n\
-             If modules could not be downloaded, check the network and `go env GOPROXY`, then run it again: finished parts are kept",
-            module.display())]
+    #[error(
+        "`go build {package}` failed ({status}) in {}; its last lines:\n{tail}\n\
+         If modules could not be downloaded, check the network and `go env GOPROXY`. Then run it \
+         again: finished parts are kept",
+        module.display()
+    )]
     Build {
         /// The Go package.
         package: String,
@@ -50,8 +55,11 @@ pub enum Error {
         tail: String,
     },
     /// `KUBEBUILDER_ASSETS` names a folder that lacks a binary.
-    #[error("KUBEBUILDER_ASSETS is {}, but that folder has no file `{name}`. \
-             Put etcd, kube-apiserver and kubectl there, or unset KUBEBUILDER_ASSETS to build them with Go", folder.display())]
+    #[error(
+        "KUBEBUILDER_ASSETS is {}, but that folder has no file `{name}`. Put etcd, kube-apiserver \
+         and kubectl there, or unset KUBEBUILDER_ASSETS to build them with Go",
+        folder.display()
+    )]
     AssetMissing {
         /// The folder that the variable names.
         folder: PathBuf,
@@ -60,17 +68,25 @@ pub enum Error {
     },
     /// No place for the cache.
     #[error(
-        "no cache folder for the built etcd and kube-apiserver: neither XDG_CACHE_HOME nor HOME is an absolute path; set one of them"
+        "no cache folder for the built etcd and kube-apiserver: neither XDG_CACHE_HOME nor HOME is \
+         an absolute path. Set one of them"
     )]
     NoCacheFolder,
     /// The kubeconfig that was asked for would overwrite a file.
-    #[error("the kubeconfig {} exists already and might be in use: remove it, or choose another path", path.display())]
+    #[error(
+        "the kubeconfig {} exists already and may be in use: remove it, or choose another path",
+        path.display()
+    )]
     KubeconfigExists {
         /// The path that was asked for.
         path: PathBuf,
     },
     /// The operating system limits a socket's path to about 100 bytes.
-    #[error("the path of etcd's socket is too long for the operating system: {}. Set TMPDIR to a shorter folder, such as /tmp", path.display())]
+    #[error(
+        "the path of etcd's socket is too long for the operating system: {}. Set TMPDIR to a \
+         shorter folder, such as /tmp",
+        path.display()
+    )]
     SocketPathTooLong {
         /// The path that is too long.
         path: PathBuf,
@@ -86,21 +102,28 @@ pub enum Error {
         source: io::Error,
     },
     /// A program could not be started.
-    #[error("can't run {}: {source}. Check that the file exists, is executable and made for this machine", program.display())]
+    #[error(
+        "can't run {}: {source}. Check that the file exists, is executable and is built for this \
+         machine",
+        program.display()
+    )]
     Run {
         /// The program.
         program: PathBuf,
         /// Why it failed.
         source: io::Error,
     },
-    /// No port could be had.
+    /// There is no free port.
     #[error("can't find a free port on 127.0.0.1 for kube-apiserver: {source}")]
     NoPort {
         /// Why the last try failed.
         source: io::Error,
     },
-    /// A server ended although nobody stopped it.
-    #[error("{name} ended by itself ({status}). Its log is kept in {}; the last lines:\n{tail}", log.display())]
+    /// A server ended by itself.
+    #[error(
+        "{name} ended by itself ({status}). Its log is kept in {}; the last lines:\n{tail}",
+        log.display()
+    )]
     ServerEnded {
         /// The server.
         name: &'static str,
@@ -112,8 +135,11 @@ pub enum Error {
         tail: String,
     },
     /// A server runs but did not become ready in time.
-    #[error("{name} was not ready after {seconds} s (asked for {asked}; last answer: {answer}). \
-             If this machine is busy, try again. Its log is kept in {}; the last lines:\n{tail}", log.display())]
+    #[error(
+        "{name} was not ready after {seconds} s (asked for {asked}; last answer: {answer}). If \
+         this machine is busy, try again. Its log is kept in {}; the last lines:\n{tail}",
+        log.display()
+    )]
     NotReady {
         /// The server.
         name: &'static str,

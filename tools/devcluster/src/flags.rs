@@ -1,4 +1,4 @@
-//! How each server is called.
+//! The flags of each server.
 
 use std::{ffi::OsString, path::Path};
 
@@ -33,7 +33,8 @@ pub(crate) fn etcd(folder: &DataFolder) -> Vec<OsString> {
     vec![
         "--name=devcluster".into(),
         flag("data-dir", folder.etcd_data()),
-        "--unsafe-no-fsync".into(), // the data does not outlive the process, so it need not reach the disk
+        // The data does not outlive the process, so it need not reach the disk.
+        "--unsafe-no-fsync".into(),
         socket("listen-client-urls", &client),
         socket("advertise-client-urls", &client),
         socket("listen-peer-urls", &peer),
@@ -63,7 +64,8 @@ pub(crate) fn kube_apiserver(folder: &DataFolder, port: u16) -> Vec<OsString> {
         "--disable-admission-plugins=ServiceAccount".into(),
         flag("audit-policy-file", folder.audit_policy()),
         flag("audit-log-path", folder.audit_log()),
-        "--audit-log-maxsize=10240".into(), // in MB; a rotation (at 100 by default) would lose counted lines
+        // In MB. A rotation (at 100 by default) would lose lines that a test counts.
+        "--audit-log-maxsize=10240".into(),
     ]
 }
 
@@ -76,6 +78,7 @@ pub(crate) fn kube_controller_manager(folder: &DataFolder) -> Vec<OsString> {
             .into(),
         "--leader-elect=false".into(),
         "--bind-address=127.0.0.1".into(),
-        "--secure-port=0".into(), // nobody asks it anything
+        // Nothing connects to it.
+        "--secure-port=0".into(),
     ]
 }

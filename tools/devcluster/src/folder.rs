@@ -1,4 +1,4 @@
-//! The data folder: one temporary folder, only for its owner, that holds all that a cluster writes.
+//! The data folder: one temporary folder, only for its owner, with all that a cluster writes.
 
 use std::{
     env,
@@ -92,8 +92,7 @@ impl DataFolder {
     }
 }
 
-/// Writes a file that only its owner may read, complete or not at all: a reader who finds it may
-/// use it.
+/// Writes a file that only its owner may read. It appears under its name when it is complete.
 pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), Error> {
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(format!(".{}", identity::random_hex::<6>()?));
@@ -106,7 +105,7 @@ pub(crate) fn write_private(path: &Path, content: &str) -> Result<(), Error> {
         .and_then(|mut file| file.write_all(content.as_bytes()))
         .and_then(|()| fs::rename(&unfinished, path));
     if written.is_err() {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = fs::remove_file(&unfinished);
     }
     written.map_err(Error::file("write", path))

@@ -1,4 +1,4 @@
-//! Builds a Go package, telling how it goes: these builds take minutes.
+//! Builds a Go package and reports its progress: these builds take minutes.
 
 use std::{
     collections::VecDeque,
@@ -13,10 +13,10 @@ use std::{
 
 use crate::Error;
 
-/// The oldest Go that the module's `go` line allows.
-const OLDEST_GO: (u32, u32) = (1, 26);
+/// The minimum of the module's `go` line.
+const GO_MIN: (u32, u32) = (1, 26);
 
-/// Often enough to show that it lives, seldom enough to be read.
+/// Often enough to show that it goes on, seldom enough to be read.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// The compiler's first error and its neighbours fit; a page of output does not help.
@@ -63,8 +63,8 @@ impl Go {
         let answer = String::from_utf8_lossy(&output.stdout);
         let mut lines = answer.lines();
         let version = lines.next().unwrap_or_default();
-        // A development build has no number; whoever runs one knows what they do.
-        if minor_version(version).is_some_and(|found| found < OLDEST_GO) {
+        // A development build has no number, and is taken as new enough.
+        if minor_version(version).is_some_and(|found| found < GO_MIN) {
             return Err(Error::GoTooOld { found: version.to_owned() });
         }
         Ok(Self { proxy: without_direct(lines.next().unwrap_or_default()).to_owned() })
@@ -78,9 +78,9 @@ impl Go {
         lock: &File,
         progress: &dyn Fn(&str),
     ) -> Result<(), Error> {
-        // `go` gets the lock as its stdin, which it never reads: a lock belongs to all holders of
-        // the open file, so a second builder can't begin while an orphaned `go` still writes the
-        // same output.
+        // `go` gets the lock as its stdin, which it never reads. A lock belongs to all processes
+        // that have the file open: so no other build begins while a `go` without its parent still
+        // writes the same output.
         let stdin = lock.try_clone().map_err(Error::file("share the lock of", job.output))?;
         let mut child = Command::new("go")
             .args([
@@ -150,8 +150,8 @@ fn follow(lines: &Receiver<String>, title: &str, progress: &dyn Fn(&str)) -> Str
             next_report = now + REPORT_EVERY;
             // With -v the last line is the package that is being compiled, or the module that is
             // being downloaded; there is none when all of them are in Go's own cache.
-            let doing = tail.back().map_or("linking", String::as_str);
-            progress(&format!("  {title}: {}, {doing}", elapsed(now - started)));
+            let current = tail.back().map_or("linking", String::as_str);
+            progress(&format!("  {title}: {}, {current}", elapsed(now - started)));
         }
         match lines.recv_timeout(next_report - now) {
             Ok(line) => {
@@ -197,7 +197,7 @@ mod tests {
     fn versions_are_compared_by_number_and_unknown_ones_pass() {
         assert_eq!(minor_version("go1.26.8"), Some((1, 26)));
         assert_eq!(minor_version("go1.27rc1"), Some((1, 27)));
-        assert!(minor_version("go1.9").is_some_and(|found| found < OLDEST_GO));
+        assert!(minor_version("go1.9").is_some_and(|found| found < GO_MIN));
         assert_eq!(minor_version("devel go1.27-abcdef"), None);
     }
 

@@ -1,10 +1,10 @@
-//! Nothing outlives this process, however it ends: a watchdog holds each server, a janitor the data
-//! folder.
+//! Nothing outlives this process, however it ends: a watchdog ends each server, a janitor removes
+//! the data folder.
 //!
 //! ```text
-//! this process ──pipe──► watchdog (sh) ──► server        the pipe closes: TERM, after 3 s KILL
+//! this process ──pipe──► watchdog (sh) ──► server     the pipe closes: TERM, after 3 s KILL
 //!      │                    │
-//!      └───────pipe─────────┴────────────► janitor (sh)  the last holder is gone: rm -rf the folder
+//!      └───────pipe─────────┴─────► janitor (sh)      its last writer has ended: rm -rf the folder
 //! ```
 //!
 //! The kernel closes a pipe also for a process that was killed with SIGKILL, which no handler in
@@ -65,8 +65,7 @@ impl Janitor {
 impl Drop for Janitor {
     fn drop(&mut self) {
         self.lifeline = None;
-        // It ends as soon as the watchdogs have, and they were dropped before; there is nobody to
-        // tell a failure to.
+        // It ends as soon as the watchdogs have, and they were dropped before.
         let _ = self.child.wait();
     }
 }
@@ -111,8 +110,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The standard library keeps stdin in the child until wait, which closes it first: the
-        // watchdog's sign to stop.
+        // The standard library closes the child's stdin before it waits: the watchdog then stops.
         let _ = self.watchdog.wait();
     }
 }
@@ -129,12 +127,12 @@ mod tests {
     fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !condition() {
-            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            assert!(Instant::now() < deadline, "timed out: {what}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    fn lives(pid: &str) -> bool {
+    fn is_running(pid: &str) -> bool {
         Command::new(SHELL)
             .args(["-c", "kill -0 \"$1\" 2>/dev/null", "sh", pid])
             .status()
@@ -142,8 +140,7 @@ mod tests {
             .success()
     }
 
-    /// Waits until the server has said a word and the watchdog has noted its pid, in whichever
-    /// order.
+    /// Waits until the server has logged a line and the watchdog has written its pid, in any order.
     fn pid_once_started(folder: &DataFolder, server: &Server) -> String {
         wait_for("the server's first line", || {
             fs::read_to_string(server.log()).is_ok_and(|log| log == "started\n")
@@ -174,10 +171,10 @@ mod tests {
     fn a_dropped_server_is_gone_and_its_folder_with_it() {
         let (folder, janitor, server) = start("echo started; exec sleep 1000");
         let pid = pid_once_started(&folder, &server);
-        assert!(lives(&pid));
+        assert!(is_running(&pid));
 
         drop(server);
-        assert!(!lives(&pid));
+        assert!(!is_running(&pid));
         assert!(folder.root().exists());
         drop(janitor);
 
@@ -192,7 +189,7 @@ mod tests {
 
         drop(server);
 
-        assert!(!lives(&pid));
+        assert!(!is_running(&pid));
     }
 
     #[test]

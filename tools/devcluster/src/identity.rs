@@ -46,7 +46,7 @@ pub(crate) fn service_account_key() -> Result<String, Error> {
 /// An `ECPrivateKey` of RFC 5915. Its public half is optional there and the Go library computes it,
 /// so no code for curves is needed: any number from 1 to below the curve's order is a private key.
 /// The order is just below 2^256; without the highest bit a number is below it for sure, and one
-/// lost bit of 256 is nothing for a cluster that lives for minutes.
+/// lost bit of 256 is nothing for a cluster that runs for minutes.
 fn ec_private_key_pem(mut scalar: [u8; 32]) -> String {
     scalar[0] &= 0x7f;
     let mut der = vec![

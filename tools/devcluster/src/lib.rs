@@ -16,11 +16,11 @@
 //! The map, in the order in which a start uses the modules:
 //!
 //! ```text
-//! cluster ──► binaries ──► go        where etcd, kube-apiserver and kubectl come from: the user, the cache, a build
-//!    ├──────► folder                 the paths in the temporary data folder
-//!    ├──────► identity               who may log in: token, service-account key, kubeconfig
-//!    ├──────► flags                  how each server is called
-//!    └──────► guard                  a watchdog for each server and a janitor for the folder: nothing outlives this process
+//! cluster ──► binaries ──► go   etcd, kube-apiserver, kubectl: of the user, the cache or a build
+//!    ├──────► folder              the paths in the temporary data folder
+//!    ├──────► identity            who may log in: token, service-account key, kubeconfig
+//!    ├──────► flags               the flags of each server
+//!    └──────► guard               a watchdog for each server, a janitor for the data folder
 //! ```
 
 mod binaries;

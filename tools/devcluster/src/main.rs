@@ -17,17 +17,17 @@ use signal_hook::{
     iterator::Signals,
 };
 
-/// Soon enough for a person to see that a server died.
+/// How soon it is noticed that a server has ended.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-const WHERE_FROM: &str = "\
-The first use builds the servers with Go 1.26 or newer (about 5 to 10 minutes on two cores) and keeps them in
-${XDG_CACHE_HOME:-~/.cache}/streamsession-operator/devcluster. If KUBEBUILDER_ASSETS names a folder with etcd,
-kube-apiserver and kubectl, those are used and nothing is built.";
+const BINARIES: &str = "\
+The first use builds the servers with Go 1.26 or newer (about 5 to 10 minutes on two cores) and
+keeps them in ${XDG_CACHE_HOME:-~/.cache}/streamsession-operator/devcluster. If KUBEBUILDER_ASSETS
+names a folder with etcd, kube-apiserver and kubectl, those are used and nothing is built.";
 
 /// A real etcd and kube-apiserver on this machine, without Docker and without root.
 #[derive(Parser)]
-#[command(name = "devcluster", version, after_help = WHERE_FROM)]
+#[command(name = "devcluster", version, after_help = BINARIES)]
 struct Arguments {
     #[command(subcommand)]
     command: Action,
@@ -87,8 +87,8 @@ fn build(controller_manager: bool) -> Result<(), Error> {
 }
 
 fn up(mut options: Options) -> Result<(), Error> {
-    // Built before the clock runs. A signal ends the process during both, and the watchdogs clean
-    // up after it.
+    // Built before the time is measured. A signal ends the process during both, and the watchdogs
+    // clean up.
     options.binaries = Some(Binaries::find_or_build(&report_to_stderr)?);
     let started = Instant::now();
     let mut cluster = Cluster::start(options)?;
@@ -97,13 +97,13 @@ fn up(mut options: Options) -> Result<(), Error> {
         path: "devcluster".into(),
         source,
     })?;
-    introduce(&cluster, started.elapsed());
-    stay(&mut cluster, signals)?;
+    print_usage(&cluster, started.elapsed());
+    run_until_signal(&mut cluster, signals)?;
     report_to_stderr("Stopping the cluster and removing its data.");
     Ok(())
 }
 
-fn introduce(cluster: &Cluster, took: Duration) {
+fn print_usage(cluster: &Cluster, took: Duration) {
     let kubeconfig = cluster.kubeconfig().display();
     say(format_args!("The cluster was ready in {:.1} s.", took.as_secs_f64()));
     say(format_args!("  server       {}", cluster.server_url()));
@@ -117,11 +117,11 @@ fn introduce(cluster: &Cluster, took: Duration) {
 }
 
 /// Returns on a signal; fails if a server ends by itself.
-fn stay(cluster: &mut Cluster, mut signals: Signals) -> Result<(), Error> {
+fn run_until_signal(cluster: &mut Cluster, mut signals: Signals) -> Result<(), Error> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         if signals.forever().next().is_some() {
-            // Nobody listens any more if a server failed meanwhile.
+            // If a server has failed meanwhile, the receiver is gone.
             let _ = sender.send(());
         }
     });

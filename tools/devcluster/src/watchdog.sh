@@ -1,6 +1,7 @@
-# devcluster watchdog: runs one server and ends it when the owner's end of stdin closes, however the owner died.
+# devcluster watchdog: runs one server, and ends it when the owner's end of stdin closes, however
+# the owner ended.
 # Arguments: pid file, log file, the server and its arguments.
-# Stdout is the janitor's pipe: held open for as long as the server may write into the data folder.
+# Stdout is the janitor's pipe: open for as long as the server may write into the data folder.
 
 pid_file=$1
 log_file=$2
@@ -9,7 +10,7 @@ shift 2
 # A signal to a whole process group must not end the watchdog before its server.
 trap '' INT HUP QUIT
 server=
-# The data is thrown away, so an API server that waits for its watches to end need not get longer than 3 seconds.
+# The data is removed, so an API server that waits for its watches to end gets 3 seconds only.
 stop() {
   trap '' TERM
   [ -n "$server" ] || exit 0
@@ -30,7 +31,8 @@ exec 3<&0 </dev/null
 server=$!
 echo "$server" >"$pid_file"
 
-# The lifeline: nobody ever writes, so read returns when the owner is gone. It tells the main shell, whose wait a signal ends.
+# The lifeline: nothing is ever written, so read returns when the owner has ended. Its signal ends
+# the wait of the main shell.
 (
   read -r _ <&3
   kill -TERM $$

@@ -1,4 +1,4 @@
-//! The whole life of a cluster, with real servers. The first run on a machine builds them.
+//! A cluster from its start to its end, with real servers. The first run on a machine builds them.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ fn kubectl(cluster: &Cluster, arguments: &[&str], stdin: &str) -> String {
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -51,12 +51,19 @@ fn pid(data: &Path, server: &str) -> String {
     fs::read_to_string(data.join(format!("{server}.pid"))).unwrap().trim().to_owned()
 }
 
-fn lives(pid: &str) -> bool {
-    Command::new("/bin/sh")
-        .args(["-c", "kill -0 \"$1\" 2>/dev/null", "sh", pid])
-        .status()
-        .unwrap()
-        .success()
+fn kill(signal: &str, pid: &str) -> bool {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "kill -s \"$1\" \"$2\" 2>/dev/null", "sh", signal, pid]);
+    command.status().unwrap().success()
+}
+
+fn signal(signal: &str, pid: &str) {
+    assert!(kill(signal, pid), "SIG{signal} to {pid}");
+}
+
+/// Signal 0 is sent to nobody: it only tells whether the process exists.
+fn is_running(pid: &str) -> bool {
+    kill("0", pid)
 }
 
 /// `devcluster up` as a process of its own, once it says that it is ready.
@@ -78,9 +85,9 @@ fn up(kubeconfig: &Path) -> Up {
     let data = lines.into_iter().find_map(|line| {
         line.trim().strip_prefix("data folder").map(|path| PathBuf::from(path.trim()))
     });
-    let data = data.expect("devcluster up ends its introduction with the data folder");
+    let data = data.expect("devcluster up prints the data folder");
     let pids = [pid(&data, "etcd"), pid(&data, "kube-apiserver")];
-    assert!(pids.iter().all(|pid| lives(pid)) && kubeconfig.is_file());
+    assert!(pids.iter().all(|pid| is_running(pid)) && kubeconfig.is_file());
     Up { process, data, kubeconfig: kubeconfig.to_owned(), pids }
 }
 
@@ -94,7 +101,7 @@ impl Drop for Up {
 
 impl Up {
     fn wait_until_nothing_is_left(&self) {
-        wait_for("both servers to end", || !self.pids.iter().any(|pid| lives(pid)));
+        wait_for("both servers to end", || !self.pids.iter().any(|pid| is_running(pid)));
         wait_for("the data folder and the kubeconfig to go", || {
             !self.data.exists() && !self.kubeconfig.exists()
         });
@@ -144,7 +151,7 @@ fn a_cluster_serves_its_administrator_and_service_accounts_and_leaves_nothing_be
     let stopping = Instant::now();
     drop(cluster);
     eprintln!("stopped in {:.1} s", stopping.elapsed().as_secs_f64());
-    assert!(!pids.iter().any(|pid| lives(pid)), "the servers are gone when drop returns");
+    assert!(!pids.iter().any(|pid| is_running(pid)), "the servers are gone when drop returns");
     assert!(!data.exists(), "the data folder is gone when drop returns");
 }
 
@@ -171,13 +178,7 @@ fn a_server_that_dies_is_reported_with_its_log() {
     let mut cluster = Cluster::start(Options::default()).unwrap_or_else(|error| panic!("{error}"));
     let apiserver = pid(cluster.data_dir(), "kube-apiserver");
 
-    assert!(
-        Command::new("/bin/sh")
-            .args(["-c", "kill -KILL \"$1\"", "sh", &apiserver])
-            .status()
-            .unwrap()
-            .success()
-    );
+    signal("KILL", &apiserver);
 
     let mut message = String::new();
     wait_for("the report", || {
@@ -204,14 +205,7 @@ fn a_terminated_process_stops_its_cluster_and_succeeds() {
         std::env::temp_dir().join(format!("devcluster-terminated-{}", std::process::id()));
     let mut up = up(&kubeconfig);
 
-    let pid = up.process.id().to_string();
-    assert!(
-        Command::new("/bin/sh")
-            .args(["-c", "kill -TERM \"$1\"", "sh", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    signal("TERM", &up.process.id().to_string());
 
     assert!(up.process.wait().unwrap().success());
     up.wait_until_nothing_is_left();
