@@ -22,13 +22,11 @@ async fn lab_with_a_move_in_doubt() -> Lab {
     assert_eq!(
         before,
         format!(
-            "All instances are detached from session {SESSION}; an earlier detach may still arrive"
+            "All instances are detached from session {SESSION}. An earlier detach may still take \
+             effect"
         )
     );
-    assert!(
-        after.ends_with(&format!(", and the move to session {NEXT} waits for that.")),
-        "{message}"
-    );
+    assert!(after.ends_with(&format!("; the move to session {NEXT} waits for that.")), "{message}");
     lab
 }
 
@@ -181,8 +179,9 @@ async fn an_object_that_is_deleted_while_it_moves_leaves_nothing_in_either_sessi
 
     let message = lab.until_reason("lobby", "Deleting").await;
     assert!(
-        message
-            .starts_with("All instances are detached; an earlier detach may still arrive until "),
+        message.starts_with(
+            "All instances are detached. An earlier detach may still take effect until "
+        ),
         "{message}"
     );
     lab.until_gone("lobby").await;

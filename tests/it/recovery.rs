@@ -59,7 +59,7 @@ async fn a_clone_waits_beside_its_original_and_its_deletion_takes_nothing_out() 
     assert!(message.contains(&format!("{}/lobby", lab.namespace)), "{message}");
     let note = lab.until_event("clone", "LedgerRebuilt").await;
     assert!(
-        note.starts_with("The object has the operator's finalizer but no record in its status"),
+        note.starts_with("The object has the operator's finalizer but no ledger in its status"),
         "{note}"
     );
     lab.delete("clone").await;
@@ -170,7 +170,7 @@ async fn a_lost_ledger_is_reported_as_long_as_something_in_it_is_not_confirmed()
 
     let message = lab.until_reason("lobby", "LedgerLost").await;
     assert!(
-        message.starts_with("In the record without evidence, ") && message.contains(": a, b. "),
+        message.starts_with("The ledger was lost, ") && message.contains("without proof: a, b. "),
         "{message}"
     );
     lab.simulator.set_faults(Faults::default());
@@ -178,7 +178,7 @@ async fn a_lost_ledger_is_reported_as_long_as_something_in_it_is_not_confirmed()
     assert!(lab.history().iter().all(|call| call == "Attach a,b"), "{:?}", lab.history());
 }
 
-/// What people do to a status, and what `Ready` must come back to: `a` and `b`, and nothing else.
+/// Edits of a status, after each of which exactly `a` and `b` must be attached again.
 fn edits() -> Vec<(&'static str, Value)> {
     let record = |id: &str| json!({"instanceId": id, "state": "Unknown"});
     let many: Vec<_> = (0..2000).map(|number| format!("many-{number}")).collect();

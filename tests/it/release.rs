@@ -59,7 +59,7 @@ async fn an_annotation_forgets_an_instance_that_can_not_be_detached_once_for_eac
     let note = lab.until_event("lobby", "InstancesForgotten").await;
     assert!(
         note.starts_with(&format!(
-            "Taken for detached from session {SESSION} though the service never said so: b."
+            "Taken as detached from session {SESSION}, though the service never said so: b."
         )),
         "{note}"
     );
