@@ -124,7 +124,7 @@ async fn no_phone_is_forgotten(environment: &mut Environment) -> Result<(), Fail
 }
 
 /// The journal, if the operator was killed before it noticed that the answer is lost. That is
-/// nearly always so; else the record in doubt.
+/// nearly always so; else the unsettled record.
 async fn show_the_journal(environment: &mut Environment) -> Result<(), Failure> {
     if environment.kubectl.run(&JOURNAL).await?.trim().is_empty() {
         environment.screen.say("But the status already says that the state of phone-5 is unknown:");

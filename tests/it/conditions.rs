@@ -132,7 +132,7 @@ fn violation(status: &StreamSessionStatus, generation: i64) -> Option<String> {
     };
     let working: Vec<&Condition> = [of("Reconciling"), of("Stalled")].concat();
     if status.conditions.len() != 1 + working.len() {
-        return Some("a condition that nobody knows".into());
+        return Some("an unknown condition".into());
     }
     match (ready.status.as_str(), working.as_slice()) {
         ("True", []) => {}
@@ -312,9 +312,9 @@ fn any_ledger() -> impl Strategy<Value = Ledger> {
 
 fn any_desired() -> impl Strategy<Value = Desired> {
     (collection::btree_set(any_id(), 0..9), any::<bool>(), any::<bool>()).prop_map(
-        |(instances, gone, orphan)| Desired {
+        |(instances, deleting, orphan)| Desired {
             instances,
-            deleting: gone,
+            deleting,
             deletion_policy: if orphan { DeletionPolicy::Orphan } else { DeletionPolicy::Delete },
             ..desired(&[])
         },

@@ -44,7 +44,7 @@ const LONG: Duration = Duration::from_mins(5);
 /// The quota is no subject here.
 const CALLS_PER_SECOND: u32 = 1000;
 
-/// The instance of an object that somebody deletes by force.
+/// The instance of an object that a person deletes by force.
 const LOST: &str = "lost";
 
 /// An object of that session.
@@ -155,7 +155,7 @@ impl Environment {
             .map_err(|error| format!("the deletion: {error}"))
     }
 
-    /// An Event is written some time after what it tells.
+    /// An Event is written some time after what it reports.
     async fn until_injected(&self, namespace: &str) -> Result<(), String> {
         let look = |_: &Store, injector: &Injector| {
             if injector.is_done(namespace) { Ok(()) } else { Err(String::new()) }
@@ -234,7 +234,7 @@ impl Environment {
     }
 }
 
-/// Whether it is of an object that somebody deleted by force: its ledger is lost.
+/// Whether it is of an object that a person deleted by force: its ledger is lost.
 fn is_lost(id: &str) -> bool {
     id == LOST
 }

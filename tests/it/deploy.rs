@@ -29,7 +29,7 @@ fn apply_strictly(arguments: &[&str]) -> String {
 fn deploy() {
     static DEPLOYED: OnceLock<()> = OnceLock::new();
     DEPLOYED.get_or_init(|| {
-        // All tests share the CRD: nobody must take it over, and it must not change under them.
+        // All tests share the CRD: its owner and its schema must not change.
         let rendered = kubectl(&["kustomize", BASE], "");
         let (crds, others): (Vec<_>, Vec<_>) = rendered
             .split("\n---\n")
@@ -199,8 +199,8 @@ async fn a_session_is_created_edited_and_deleted_with_the_rights_that_are_shippe
     .await;
 }
 
-/// What the ServiceAccount did in a namespace, and what it was denied anywhere, as the API server's
-/// audit log tells.
+/// What the ServiceAccount did in a namespace, and what it was denied anywhere, by the API server's
+/// audit log.
 fn audited(namespace: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let log = fs::read_to_string(cluster().audit_log()).expect("the audit log");
     let lines = log

@@ -137,9 +137,9 @@ async fn two_thousand_calls_are_all_served_and_no_second_sees_more_than_the_quot
     let bucket = Bucket { account: EXAMPLE_SECRET_ID.into(), endpoint };
 
     // Twice as long as it should take, and a minute for a machine that is busy with other tests.
-    let patience = WINDOW * CALLS / quota.get() * 2 + Duration::from_mins(1);
-    let made = tokio::time::timeout(patience, make_all(quota, &bucket, &client, &url)).await;
-    let made = made.unwrap_or_else(|_| panic!("not within {patience:?}: {:?}", simulator.stats()));
+    let timeout = WINDOW * CALLS / quota.get() * 2 + Duration::from_mins(1);
+    let made = tokio::time::timeout(timeout, make_all(quota, &bucket, &client, &url)).await;
+    let made = made.unwrap_or_else(|_| panic!("not within {timeout:?}: {:?}", simulator.stats()));
 
     let (calls, stats) = (simulator.calls(), simulator.stats());
     print_figures(quota, &calls, &made, &stats);

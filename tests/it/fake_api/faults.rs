@@ -46,13 +46,13 @@ pub enum Fault {
     Recreated,
     /// Nothing is done; the connection breaks.
     Unreachable,
-    /// Nothing is done, and nobody answers.
+    /// Nothing is done, and no answer comes.
     Silent,
     /// Done, but the connection breaks before the answer.
     Lost,
-    /// Done, but nobody answers.
+    /// Done, but no answer comes.
     LostSilently,
-    /// Nobody answers, and it is done right before the next write to that object.
+    /// No answer comes, and it is done right before the next write to that object.
     Late,
     /// Done, but the answer is cut off.
     CutOff,

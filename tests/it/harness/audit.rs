@@ -29,8 +29,8 @@ impl Lab {
         self.calls().into_iter().map(short).collect()
     }
 
-    /// The operator's writes to StreamSessions of this namespace so far, as the API server's audit
-    /// log tells; `verb/subresource`.
+    /// The operator's writes to StreamSessions of this namespace so far, by the API server's audit
+    /// log: `verb/subresource`.
     pub fn writes(&self) -> Vec<String> {
         self.written().into_iter().map(|(_, write)| write).collect()
     }

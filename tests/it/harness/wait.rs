@@ -31,8 +31,8 @@ pub async fn eventually<T: std::fmt::Debug>(
 }
 
 impl Lab {
-    /// Waits until Ready is True for the newest generation and the simulator holds exactly `ids`,
-    /// with nothing open in the ledger.
+    /// Waits until Ready is True for the newest generation, exactly `ids` are members at the
+    /// simulator, and nothing is open in the ledger.
     pub async fn until_ready(&self, name: &str, ids: &[&str]) -> StreamSession {
         self.until_ready_at(name, SESSION, ids).await
     }
@@ -142,7 +142,7 @@ impl Lab {
     }
 
     /// Waits until the operator has seen all that happened so far: a new object, of a session of
-    /// its own, is attached by one call and three writes, and the watch tells in order.
+    /// its own, is attached by one call and three writes, and watch events are in order.
     pub async fn until_marked(&self) {
         self.create_apart("marker", &["marked"]).await;
         self.until_attached("marker", &["marked"]).await;
@@ -174,8 +174,8 @@ pub fn ready(object: &StreamSession) -> (bool, String, String) {
 /// waiting.
 fn brief(status: &StreamSessionStatus) -> String {
     let mut status = status.clone();
-    let held = (status.attached_instance_ids.len(), status.unsettled_instances.len());
+    let counts = (status.attached_instance_ids.len(), status.unsettled_instances.len());
     status.attached_instance_ids.truncate(5);
     status.unsettled_instances.truncate(5);
-    format!("{status:?}, {held:?} instances attached and unsettled")
+    format!("{status:?}, {counts:?} instances attached and unsettled")
 }

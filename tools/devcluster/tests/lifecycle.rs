@@ -61,7 +61,7 @@ fn signal(signal: &str, pid: &str) {
     assert!(kill(signal, pid), "SIG{signal} to {pid}");
 }
 
-/// Signal 0 is sent to nobody: it only tells whether the process exists.
+/// Signal 0 only checks whether the process exists.
 fn is_running(pid: &str) -> bool {
     kill("0", pid)
 }
