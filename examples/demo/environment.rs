@@ -126,7 +126,7 @@ impl Environment {
         self.start_operator().await?;
         let seconds = SIGNATURE_VALIDITY.as_secs();
         self.screen.say(format_args!(
-            "Signatures are valid for {seconds} s here, not 5 minutes: so this takes a minute."
+            "Signatures are valid for {seconds} s here, not 5 minutes: so the demo is short."
         ));
         Ok(())
     }
