@@ -167,8 +167,8 @@ fn calls_of(lab: &Lab, session: &str) -> Vec<gs_simulator::Call> {
     lab.calls().into_iter().filter(|call| call.session_id.as_deref() == Some(session)).collect()
 }
 
-/// Gives every call of a new session of one instance this code: it is tried again after a pause, the
-/// status is as expected, and the object recovers by itself.
+/// Gives every call of a new session of one instance this code: it is tried again after a pause,
+/// the status is as expected, and the object recovers by itself.
 async fn assert_retried(lab: &Lab, code: &str, expected: &Expected) {
     let name = code.to_lowercase();
     lab.simulator.set_faults(errors(&[(code, u32::MAX)]));

@@ -44,8 +44,8 @@ pub(crate) struct Job<'a> {
 impl Go {
     /// Finds `go` in PATH and checks that it is new enough.
     pub(crate) fn find() -> Result<Self, Error> {
-        // In the root folder there is no go.mod above, which an older Go would refuse before it prints
-        // its version.
+        // In the root folder there is no go.mod above, which an older Go would refuse before it
+        // prints its version.
         let output = Command::new("go")
             .args(["env", "GOVERSION", "GOPROXY"])
             .env("GOTOOLCHAIN", "local")
