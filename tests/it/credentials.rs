@@ -1,21 +1,21 @@
 //! Where keys come from: the operator's own sources in order, by the real process, whose
 //! environment they are; and Secrets that change.
 
+mod recording_proxy;
+mod renewal;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gs_simulator::{
     Call, EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Identity, Key, Keys, Outcome, Simulator,
 };
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
-use tokio::sync::Notify;
 
+use self::recording_proxy::RecordingProxy;
 use crate::harness::{DEADLINE, Lab, cluster, eventually, ready};
 
 const ROLE_ARN: &str = "qcs::cam::uin/100000000001:roleName/phones";
@@ -260,165 +260,14 @@ async fn a_node_signs_for_its_role() {
 }
 
 #[tokio::test]
-async fn keys_that_expired_early_are_renewed_once_with_the_token_that_the_kubelet_has_rotated() {
-    let lab = lab_with(Identity {
-        web_identity_tokens: [WEB_IDENTITY_TOKEN.to_owned()].into(),
-        ..Identity::default()
-    })
-    .await;
-    let scratch = Scratch::of(&lab);
-    let token_file = scratch.write("token", WEB_IDENTITY_TOKEN);
-    let _process = Process::start(&lab, &scratch, &pod_identity(&token_file), &[]);
-    create(&lab, "lobby", &["a"]).await;
-    lab.until_ready("lobby", &["a"]).await;
-    scratch.write("token", "rotated");
-    lab.simulator.set_identity(Identity {
-        web_identity_tokens: ["rotated".to_owned()].into(),
-        ..Identity::default()
-    });
-
-    lab.simulator.expire_issued_keys();
-    lab.edit_ids("lobby", &["a", "b"]).await;
-
-    assert_eq!(credential(&lab, &["a", "b"]).await, ROLE_ARN);
-    let refused: Vec<_> = refusals(&lab).into_iter().map(|(_, outcome)| outcome).collect();
-    assert_eq!(refused, [Outcome::Refused("AuthFailure.TokenFailure".into())]);
-    assert_eq!(lab.simulator.stats().keys_issued, 2);
-}
-
-#[tokio::test]
-async fn keys_that_expired_early_are_renewed_once_for_a_fleet_that_is_refused_together() {
-    let lab = lab_with(node_with_a_role()).await;
-    let scratch = Scratch::of(&lab);
-    let _process = Process::start(&lab, &scratch, &[NO_PROFILE], &[]);
-    let names: Vec<_> = (0..8).map(|number| format!("wall-{number}")).collect();
-    let all_hold = async |id: &str| {
-        for name in &names {
-            lab.until_status(name, "is attached", |status| status.attached_instance_ids == [id])
-                .await;
-        }
-    };
-    for name in &names {
-        lab.create(name, &["a"], json!({"credentialsRef": null, "sessionId": name})).await;
-    }
-    all_hold("a").await;
-
-    lab.simulator.expire_issued_keys();
-    for name in &names {
-        lab.edit_ids(name, &["b"]).await;
-    }
-
-    all_hold("b").await;
-    assert_eq!(lab.simulator.stats().keys_issued, 2, "{:?}", lab.history());
-}
-
-/// Stands before the simulator and keeps what it answers.
-struct Tap {
-    url: String,
-    kept: Arc<Kept>,
-}
-
-#[derive(Default)]
-struct Kept {
-    answers: Mutex<Vec<u8>>,
-    /// The next answer with this text waits until the test lets it go.
-    held_text: Mutex<Option<&'static str>>,
-    released: Notify,
-}
-
-impl Tap {
-    async fn before(simulator: &Simulator) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let kept = Arc::<Kept>::default();
-        let (server, keeper) = (simulator.address(), Arc::clone(&kept));
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass_on(
-                    client,
-                    TcpStream::connect(server).await.expect("the simulator"),
-                    Arc::clone(&keeper),
-                ));
-            }
-        });
-        Self { url, kept }
-    }
-
-    /// The strings that answers gave under this name.
-    fn told(&self, name: &str) -> Vec<String> {
-        let answers = self.kept.answers.lock().expect("no panic");
-        let text = String::from_utf8_lossy(&answers).into_owned();
-        let start = format!("\"{name}\":\"");
-        text.split(&start)
-            .skip(1)
-            .filter_map(|rest| rest.split_once('"'))
-            .map(|(value, _)| value.to_owned())
-            .collect()
-    }
-}
-
-async fn pass_on(client: TcpStream, server: TcpStream, kept: Arc<Kept>) {
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
-        (client.into_split(), server.into_split());
-    tokio::spawn(async move {
-        let _ = copy(&mut from_client, &mut to_server).await;
-        let _ = to_server.shutdown().await;
-    });
-    let mut piece = [0; 4096];
-    while let Ok(length @ 1..) = from_server.read(&mut piece).await {
-        let piece = &piece[..length];
-        kept.answers.lock().expect("no panic").extend_from_slice(piece);
-        let text = String::from_utf8_lossy(piece);
-        if kept.held_text.lock().expect("no panic").take_if(|held| text.contains(*held)).is_some() {
-            kept.released.notified().await;
-        }
-        if to_client.write_all(piece).await.is_err() {
-            return;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_late_refusal_of_the_old_keys_does_not_renew_the_new_ones() {
-    let lab = lab_with(node_with_a_role()).await;
-    let (scratch, tap) = (Scratch::of(&lab), Tap::before(&lab.simulator).await);
-    let _process = Process::start(
-        &lab,
-        &scratch,
-        &[NO_PROFILE, ("GS_ENDPOINT", &tap.url), ("GS_TIMEOUT", "60")],
-        &[],
-    );
-    create(&lab, "lobby", &["a"]).await;
-    lab.create("late", &["a"], json!({"credentialsRef": null, "sessionId": "late"})).await;
-    lab.until_ready("lobby", &["a"]).await;
-    lab.until_status("late", "is attached", |status| status.attached_instance_ids == ["a"]).await;
-    lab.simulator.expire_issued_keys();
-    *tap.kept.held_text.lock().expect("no panic") = Some("AuthFailure.TokenFailure");
-    lab.edit_ids("late", &["b"]).await;
-    lab.until_calls(3).await;
-    lab.edit_ids("lobby", &["b"]).await;
-    lab.until_ready("lobby", &["b"]).await;
-
-    tap.kept.released.notify_one();
-
-    lab.until_status("late", "is attached", |status| status.attached_instance_ids == ["b"]).await;
-    assert_eq!(
-        (refusals(&lab).len(), lab.simulator.stats().keys_issued),
-        (2, 2),
-        "{:#?}",
-        lab.calls()
-    );
-}
-
-#[tokio::test]
 async fn no_secret_of_temporary_keys_is_in_the_log_however_much_is_logged() {
     let lab = lab_with(node_with_a_role()).await;
-    let (scratch, tap) = (Scratch::of(&lab), Tap::before(&lab.simulator).await);
+    let (scratch, proxy) = (Scratch::of(&lab), RecordingProxy::before(&lab.simulator).await);
     let token_file = scratch.write("token", WEB_IDENTITY_TOKEN);
     let told = [
         ("RUST_LOG", "trace"),
-        ("STS_ENDPOINT", tap.url.as_str()),
-        ("METADATA_ENDPOINT", tap.url.as_str()),
+        ("STS_ENDPOINT", proxy.url.as_str()),
+        ("METADATA_ENDPOINT", proxy.url.as_str()),
     ];
     create(&lab, "lobby", &["a"]).await;
 
@@ -435,7 +284,7 @@ async fn no_secret_of_temporary_keys_is_in_the_log_however_much_is_logged() {
     lab.until_ready("lobby", &["c"]).await;
     let log = process.stop().await;
 
-    let (keys, tokens) = (tap.told("TmpSecretKey"), tap.told("Token"));
+    let (keys, tokens) = (proxy.told("TmpSecretKey"), proxy.told("Token"));
     assert_eq!(
         (keys.len(), tokens.len()),
         (3, 3),
