@@ -141,7 +141,7 @@ const GONE: &str = "ResourceNotFound.SessionNotFound";
 #[test]
 fn what_is_at_rest_is_ready() {
     let ready = |wanted: &[&str], ledger: &Ledger, message| {
-        told(&desired(wanted), ledger).is(Mode::Ready, Reason::UpToDate, message)
+        told(&desired(wanted), ledger).is(Mode::Ready, Reason::UpToDate, message);
     };
     ready(&["a", "b"], &attached(&["a", "b"]), "All 2 slave instances are attached.");
     ready(&["a"], &attached(&["a"]), "The slave instance is attached.");
@@ -280,7 +280,7 @@ const CONSOLE: &str = "Look in the console whether it is still there; let go of 
 #[test]
 fn what_is_refused_for_good_needs_a_person() {
     let stuck = |desired: &Desired, ledger: &Ledger, message: &str| {
-        told(desired, ledger).is(Mode::Stalled, Reason::InstancesRefused, message)
+        told(desired, ledger).is(Mode::Stalled, Reason::InstancesRefused, message);
     };
     let check = "Check that each exists, belongs to this account and is in no other session, or take it out of spec.slaveInstanceIds.";
     let again = "It is tried again every few minutes.";
@@ -312,7 +312,7 @@ fn what_is_refused_for_good_needs_a_person() {
 #[test]
 fn a_problem_with_account_session_or_room_says_what_to_do() {
     let stalled = |desired: &Desired, ledger: &Ledger, reason, message: &str| {
-        told(desired, ledger).is(Mode::Stalled, reason, message)
+        told(desired, ledger).is(Mode::Stalled, reason, message);
     };
     stalled(
         &desired(&["a"]),
@@ -339,7 +339,7 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
         full,
     );
     inputs(&desired(&["a"]), &attached(&["a"]), |inputs| {
-        (inputs.full, inputs.adoption_pending) = (true, true)
+        (inputs.full, inputs.adoption_pending) = (true, true);
     })
     .is(Mode::Stalled, Reason::TooManyInstances, full);
     inputs(&desired(&["a"]), &attached(&["a"]), |inputs| inputs.adoption_pending = true).is(
@@ -379,7 +379,7 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
 #[test]
 fn a_deletion_says_what_it_waits_for() {
     let going = |ledger: &Ledger, message| {
-        told(&deleting(), ledger).is(Mode::Reconciling, Reason::Deleting, message)
+        told(&deleting(), ledger).is(Mode::Reconciling, Reason::Deleting, message);
     };
     going(&attached(&["a"]), "1 to detach.");
     going(&Ledger::default(), "All instances are detached.");
@@ -465,7 +465,7 @@ fn a_conflict_names_the_other_object() {
     );
     let down = Problem::Unreachable("The service is down.".into());
     inputs(&desired(&["a"]), &ledger(&[]), |inputs| {
-        (inputs.ownership, inputs.problem) = (&behind, Some(&down))
+        (inputs.ownership, inputs.problem) = (&behind, Some(&down));
     })
     .is(Mode::Stalled, Reason::SessionConflict, conflict);
     inputs(&desired(&["a"]), &after("AuthFailure.X", ledger(&[])), |inputs| inputs.ownership = &behind).is(
