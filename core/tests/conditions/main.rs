@@ -1,7 +1,7 @@
 //! What people are told: every kind of situation with its whole message, to be read as a user would
 //! read it at three in the morning.
 
-#![allow(missing_docs, unreachable_pub, reason = "a test crate")]
+#![allow(missing_docs, reason = "a test crate")]
 
 mod failures;
 mod ledgers;
@@ -20,32 +20,32 @@ use streamsession_core::ownership::claims::Ownership;
 use streamsession_core::time::ServiceTime;
 use streamsession_testkit::fixtures::{self, attached_at, id, ids, journal, key, last_call};
 
-pub const NOW: ServiceTime = ServiceTime(1_767_837_600); // 2026-01-08T02:00:00Z
-pub const LATER: Option<ServiceTime> = Some(ServiceTime(NOW.0 + 305));
-pub const LET_GO: &str = " To let the object go and leave the instances where they are, set \
+const NOW: ServiceTime = ServiceTime(1_767_837_600); // 2026-01-08T02:00:00Z
+const LATER: Option<ServiceTime> = Some(ServiceTime(NOW.0 + 305));
+const LET_GO: &str = " To let the object go and leave the instances where they are, set \
      spec.deletionPolicy to Orphan.";
-pub const GONE: &str = "ResourceNotFound.SessionNotFound";
-pub const CONSOLE: &str = "Look in the console whether it is still there; let go of what is out \
+const GONE: &str = "ResourceNotFound.SessionNotFound";
+const CONSOLE: &str = "Look in the console whether it is still there; let go of what is out \
      with the annotation gs.tencentcloud.dev/forget-instances or with spec.detachFailurePolicy.";
 
-pub fn desired(instances: &[&str]) -> Desired {
+fn desired(instances: &[&str]) -> Desired {
     fixtures::desired("1326", instances)
 }
 
-pub fn deleting() -> Desired {
+fn deleting() -> Desired {
     Desired { deleting: true, ..desired(&["a"]) }
 }
 
-pub fn attached(instances: &[&str]) -> Ledger {
+fn attached(instances: &[&str]) -> Ledger {
     attached_at("1326", &ids(instances))
 }
 
-pub fn ledger(records: &[(&str, Record)]) -> Ledger {
+fn ledger(records: &[(&str, Record)]) -> Ledger {
     let records = records.iter().map(|(text, record)| (id(text), record.clone())).collect();
     Ledger { records, ..attached(&[]) }
 }
 
-pub fn failed(operation: Operation, reason: FailureReason, code: &str, attempts: u32) -> Record {
+fn failed(operation: Operation, reason: FailureReason, code: &str, attempts: u32) -> Record {
     Record {
         state: if operation == Operation::Attach { State::Detached } else { State::Attached },
         refusals: Some(Refusals { operation, count: attempts, since: NOW.plus(-3600) }),
@@ -54,27 +54,27 @@ pub fn failed(operation: Operation, reason: FailureReason, code: &str, attempts:
     }
 }
 
-pub fn refused(operation: Operation, attempts: u32) -> Record {
+fn refused(operation: Operation, attempts: u32) -> Record {
     failed(operation, FailureReason::Refused, "", attempts)
 }
 
 /// The ledger after a call that failed with this code.
-pub fn after(code: &str, ledger: Ledger) -> Ledger {
+fn after(code: &str, ledger: Ledger) -> Ledger {
     Ledger { last_call: Some(last_call(code)), ..ledger }
 }
 
 /// What an object is told.
-pub struct Report(pub Conditions);
+struct Report(Conditions);
 
 impl Report {
     #[track_caller]
-    pub fn is(&self, mode: Mode, reason: Reason, message: &str) {
+    fn is(&self, mode: Mode, reason: Reason, message: &str) {
         assert_eq!((self.0.mode, self.0.reason, self.0.message.as_str()), (mode, reason, message));
     }
 }
 
 /// The report of an object that is alone, if it is not changed.
-pub fn report_of<'a>(
+fn report_of<'a>(
     desired: &'a Desired,
     ledger: &'a Ledger,
     change: impl FnOnce(&mut ConditionInputs<'a>),
@@ -95,7 +95,7 @@ pub fn report_of<'a>(
     Report(conditions(&inputs))
 }
 
-pub fn report(desired: &Desired, ledger: &Ledger) -> Report {
+fn report(desired: &Desired, ledger: &Ledger) -> Report {
     report_of(desired, ledger, |_| ())
 }
 

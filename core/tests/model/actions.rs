@@ -83,7 +83,7 @@ impl Setting {
                 }
             }
             Move::Write(which) | Move::WriteFails(which) | Move::WriteUnanswered(which) => {
-                self.write(&mut next, which, step)?
+                self.write(&mut next, which, step)?;
             }
         }
         self.meet_conflicts(&mut next);

@@ -71,7 +71,7 @@ impl Setting {
             match omission {
                 Omission::NoDeadlines => (record.attach_until, record.detach_until) = (None, None),
                 Omission::HastyFinalizer if deleting && !record.may_be_attached() => {
-                    record.detach_until = None
+                    record.detach_until = None;
                 }
                 Omission::NeverFindsOut => {
                     if let Some(refusals) = &mut record.refusals {
@@ -91,7 +91,7 @@ impl Setting {
             match omission {
                 Omission::EarlyTrust if succeeded => *opposite = None,
                 Omission::JudgedAtSettle if succeeded => {
-                    *opposite = opposite.filter(|until| until.0 > now)
+                    *opposite = opposite.filter(|until| until.0 > now);
                 }
                 Omission::KeepsCount if !succeeded && record.refusals.is_none() => {
                     record.refusals = before.records.get(id).and_then(|record| record.refusals);

@@ -9,12 +9,12 @@ use streamsession_testkit::fixtures::{attached_at, id, ids, numbered_ids, sessio
 
 use crate::driver::{Driver, at, object, settings, unstarted, with_a};
 
-fn request(text: &str) -> Option<Request> {
-    Some(Request { value: text.into(), instances: ids(&[text]) })
+fn request(text: &str) -> Request {
+    Request { value: text.into(), instances: ids(&[text]) }
 }
 
 fn adopt_b(mut object: View) -> View {
-    object.asked.adopt = request("b");
+    object.asked.adopt = Some(request("b"));
     object
 }
 
@@ -98,7 +98,7 @@ fn an_instance_is_forgotten_as_soon_as_no_attach_of_it_can_arrive() {
         let unknown = Record { state: State::Unknown, attach_until, ..Record::default() };
         let mut object = object(&[("b", unknown)]);
         object.desired.instances.clear();
-        object.asked.forget = request("b");
+        object.asked.forget = Some(request("b"));
         let mut reconcile = Driver::begin(&object, true);
         if reconcile.effect == Effect::Credentials {
             reconcile.credentials();
