@@ -1,59 +1,26 @@
-//! ReconcileState is allocated for what changes, not for what is there.
+//! A reconcile allocates for what changes, not for what is there.
 
 #![allow(missing_docs, reason = "a test crate")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
-
-use streamsession_core::answer::{Answer, Verdict};
-use streamsession_core::ids::{InstanceId, JournalId, SessionId};
-use streamsession_core::ledger::desired::{DeletionPolicy, Desired};
+use streamsession_core::ledger::desired::Desired;
 use streamsession_core::ledger::plan::{Allowed, Due};
-use streamsession_core::ledger::record::Record;
-use streamsession_core::ledger::{Journal, Ledger, Rules};
-use streamsession_core::time::ServiceTime;
+use streamsession_core::ledger::{Journal, Rules};
+use streamsession_testkit::fixtures::{NOW, attached_at, desired, journal, numbered_ids, success};
 
 #[global_allocator]
 static COUNTING: dhat::Alloc = dhat::Alloc;
 
-const NOW: ServiceTime = ServiceTime(1_767_837_600);
-
-fn ids(count: usize) -> BTreeSet<InstanceId> {
-    (0..count).map(|n| InstanceId::parse(&format!("instance-{n:06}")).unwrap()).collect()
-}
-
 /// Blocks that it takes to plan and settle the removal of ten of so many instances.
 fn blocks(count: usize) -> u64 {
     let rules = Rules::default();
-    let desired = Desired {
-        session: SessionId::parse("1").unwrap(),
-        region: None,
-        default_region: None,
-        endpoint: "e".into(),
-        instances: ids(count - 10),
-        deleting: false,
-        deletion_policy: DeletionPolicy::Delete,
-        forgets_failures: false,
-    };
-    let records = ids(count).into_iter().map(|id| (id, Record::attached())).collect();
-    let mut ledger = Ledger { records, ..Ledger::default() };
-    ledger.target = Some(ledger.target_for(&desired, "AKID"));
+    let desired = Desired { instances: numbered_ids(0..count - 10), ..desired("1", &[]) };
+    let mut ledger = attached_at("1", &numbered_ids(0..count));
     let before = dhat::HeapStats::get().total_blocks;
 
     let batch = ledger.plan(&desired, Some(NOW), Due::ALL, 100, Allowed::All).batch.unwrap();
-    let succeeded = batch.instances.iter().cloned().collect();
-    let answer = Answer {
-        verdict: Verdict::Processed { succeeded, refused: BTreeSet::new() },
-        code: String::new(),
-        message: String::new(),
-        request_id: String::new(),
-    };
-    ledger.journal = Some(Journal {
-        id: JournalId("j".into()),
-        operation: batch.operation,
-        instances: batch.instances,
-        start_time: NOW,
-    });
+    let answer = success(batch.instances.iter().cloned().collect());
+    ledger.journal = Some(Journal { instances: batch.instances, ..journal(batch.operation, &[]) });
     let settled = ledger.settle(&answer, "AKID", &desired, &rules, false);
 
     let blocks = dhat::HeapStats::get().total_blocks - before;

@@ -1,7 +1,14 @@
+//! Many calls against a service, in virtual time: what the limiter promises, and how close it
+//! comes. The figures are printed with `cargo test figures -- --nocapture`.
+
 #![allow(missing_docs, reason = "a test crate")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-//! Plays of many calls against a service, in virtual time: what the limiter promises, and how close
-//! it comes. The figures are printed with `cargo test figures -- --nocapture`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::unchecked_time_subtraction,
+    reason = "a test fails by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -20,8 +27,6 @@ const SPACING: Duration = Duration::from_millis(50);
 const fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
 }
-
-type Call = ObjectKey;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -46,7 +51,7 @@ impl Trip {
 
 #[derive(Clone, Debug)]
 struct Granted {
-    call: Call,
+    call: ObjectKey,
     at: Duration,
     quota: usize,
     trip: Trip,
@@ -68,7 +73,7 @@ struct Play<F> {
     granted: Vec<Granted>,
 }
 
-impl<F: FnMut(Call, Duration) -> Trip> Play<F> {
+impl<F: FnMut(ObjectKey, Duration) -> Trip> Play<F> {
     fn new(quota: u32, timer_late: Duration, trip: F) -> Self {
         let now = Duration::ZERO;
         let permits = Permits::new(NonZeroU32::new(quota).unwrap());
@@ -77,7 +82,7 @@ impl<F: FnMut(Call, Duration) -> Trip> Play<F> {
 
     fn enqueue(&mut self, group: &'static str, count: usize, priority: Priority) {
         for number in 0..count {
-            self.permits.enqueue(Call::new(group, number.to_string()), priority);
+            self.permits.enqueue(ObjectKey::new(group, number.to_string()), priority);
         }
     }
 
@@ -107,9 +112,9 @@ impl<F: FnMut(Call, Duration) -> Trip> Play<F> {
                 let _ = self.permits.throttled(&permit, self.now);
             }
             if trip.fate == Fate::NotSent {
-                self.permits.unspent(permit)
+                self.permits.unspent(permit);
             } else {
-                self.permits.spent(permit, self.now + WINDOW)
+                self.permits.spent(permit, self.now + WINDOW);
             }
         }
     }
@@ -134,7 +139,7 @@ impl<F: FnMut(Call, Duration) -> Trip> Play<F> {
         arrived.sort_by_key(|(at, _)| *at);
         let second = |(first, (from, _)): (usize, &(Duration, &Granted))| {
             let within = arrived[first..].iter().take_while(|(at, _)| *at < *from + WINDOW);
-            // Two grants of one moment are of one quota, but for a halving between them: then the
+            // Two grants at one time are of one quota, but for a halving between them: then the
             // later one is the lower.
             let quota = within
                 .clone()
@@ -181,19 +186,20 @@ fn any_trip() -> impl Strategy<Value = Trip> {
 
 proptest! {
     #[test]
-    fn no_second_sees_more_calls_than_the_quota_of_the_moment(
+    fn no_second_sees_more_calls_than_the_quota_at_its_last_grant(
         quota in 1_u32..40,
         trips in proptest::collection::vec(any_trip(), 1..200),
         timer_late in 0_u64..20,
     ) {
-        let mut play = Play::new(quota, ms(timer_late), |call: Call, _| trips[call.name.parse::<usize>().unwrap()]);
+        let trip = |call: ObjectKey, _| trips[call.name.parse::<usize>().unwrap()];
+        let mut play = Play::new(quota, ms(timer_late), trip);
         play.enqueue("", trips.len(), Priority::Attach);
 
         play.play(AN_HOUR);
 
         prop_assert_eq!(play.granted.len(), trips.len());
         for (count, quota) in play.seconds() {
-            prop_assert!(count <= quota, "{count} arrivals in a second, of which the last was granted at {quota}/s");
+            prop_assert!(count <= quota, "{count} in a second, the last granted at {quota}/s");
         }
     }
 }
@@ -213,9 +219,10 @@ fn figures_of_a_backlog_it_uses_the_quota_but_for_one_round_trip_a_second() {
         let (rate, quota) = (1_999.0 / took.as_secs_f64(), f64::from(QUOTA));
         let promised = quota / (WINDOW + rtt + timer_late).as_secs_f64();
         let most = play.most_in_a_second();
+        let percent = 100.0 * rate / quota;
         println!(
-            "2,000 calls, round trip {rtt:?}, timers {timer_late:?} late: {rate:.2}/s, {:.2} % of {quota}/s, at most {most} arrivals in a second",
-            100.0 * rate / quota
+            "2,000 calls, round trip {rtt:?}, timers {timer_late:?} late: {rate:.2}/s, \
+             {percent:.2} % of {quota}/s, at most {most} arrivals in a second"
         );
         assert!(rate >= 0.999 * promised, "{rate}/s instead of {promised}/s");
         assert!(rtt + timer_late > ms(20) || rate >= 0.98 * quota);

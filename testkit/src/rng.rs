@@ -13,7 +13,8 @@ fn mix(mut z: u64) -> u64 {
 }
 
 impl Rng {
-    /// The rng of one part of the world of `seed`.
+    /// The generator of one part of the simulation of `seed`.
+    #[must_use]
     pub fn new(seed: u64, part: &str) -> Self {
         Self(part.bytes().fold(mix(seed.wrapping_add(0x9E37_79B9_7F4A_7C15)), |state, byte| {
             mix(state ^ u64::from(byte)).wrapping_add(1)
@@ -21,14 +22,14 @@ impl Rng {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         mix(self.0)
     }
 
     /// A number less than `bound`, which is not zero.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.next_u64() % bound
     }
 
     /// A number from `least` to `most`.

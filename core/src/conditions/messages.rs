@@ -297,7 +297,7 @@ pub(super) fn call_failed(LastCall { result, code, .. }: &LastCall, open: &Open<
             "The last call could not be sent ({code}). Check the network and the operator's log."
         ),
         CallResult::Throttled => {
-            format!("The service limits the rate of calls ({code}). The operator slows down.")
+            format!("The service limits the rate of calls ({code}).")
         }
         _ if code.is_empty() => "The service did not answer the last call.".to_owned(),
         _ => format!("The service answered {code} to the last call."),

@@ -274,8 +274,9 @@ mod tests {
 
     #[test]
     fn an_object_at_rest_is_converged_until_anything_is_to_be_done() {
+        type Change = fn(&mut View);
         assert!(at_rest().is_converged());
-        let changes: [(&str, fn(&mut View)); 11] = [
+        let changes: [(&str, Change); 11] = [
             ("an edit", |it| it.generation = 2),
             ("a deletion", |it| it.desired.deleting = true),
             ("another session", |it| it.desired.session = desired("2", &[]).session),

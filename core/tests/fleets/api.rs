@@ -66,7 +66,7 @@ pub struct Spec {
     pub forgets_failures: bool,
 }
 
-/// What stands in the status: of whom, and what.
+/// The status as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// `status.objectUID`.
@@ -165,7 +165,7 @@ impl Object {
         self.status.conditions.as_ref().map(|conditions| conditions.reason)
     }
 
-    /// Ready, as a person who knows the generation reads it.
+    /// Ready, as one who knows the generation reads it.
     pub fn is_ready(&self) -> bool {
         self.mode() == Some(Mode::Ready) && self.status.observed_generation == self.generation
     }
@@ -283,7 +283,7 @@ impl Api {
         if changed == *object {
             return Written::Copy(Box::new(changed));
         }
-        let said = changed.clone();
+        let answered = changed.clone();
         match self.broken {
             Some(Broken::JournalNotStored) => changed.status.ledger.journal = None,
             Some(Broken::DeadlinesStripped) => {
@@ -297,7 +297,7 @@ impl Api {
             Some(Broken::PreconditionIgnored) | None => {}
         }
         self.put(name, changed);
-        Written::Copy(Box::new(Object { version: self.version, ..said }))
+        Written::Copy(Box::new(Object { version: self.version, ..answered }))
     }
 }
 

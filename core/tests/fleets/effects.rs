@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use streamsession_core::answer::Answer;
 use streamsession_core::reconcile::{Effect, Journalled, Notice, Response};
 use streamsession_core::scheduler::Facts;
+use streamsession_testkit::fixtures::error;
+use streamsession_testkit::service::{CallFault, Request, Served};
 
 use crate::api::{Change, Name, Object, Written};
+use crate::calls::{SentCall, caller};
 use crate::operator::{API_DEADLINE_MS, CALL_DEADLINE_MS};
 use crate::scenario::Fault;
-use crate::service::{Request, ServiceFault, of_code};
 use crate::world::{Event, RunId, World, second};
 
 pub enum Payload {
@@ -23,16 +25,15 @@ pub enum Payload {
         notices: Vec<Notice>,
     },
     AskTime,
-    /// The number of the request, what the service does besides, and the second at which the
-    /// request was let in.
+    /// The number of the call, what goes wrong with it, and the second at which it was let in.
     Call {
         number: u64,
-        service_fault: Option<ServiceFault>,
+        fault: Option<CallFault>,
         let_in: i64,
     },
 }
 
-/// A request on its way.
+/// A request on its route.
 pub struct InFlight {
     pub payload: Payload,
     /// For whom its answer is and how long that takes; none if nobody will see it.
@@ -52,9 +53,8 @@ pub enum Reply {
     Other(Response),
 }
 
-/// When a request leaves and arrives, and what becomes of its answer.
-struct Way {
-    leaves: u64,
+/// When a request arrives, and what becomes of its answer.
+struct Route {
     arrives: Option<u64>,
     /// How long the answer takes, if it is seen.
     back: Option<u64>,
@@ -70,12 +70,15 @@ enum Failed {
 }
 
 impl World {
-    /// An effect that somebody else performs is on its way.
+    /// An effect that somebody else performs is on its route.
     pub fn send(&mut self, run_id: RunId, name: Name, effect: Effect, facts: Facts) {
         let count = self.effects.entry(name).or_default();
         *count += 1;
-        let fault =
-            if self.is_calm { None } else { self.scenario.faults.get(&(name, *count)).copied() };
+        let fault = if self.faults_are_over {
+            None
+        } else {
+            self.scenario.faults.get(&(name, *count)).copied()
+        };
         if fault.is_some() {
             self.trace.log(self.now_ms, || format!("      {fault:?}"));
         }
@@ -84,11 +87,9 @@ impl World {
             return;
         }
         let is_call = matches!(effect, Effect::Call(_));
-        let service_fault = match fault {
-            Some(Fault::ServiceFault(service_fault)) => Some(service_fault),
-            _ => None,
-        };
-        let way = self.way(name, fault, if is_call { CALL_DEADLINE_MS } else { API_DEADLINE_MS });
+        let call_fault = if let Some(Fault::Call(fault)) = fault { Some(fault) } else { None };
+        let deadline = if is_call { CALL_DEADLINE_MS } else { API_DEADLINE_MS };
+        let route = self.route(name, fault, deadline);
         if let Some(Fault::FreezeBefore(wait) | Fault::FreezeAfter(wait)) = fault {
             self.operators[run_id.operator].frozen_until_ms = self.now_ms + wait;
         }
@@ -101,105 +102,105 @@ impl World {
             Payload::Write { name, uid, version, change, notices }
         };
         let mut slow = 0;
-        let instead = way.instead.map(|(at, failed)| (at, instead(&effect, failed)));
+        let instead = route.instead.map(|(at, failed)| (at, instead(&effect, failed)));
         let payload = match effect {
             Effect::Read => Payload::Read(name),
             Effect::ReadOwner(owner) => Payload::ReadOwner(Name::of(&owner)),
             Effect::WriteStatus(status, notices) => {
-                self.heard(name, &notices);
+                self.check_notices(name, &notices);
                 write(Change::Status(status), notices)
             }
             Effect::AddFinalizer => write(Change::Finalizer(true), Vec::new()),
             Effect::RemoveFinalizer => write(Change::Finalizer(false), Vec::new()),
             Effect::AskTime => Payload::AskTime,
             Effect::Call(call) => {
-                let request = self.request(run_id, name, &call);
-                self.sends(run_id, &request, facts);
-                let number = self.ticket();
+                let call = self.sent_call(run_id, name, &call);
+                self.check_call(run_id, &call, facts);
+                let number = self.next_number();
                 // The service lets a request in and may take its time for the work.
                 slow = if self.delay(name) > 60 && matches!(fault, Some(Fault::Late(_))) {
                     900
                 } else {
                     0
                 };
-                let let_in = way.arrives.map_or(0, second);
-                if way.arrives.is_some() || !matches!(fault, Some(Fault::NotSent)) {
-                    self.requests.insert(number, request);
-                    self.is_dirty = true;
+                let let_in = route.arrives.map_or(0, second);
+                if route.arrives.is_some() || !matches!(fault, Some(Fault::NotSent)) {
+                    self.sent_calls.insert(number, call);
+                    self.needs_check = true;
                 }
-                Payload::Call { number, service_fault, let_in }
+                Payload::Call { number, fault: call_fault, let_in }
             }
             Effect::Permit | Effect::Credentials | Effect::Done(_) => return,
         };
-        if let Some(at) = way.arrives {
-            let reply = way.back.map(|back| (run_id, back));
-            self.at(at + slow, Event::Arrive(Box::new(InFlight { payload, reply })));
+        if let Some(at) = route.arrives {
+            let reply = route.back.map(|back| (run_id, back));
+            self.schedule(at + slow, Event::Arrive(Box::new(InFlight { payload, reply })));
         }
-        if let Some((at, what)) = instead {
-            self.at(at, Event::Respond(run_id, Box::new(what)));
+        if let Some((at, reply)) = instead {
+            self.schedule(at, Event::Respond(run_id, Box::new(reply)));
         }
-        debug_assert!(way.leaves >= self.now_ms);
         if fault == Some(Fault::CrashAfter) {
             self.crash(run_id.operator);
         }
     }
 
-    fn way(&mut self, name: Name, fault: Option<Fault>, deadline: u64) -> Way {
+    fn route(&mut self, name: Name, fault: Option<Fault>, deadline: u64) -> Route {
         let (mut out, back) = (self.delay(name), self.delay(name));
         let leaves =
             self.now_ms + if let Some(Fault::FreezeBefore(wait)) = fault { wait } else { 0 };
-        let mut way = Way { leaves, arrives: Some(leaves + out), back: Some(back), instead: None };
+        let mut route = Route { arrives: Some(leaves + out), back: Some(back), instead: None };
         match fault {
             Some(Fault::Late(wait)) => {
                 out = wait;
-                way.arrives = Some(leaves + wait);
+                route.arrives = Some(leaves + wait);
             }
             Some(Fault::Lost) => {
-                way.arrives = None;
-                way.instead = Some((leaves + deadline, Failed::NoAnswer));
+                route.arrives = None;
+                route.instead = Some((leaves + deadline, Failed::NoAnswer));
             }
-            Some(Fault::AnswerLost) => way.instead = Some((leaves + out + back, Failed::NoAnswer)),
+            Some(Fault::AnswerLost) => {
+                route.instead = Some((leaves + out + back, Failed::NoAnswer));
+            }
             Some(Fault::NotSent) => {
-                way.arrives = None;
-                way.instead = Some((leaves + out, Failed::NotSent));
+                route.arrives = None;
+                route.instead = Some((leaves + out, Failed::NotSent));
             }
             Some(Fault::Internal(late)) => {
-                way.arrives = late.map(|late| leaves + late);
-                way.instead = Some((leaves + out + back, Failed::Internal));
+                route.arrives = late.map(|late| leaves + late);
+                route.instead = Some((leaves + out + back, Failed::Internal));
             }
             _ => {}
         }
-        if way.instead.is_none() && out + back > deadline {
-            way.instead = Some((leaves + deadline, Failed::NoAnswer));
+        if route.instead.is_none() && out + back > deadline {
+            route.instead = Some((leaves + deadline, Failed::NoAnswer));
         }
-        if way.instead.is_some() {
-            way.back = None;
+        if route.instead.is_some() {
+            route.back = None;
         }
-        way
+        route
     }
 
-    fn request(&self, run_id: RunId, name: Name, call: &Journalled) -> Request {
+    fn sent_call(&self, run_id: RunId, name: Name, call: &Journalled) -> SentCall {
         let (journal, target) = (call.journal(), call.target());
         let running = &self.operators[run_id.operator].running[&run_id.run];
-        let uid = running.copy.as_ref().unwrap().1.uid.clone();
-        let mut request = Request {
+        let credential = running.key.clone().unwrap_or_default();
+        let request = Request {
             operation: journal.operation,
             instances: journal.instances.clone(),
             session: target.session.clone(),
             region: target.region.clone(),
             start_time: journal.start_time.0,
-            credential: running.key.clone().unwrap_or_default(),
-            name,
-            uid: uid.to_string(),
-            excused: BTreeSet::new(),
+            caller: caller(&credential),
         };
-        request.excused = self.excuse_of(run_id, &request);
-        request
+        let uid = running.copy.as_ref().unwrap().1.uid.to_string();
+        let mut call = SentCall { request, credential, name, uid, excused: BTreeSet::new() };
+        call.excused = self.excuse_of(run_id, &call);
+        call
     }
 
     /// A request arrives.
     pub fn arrive(&mut self, in_flight: InFlight) {
-        let what = match in_flight.payload {
+        let reply = match in_flight.payload {
             Payload::Read(name) => Reply::Copy(self.api.objects.get(&name).cloned().map(Box::new)),
             Payload::ReadOwner(name) => {
                 Reply::Owner(self.api.objects.get(&name).cloned().map(Box::new))
@@ -211,7 +212,7 @@ impl World {
                     Written::Copy(copy) => {
                         if before.as_ref().is_none_or(|before| before.version != copy.version) {
                             self.writes += 1;
-                            self.wrote(name, before.as_ref(), &notices);
+                            self.note_write(name, before.as_ref(), &notices);
                         }
                         Reply::Written(Some(copy))
                     }
@@ -224,33 +225,32 @@ impl World {
                     Written::Gone => Reply::Written(None),
                 }
             }
-            Payload::Call { number, service_fault, let_in } => {
-                self.serve(number, service_fault, let_in)
-            }
+            Payload::Call { number, fault, let_in } => self.serve(number, fault, let_in),
         };
         if let Some((run_id, back)) = in_flight.reply {
-            self.at(self.now_ms + back, Event::Respond(run_id, Box::new(what)));
+            self.schedule(self.now_ms + back, Event::Respond(run_id, Box::new(reply)));
         }
     }
 
-    fn serve(&mut self, number: u64, service_fault: Option<ServiceFault>, let_in: i64) -> Reply {
-        let Some(request) = self.requests.remove(&number) else {
-            return Reply::Answer(of_code("AuthFailure.SignatureExpire"), Some(self.second()));
+    fn serve(&mut self, number: u64, fault: Option<CallFault>, let_in: i64) -> Reply {
+        let Some(call) = self.sent_calls.remove(&number) else {
+            return Reply::Answer(error("AuthFailure.SignatureExpire"), Some(self.second()));
         };
         self.calls += 1;
-        self.is_dirty = true;
-        let (answer, served) = self.service.serve(&request, service_fault, let_in);
-        self.trace.log(self.now_ms, || crate::trace::served(&request, &answer, &served));
-        self.served(&request, &served);
+        self.needs_check = true;
+        let Served { done, reply } = self.service.call(&call, fault, let_in);
+        let answer = reply.answer(|ids| ids);
+        self.trace.log(self.now_ms, || crate::trace::served(&call, &answer, &done));
+        self.note_served(&call, &done);
         Reply::Answer(answer, Some(self.second()))
     }
 
     /// An answer, or that there is none, comes to the reconcile.
-    pub fn respond(&mut self, run_id: RunId, what: Reply) {
+    pub fn respond(&mut self, run_id: RunId, reply: Reply) {
         let now_ms = self.now_ms;
         let operator = &mut self.operators[run_id.operator];
         let Some(running) = operator.running.get_mut(&run_id.run) else { return };
-        let response = match what {
+        let response = match reply {
             Reply::Copy(None) | Reply::Written(None) => Response::Object(None),
             Reply::Copy(Some(object)) | Reply::Written(Some(object)) => {
                 let view = Box::new(object.view());
@@ -259,26 +259,26 @@ impl World {
             }
             Reply::Owner(object) => Response::Owner(object.map(|object| Box::new(object.view()))),
             Reply::Time(date) => {
-                operator.was_told(date, now_ms);
+                operator.learn_time(date, now_ms);
                 Response::Time(Ok(()))
             }
             Reply::Answer(answer, date) => {
                 if let Some(date) = date {
-                    operator.was_told(date, now_ms);
+                    operator.learn_time(date, now_ms);
                 }
-                self.answered(run_id, &answer);
+                self.forget_refused_secret(run_id, &answer);
                 Response::Answer(answer)
             }
             Reply::Other(response) => response,
         };
-        self.go_on(run_id, response);
+        self.step(run_id, response);
     }
 
-    fn answered(&mut self, run_id: RunId, answer: &Answer) {
+    /// What was refused is read again the next time.
+    fn forget_refused_secret(&mut self, run_id: RunId, answer: &Answer) {
         let operator = &mut self.operators[run_id.operator];
         let Some(running) = operator.running.get_mut(&run_id.run) else { return };
         let namespace = running.name.namespace;
-        // What was refused is read again the next time.
         if answer.code.starts_with("AuthFailure") && answer.code != "AuthFailure.SignatureExpire" {
             operator.secrets.remove(&namespace);
         }
@@ -294,7 +294,7 @@ fn instead(effect: &Effect, failed: Failed) -> Reply {
         (Effect::Call(_), Failed::NotSent) => {
             Reply::Answer(Answer::not_sent("ConnectFailed", ""), None)
         }
-        (Effect::Call(_), Failed::Internal) => Reply::Answer(of_code("InternalError"), None),
+        (Effect::Call(_), Failed::Internal) => Reply::Answer(error("InternalError"), None),
         (Effect::AskTime, _) => {
             Reply::Other(Response::Time(Err("the service can't be reached".into())))
         }

@@ -1,17 +1,19 @@
-//! The end of a world: nothing goes wrong any more, people repair what only people can, and
-//! everything comes to rest where it should.
+//! The end: nothing goes wrong any more, users repair what only they can, and everything comes to
+//! rest where it should.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use streamsession_core::conditions::{Mode, Reason};
 use streamsession_core::ids::InstanceId;
 use streamsession_core::ledger::record::{Record, Want};
-use streamsession_core::ownership::claims::{Claims, Place};
+use streamsession_core::ownership::claims::Claims;
+use streamsession_testkit::describe;
 
-use crate::api::{ENDPOINT, Name, Object, tracked};
+use crate::api::{Name, Object, tracked};
+use crate::checks::place;
 use crate::world::World;
 
-/// How long people wait before they look, and how often they look.
+/// How long users wait before they look, and how often they look.
 const PATIENCE_MS: u64 = 90 * 60_000;
 const LOOKS_MAX: u32 = 12;
 /// How often they help one object.
@@ -22,10 +24,10 @@ const EVENTS_MAX: usize = 60_000;
 const QUIET_MS: u64 = 3 * 3_600_000;
 
 impl World {
-    /// Runs the whole plan, then until all is at rest.
+    /// Runs the whole scenario, then until all is at rest.
     pub fn play(&mut self) {
         self.run(self.scenario.end_ms, 150_000);
-        self.is_calm = true;
+        self.faults_are_over = true;
         self.repair();
         let mut helped = BTreeMap::new();
         for look in 0..LOOKS_MAX {
@@ -43,15 +45,12 @@ impl World {
                 self.fail("no convergence", format!("{name}: {why}"));
             }
         }
-        self.fail(
-            "no convergence",
-            format!("people had to help too often: {:?}", self.unsettled()),
-        );
+        self.fail("no convergence", format!("users had to help too often: {:?}", self.unsettled()));
     }
 
-    /// Secrets are right again, phones exist, specs name sessions that exist.
+    /// Secrets are right again, instances exist, specs name sessions that exist.
     fn repair(&mut self) {
-        self.trace.log(self.now_ms, || "--- calm ---".to_owned());
+        self.trace.log(self.now_ms, || "--- no more faults ---".to_owned());
         self.secrets.clear();
         self.service.poisoned.clear();
         self.service.unwelcome.clear();
@@ -92,32 +91,31 @@ impl World {
     fn why_unsettled(&self, claims: &Claims, name: Name, object: &Object) -> Option<String> {
         let wants =
             object.spec.instances.iter().map(InstanceId::as_str).collect::<Vec<_>>().join(" ");
-        let said = format!(
+        let told = format!(
             "{:?} {:?}, wants [{wants}] of {}, has {}",
             object.mode(),
             object.reason(),
             object.spec.session,
-            crate::trace::ledger(&object.status.ledger)
+            describe::ledger(&object.status.ledger, 0)
         );
         if object.deleting {
-            return Some(format!("is still being deleted: {said}"));
+            return Some(format!("is still being deleted: {told}"));
         }
         if object.status.observed_generation != object.generation {
-            return Some(format!("has not seen generation {}: {said}", object.generation));
+            return Some(format!("has not seen generation {}: {told}", object.generation));
         }
         let Some(ledger) = object.ledger().filter(|ledger| ledger.journal.is_none()) else {
-            return Some(format!("has no ledger, or an open call: {said}"));
+            return Some(format!("has no ledger, or an open call: {told}"));
         };
         let members = object.view();
         let members = members.desired.at(ledger.target.as_ref());
-        let place = Place { endpoint: ENDPOINT.into(), session: object.spec.session.clone() };
-        if claims.owner(&place) != Some(&name.key()) {
+        if claims.owner(&place(&object.spec.session)) != Some(&name.key()) {
             let stale_members = ledger
                 .records
                 .iter()
                 .find(|(id, record)| members.want(id) == Want::Out && record.is_tracked());
             return match stale_members {
-                Some((id, _)) => Some(format!("stands behind and still holds {id}: {said}")),
+                Some((id, _)) => Some(format!("is a contender and still tracks {id}: {told}")),
                 // One whose credentials were refused says so until an edit, or its turn, brings
                 // another call.
                 None if object.mode() == Some(Mode::Stalled)
@@ -128,33 +126,30 @@ impl World {
                 {
                     None
                 }
-                None => Some(format!("stands behind and does not say so: {said}")),
+                None => Some(format!("is a contender and does not say so: {told}")),
             };
         }
         if !object.is_ready() {
-            return Some(format!("owns {} and is not Ready: {said}", object.spec.session));
+            return Some(format!("owns {} and is not Ready: {told}", object.spec.session));
         }
         let clean = |(id, record): (&InstanceId, &Record)| {
             object.spec.instances.contains(id) && *record == Record::attached()
         };
         if !ledger.records.iter().all(clean) || ledger.records.len() != object.spec.instances.len()
         {
-            return Some(format!("is Ready with a ledger of {}", crate::trace::ledger(ledger)));
+            return Some(format!("is Ready with a ledger of {}", describe::ledger(ledger, 0)));
         }
         let members = &self.service.sessions[&object.spec.session].members;
-        let missing =
-            object.spec.instances.iter().find(|id| {
-                !members.contains(*id) && !self.oracle.is_harmed(&object.spec.session, id)
-            });
+        let missing = object.spec.instances.iter().find(|id| {
+            !members.contains(*id) && !self.oracle.is_detached_unnoticed(&object.spec.session, id)
+        });
         missing.map(|id| format!("is Ready, and {id} is not in {}", object.spec.session))
     }
 
-    /// Members that nobody wants: of the owner, or of one that stands behind and would have them if
-    /// it could.
+    /// Members that nobody wants: of the owner, or of a contender that would have them if it could.
     fn strangers(&self, claims: &Claims) -> Vec<(Name, String)> {
         let mut strangers = Vec::new();
         for (session, state) in &self.service.sessions {
-            let place = Place { endpoint: ENDPOINT.into(), session: session.clone() };
             for id in &state.members {
                 let wanted = self.api.objects.values().any(|object| {
                     object.spec.session == *session
@@ -164,8 +159,9 @@ impl World {
                             .is_some_and(|ledger| tracked(ledger).any(|other| other == id))
                 });
                 if !wanted && !self.oracle.is_excused(session, id) {
-                    let name =
-                        claims.owner(&place).map_or(Name { namespace: 0, number: 0 }, Name::of);
+                    let name = claims
+                        .owner(&place(session))
+                        .map_or(Name { namespace: 0, number: 0 }, Name::of);
                     strangers.push((name, format!("{id} is in {session}, and nobody wants it")));
                 }
             }
@@ -173,7 +169,7 @@ impl World {
         strangers
     }
 
-    /// People help where only people can. Says whether anybody needed that.
+    /// Users help where only they can. Says whether anybody needed that.
     fn help(&mut self, unsettled: &[(Name, String)], helped: &mut BTreeMap<Name, u32>) -> bool {
         let mut any = false;
         for (name, why) in unsettled {
@@ -187,16 +183,16 @@ impl World {
                 .filter(|(id, record)| members.want(id) == Want::Out && record.may_be_attached())
                 .map(|(id, _)| id.clone())
                 .collect();
-            let for_people = matches!(
+            let is_for_users = matches!(
                 object.reason(),
                 Some(Reason::InstancesRefused | Reason::TargetMismatch | Reason::SessionConflict)
             );
             let times = helped.entry(*name).or_default();
-            if !for_people || unwanted.is_empty() || *times == HELPS_MAX {
+            if !is_for_users || unwanted.is_empty() || *times == HELPS_MAX {
                 continue;
             }
             *times += 1;
-            self.trace.log(self.now_ms, || format!("PEOPLE: {name} {why}; forget {unwanted:?}"));
+            self.trace.log(self.now_ms, || format!("USER: {name} {why}; forget {unwanted:?}"));
             self.forget(*name, unwanted);
             any = true;
         }

@@ -1,12 +1,14 @@
-//! Fleets: many objects, several sessions, one or two operators, people and faults, under one
-//! scheduler that a seed drives. No promise is broken at any moment, and at the end everything is
-//! at rest where it should be.
+//! Fleets: many objects, several sessions, one or two operators, users and faults, under one
+//! scheduler that a seed drives. No promise is broken at any time, and at the end everything is at
+//! rest where it should be.
 //!
 //! ```text
-//!  plan: what happens, from a seed ─▶ world: one queue of events in virtual time ─▶ oracle: what must be true after each
-//!                                       │ operator: agenda, claims, permits, clock     finale: what must be true at the end
-//!                                       │ effects: on their way, late, lost            seeds: many of them; a failure made short
-//!                                       └ api, service, people
+//!  scenario: what happens, from a seed
+//!      ▼
+//!  world: one queue of events in virtual time ──▶ checks, oracle: what must be true after each
+//!   ├ operator: a process with its scheduler      final_checks: what must be true at the end
+//!   ├ effects: on their way, late, lost
+//!   └ api, calls, users                           seeds: many of them; a failure made short
 //! ```
 //!
 //! `make simulate SEED=7` plays one seed and prints all that happens (`SHORT=1`: a failing one
@@ -22,13 +24,14 @@
 )]
 
 mod api;
+mod calls;
+mod checks;
 mod effects;
 mod final_checks;
 mod operator;
 mod oracle;
 mod scenario;
 mod seeds;
-mod service;
 mod trace;
 mod users;
 mod world;

@@ -13,16 +13,16 @@ use streamsession_core::scheduler::{Limits, Run, Scheduler};
 use streamsession_core::time::Validity;
 
 use crate::api::Name;
+use crate::calls::{MARGIN_SECONDS, SIGNATURE_SECONDS};
 use crate::scenario::Scenario;
-use crate::service::{MARGIN_SECONDS, SIGNATURE_SECONDS};
 
 /// How long an operator waits for the API server, and for the service.
 pub const API_DEADLINE_MS: u64 = 2_000;
 pub const CALL_DEADLINE_MS: u64 = 3_000;
 /// How long what a Secret holds is believed without a look.
-const SECRET_KEPT_MS: u64 = 6_000;
+const SECRET_CACHED_MS: u64 = 6_000;
 /// A clock that is older than this is none.
-const CLOCK_KEPT_MS: u64 = 3_600_000;
+const CLOCK_TRUSTED_MS: u64 = 3_600_000;
 
 /// The settings of all operators, by batch size.
 fn settings(batch_size_max: usize) -> Arc<Settings> {
@@ -50,7 +50,7 @@ fn scheduler(scenario: &Scenario) -> Scheduler {
     Scheduler::new(settings(scenario.batch_size_max), limits, vec![Scope::All])
 }
 
-/// A run that is under way.
+/// A run that is under route.
 pub struct Running {
     pub name: Name,
     pub run: Box<Run>,
@@ -58,6 +58,14 @@ pub struct Running {
     pub key: Option<String>,
     /// The copy's version, and what it shows.
     pub copy: Option<(u64, Box<View>)>,
+}
+
+/// What of a list is to be seen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    Over,
+    Objects,
+    End,
 }
 
 pub struct Operator {
@@ -81,10 +89,7 @@ pub struct Operator {
     pub cursor: usize,
     pub is_watching: bool,
     pub stalled_until_ms: u64,
-    /// A list is to be seen next.
-    pub must_list: bool,
-    /// Its end is to be seen next.
-    pub is_listing: bool,
+    pub list: List,
 }
 
 impl Operator {
@@ -104,8 +109,7 @@ impl Operator {
             cursor: 0,
             is_watching: false,
             stalled_until_ms: 0,
-            must_list: false,
-            is_listing: false,
+            list: List::Over,
         }
     }
 
@@ -128,25 +132,25 @@ impl Operator {
 
     /// The lower bound of the service's clock.
     pub fn clock(&self, now_ms: u64) -> Option<i64> {
-        let (second, at) = self.clock.filter(|(_, at)| now_ms - at <= CLOCK_KEPT_MS)?;
+        let (second, at) = self.clock.filter(|(_, at)| now_ms - at <= CLOCK_TRUSTED_MS)?;
         Some(second + i64::try_from((now_ms - at) / 1_000).unwrap())
     }
 
     /// An answer told the time; an older one may come in later.
-    pub fn was_told(&mut self, second: i64, now_ms: u64) {
+    pub fn learn_time(&mut self, second: i64, now_ms: u64) {
         if self.clock(now_ms).is_none_or(|known| known <= second) {
             self.clock = Some((second, now_ms));
         }
     }
 
     /// What the Secret of a namespace held, if that is still believed.
-    pub fn kept_secret(&self, namespace: u8, now_ms: u64) -> Option<String> {
+    pub fn cached_secret(&self, namespace: u8, now_ms: u64) -> Option<String> {
         let kept = self.secrets.get(&namespace).filter(|(_, until)| *until > now_ms);
         kept.map(|(secret, _)| secret.clone())
     }
 
-    pub fn keep_secret(&mut self, namespace: u8, key: &str, now_ms: u64) {
+    pub fn cache_secret(&mut self, namespace: u8, key: &str, now_ms: u64) {
         self.last_good.insert(namespace, key.to_owned());
-        self.secrets.insert(namespace, (key.to_owned(), now_ms + SECRET_KEPT_MS));
+        self.secrets.insert(namespace, (key.to_owned(), now_ms + SECRET_CACHED_MS));
     }
 }

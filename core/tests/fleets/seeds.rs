@@ -1,4 +1,4 @@
-//! Many seeds on all cores, and what is printed of one that fails: the shortest plan that still
+//! Many seeds on all cores, and what is printed of one that fails: the shortest scenario that
 //! fails in the same way.
 
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::Broken;
-use crate::oracle::Failure;
+use crate::checks::Failure;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 use crate::world::World;
@@ -33,7 +33,7 @@ pub enum Sabotage {
     OldSignatures,
 }
 
-/// Plays a plan; answers what broke, and the world as it was then.
+/// Plays a scenario; answers what broke, and the world as it was then.
 pub fn play(
     scenario: Scenario,
     trace: Trace,
@@ -42,7 +42,7 @@ pub fn play(
     let mut world = World::new(scenario, trace);
     match sabotage {
         Some(Sabotage::Api(broken)) => world.api.broken = Some(broken),
-        Some(Sabotage::OldSignatures) => world.service.broken = true,
+        Some(Sabotage::OldSignatures) => world.service.signature_seconds = i64::MAX,
         None => {}
     }
     let panicked = catch_unwind(AssertUnwindSafe(|| world.play())).is_err();
@@ -54,7 +54,7 @@ pub fn play(
     (failure, world)
 }
 
-/// The plan less everything that the failure does not need, as far as that is found out soon.
+/// The scenario less all that the failure does not need, as far as that is found out soon.
 fn shortened(mut scenario: Scenario, kind: &str) -> Scenario {
     let mut spent = 0;
     let mut still_fails = |scenario: &Scenario| {

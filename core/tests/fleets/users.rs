@@ -1,26 +1,28 @@
-//! What people do, and what happens to machines.
+//! What users do, and what happens to machines.
 
 use std::collections::BTreeSet;
 
 use streamsession_core::ids::{InstanceId, SessionId};
 use streamsession_core::ledger::desired::DeletionPolicy;
 use streamsession_core::reconcile::Request;
+use streamsession_testkit::fixtures::{id, session};
+use streamsession_testkit::service::Session;
 
 use crate::api::{Name, Object, Spec, Stored};
+use crate::operator::List;
 use crate::scenario::Action;
-use crate::service::Session;
 use crate::world::World;
 
 pub const REGIONS: [&str; 2] = ["east", "west"];
 
-/// The phone of that number.
-pub fn phone(number: u8) -> InstanceId {
-    InstanceId::parse(&format!("p{number}")).unwrap()
+/// The instance of that number.
+pub fn instance_of(number: u8) -> InstanceId {
+    id(&format!("p{number}"))
 }
 
-/// The phones whose bit is set.
-pub fn phones(bits: u8) -> BTreeSet<InstanceId> {
-    (0..8).filter(|number| bits >> number & 1 == 1).map(phone).collect()
+/// The instances whose bit is set.
+pub fn instances_of(bits: u8) -> BTreeSet<InstanceId> {
+    (0..8).filter(|number| bits >> number & 1 == 1).map(instance_of).collect()
 }
 
 fn policy(orphan: bool) -> DeletionPolicy {
@@ -30,7 +32,7 @@ fn policy(orphan: bool) -> DeletionPolicy {
 impl World {
     /// The session of that number, as it is called now.
     pub fn session(&self, number: u8) -> SessionId {
-        SessionId::parse(&format!("s{number}.{}", self.endings[usize::from(number)])).unwrap()
+        session(&format!("s{number}.{}", self.endings[usize::from(number)]))
     }
 
     /// The number of a session, whatever it is called now.
@@ -55,7 +57,7 @@ impl World {
         self.service.sessions.get(session).and_then(|session| session.region.clone())
     }
 
-    /// Changes an object as a person does: `change` answers whether the spec is another one now.
+    /// Changes an object as a user does: a new spec has another generation.
     pub fn edit(&mut self, name: Name, change: impl FnOnce(&mut Object)) {
         let Some(before) = self.api.objects.get(&name) else { return };
         let mut object = before.clone();
@@ -67,13 +69,13 @@ impl World {
             object.generation += 1;
         }
         self.api.put(name, object);
-        self.is_dirty = true;
+        self.needs_check = true;
     }
 
     pub fn action(&mut self, action: Action) {
-        self.trace.log(self.now_ms, || format!("PEOPLE: {action:?}"));
+        self.trace.log(self.now_ms, || format!("USER: {action:?}"));
         match action {
-            Action::Create { name, session, phones: bits, region, orphan, forgets } => {
+            Action::Create { name, session, instances: bits, region, orphan, forgets } => {
                 let session = self.session(session);
                 let region = if region {
                     self.region_of(&session).or(Some(REGIONS[0].to_owned()))
@@ -83,14 +85,14 @@ impl World {
                 let spec = Spec {
                     session,
                     region,
-                    instances: phones(bits),
+                    instances: instances_of(bits),
                     policy: policy(orphan),
                     forgets_failures: forgets,
                 };
                 self.create(name, false, spec, Stored::default());
             }
-            Action::Edit { name, phones: bits } => {
-                self.edit(name, |object| object.spec.instances = phones(bits))
+            Action::Edit { name, instances: bits } => {
+                self.edit(name, |object| object.spec.instances = instances_of(bits));
             }
             Action::Move { name, session, region } => {
                 let session = self.session(session);
@@ -99,19 +101,21 @@ impl World {
                     None => self.region_of(&session),
                 };
                 self.edit(name, |object| {
-                    (object.spec.session, object.spec.region) = (session, region)
+                    (object.spec.session, object.spec.region) = (session, region);
                 });
             }
             Action::Policy { name, orphan } => {
-                self.edit(name, |object| object.spec.policy = policy(orphan))
+                self.edit(name, |object| object.spec.policy = policy(orphan));
             }
             Action::FailurePolicy { name, forgets } => {
-                self.edit(name, |object| object.spec.forgets_failures = forgets)
+                self.edit(name, |object| object.spec.forgets_failures = forgets);
             }
             Action::Delete { name } => self.delete(name),
-            Action::Forget { name, phones: bits } => self.forget(name, phones(bits)),
-            Action::Adopt { name, phones: bits } => self.adopt(name, phones(bits)),
-            Action::Script { session, phones: bits } => self.script(session, &phones(bits)),
+            Action::Forget { name, instances: bits } => self.forget(name, instances_of(bits)),
+            Action::Adopt { name, instances: bits } => self.adopt(name, instances_of(bits)),
+            Action::ForeignAttach { session, instances: bits } => {
+                self.foreign_attach(session, &instances_of(bits));
+            }
             Action::Secret { namespace, key } => {
                 self.secrets.insert(namespace, key);
             }
@@ -133,29 +137,31 @@ impl World {
                 }
             }
             Action::SessionEnds { session } => self.end_session(session),
-            Action::Poison { phone: number, on: true } => self.poison(&phone(number)),
-            Action::Poison { phone: number, on: false } => {
-                _ = self.service.poisoned.remove(&phone(number))
+            Action::Poison { instance: number, on: true } => self.poison(&instance_of(number)),
+            Action::Poison { instance: number, on: false } => {
+                _ = self.service.poisoned.remove(&instance_of(number));
             }
-            Action::Unwelcome { phone: number, on: true } => {
-                _ = self.service.unwelcome.insert(phone(number))
+            Action::Unwelcome { instance: number, on: true } => {
+                _ = self.service.unwelcome.insert(instance_of(number));
             }
-            Action::Unwelcome { phone: number, on: false } => {
-                _ = self.service.unwelcome.remove(&phone(number))
+            Action::Unwelcome { instance: number, on: false } => {
+                _ = self.service.unwelcome.remove(&instance_of(number));
             }
             Action::Crash { operator } => self.crash(usize::from(operator)),
             Action::Fence { operator, for_ms } => {
-                self.operators[usize::from(operator)].fenced_until_ms = self.now_ms + for_ms
+                self.operators[usize::from(operator)].fenced_until_ms = self.now_ms + for_ms;
             }
             Action::Freeze { operator, for_ms } => {
-                self.operators[usize::from(operator)].frozen_until_ms = self.now_ms + for_ms
+                self.operators[usize::from(operator)].frozen_until_ms = self.now_ms + for_ms;
             }
             Action::WatchStalls { operator, for_ms } => {
-                self.operators[usize::from(operator)].stalled_until_ms = self.now_ms + for_ms
+                self.operators[usize::from(operator)].stalled_until_ms = self.now_ms + for_ms;
             }
             Action::WatchBreaks { operator } => {
                 let operator = &mut self.operators[usize::from(operator)];
-                operator.must_list |= operator.is_up;
+                if operator.is_up {
+                    operator.list = List::Objects;
+                }
             }
         }
     }
@@ -164,7 +170,7 @@ impl World {
         if !self.api.objects.contains_key(&name) {
             let created = self.second();
             self.api.create(name, created, finalizer, spec, status);
-            self.is_dirty = true;
+            self.needs_check = true;
         }
     }
 
@@ -174,7 +180,7 @@ impl World {
     }
 
     /// A deletion; but not right after somebody stripped the finalizer of an object that holds
-    /// something: that leaves nobody who could act (out of reach, and said in the docs).
+    /// something: that leaves nobody who could act (out of reach, as docs/design.md, 3 says).
     pub fn delete(&mut self, name: Name) {
         let Some(object) = self.api.objects.get(&name) else { return };
         let unguarded =
@@ -184,34 +190,35 @@ impl World {
         }
     }
 
-    /// A person's word that these are out, whatever the service says.
+    /// A user's word that these are out, whatever the service says.
     pub fn forget(&mut self, name: Name, instances: BTreeSet<InstanceId>) {
-        self.asked += 1;
-        let value = self.asked.to_string();
+        self.annotations += 1;
+        let value = self.annotations.to_string();
         self.edit(name, |object| object.asked.forget = Some(Request { value, instances }));
     }
 
     fn adopt(&mut self, name: Name, instances: BTreeSet<InstanceId>) {
-        self.asked += 1;
-        let value = self.asked.to_string();
+        self.annotations += 1;
+        let value = self.annotations.to_string();
         self.edit(name, |object| object.asked.adopt = Some(Request { value, instances }));
     }
 
-    /// Someone who is no operator attaches phones: nobody answers for them before they are adopted.
-    fn script(&mut self, number: u8, instances: &BTreeSet<InstanceId>) {
+    /// Someone who is no operator attaches instances: nobody answers for them before they are
+    /// adopted.
+    fn foreign_attach(&mut self, number: u8, instances: &BTreeSet<InstanceId>) {
         let id = self.session(number);
         if let Some(session) = self.service.sessions.get_mut(&id) {
             for instance in instances {
                 if session.members.insert(instance.clone()) {
-                    self.oracle.was_scripted(&id, instance);
+                    self.oracle.note_foreign_attach(&id, instance);
                 }
             }
-            self.is_dirty = true;
+            self.needs_check = true;
         }
     }
 
     /// An id spoils calls from now on. The protocol takes it that such a one is in no session
-    /// (design 3.2).
+    /// (docs/design.md, 3.2).
     fn poison(&mut self, id: &InstanceId) {
         if !self.service.sessions.values().any(|session| session.members.contains(id)) {
             self.service.poisoned.insert(id.clone());
@@ -230,7 +237,7 @@ impl World {
         else {
             return;
         };
-        self.loses(&object);
+        self.note_ledger_lost(&object);
         self.edit(name, |object| object.status = Stored::default());
         let version = self.api.objects[&name].version;
         self.oracle.wiped.insert(object.uid, version);
@@ -243,6 +250,6 @@ impl World {
         self.oracle.ended.insert(id);
         self.endings[usize::from(number)] += 1;
         self.open_session(number);
-        self.is_dirty = true;
+        self.needs_check = true;
     }
 }

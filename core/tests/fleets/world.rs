@@ -1,5 +1,5 @@
-//! The world: one queue of events in virtual time, and who they happen to. Nothing here depends on
-//! anything but the plan.
+//! The simulated world: one queue of events in virtual time, and who they happen to. Nothing here
+//! depends on anything but the scenario.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,13 +9,15 @@ use streamsession_core::reconcile::{Effect, Requeue, Response};
 use streamsession_core::scheduler::{self, Command, Digest, Facts, Run};
 use streamsession_core::time::ServiceTime;
 use streamsession_testkit::rng::Rng;
+use streamsession_testkit::service::Service;
 
 use crate::api::{Api, Name, Object};
+use crate::calls::{KEYS, SIGNATURE_SECONDS, SentCall};
+use crate::checks::Failure;
 use crate::effects::{InFlight, Reply};
-use crate::operator::{Operator, Running};
-use crate::oracle::{Failure, Oracle};
+use crate::operator::{List, Operator, Running};
+use crate::oracle::Oracle;
 use crate::scenario::{Action, Scenario};
-use crate::service::{KEYS, Request, Service};
 use crate::trace::Trace;
 
 /// The process and the reconcile that an answer is for.
@@ -52,12 +54,12 @@ pub struct World {
     pub scenario: Scenario,
     pub now_ms: u64,
     queue: BTreeMap<(u64, u64), Event>,
-    tickets: u64,
+    numbers: u64,
     pub api: Api,
     pub service: Service,
     pub operators: Vec<Operator>,
     /// What may still take effect at the service.
-    pub requests: BTreeMap<u64, Request>,
+    pub sent_calls: BTreeMap<u64, SentCall>,
     pub secrets: BTreeMap<u8, Option<u8>>,
     /// How often each session has ended: its id is another one each time.
     pub endings: Vec<u32>,
@@ -65,13 +67,13 @@ pub struct World {
     pub effects: BTreeMap<Name, u32>,
     rng: BTreeMap<Name, Rng>,
     watch_rng: Vec<Rng>,
-    pub asked: u64,
+    pub annotations: u64,
     pub oracle: Oracle,
     pub failure: Option<Failure>,
     /// Nothing goes wrong any more.
-    pub is_calm: bool,
+    pub faults_are_over: bool,
     /// Something changed that the checks look at.
-    pub is_dirty: bool,
+    pub needs_check: bool,
     pub trace: Trace,
     pub events: usize,
     pub writes: usize,
@@ -84,26 +86,26 @@ impl World {
         let watch_rng = (0..scenario.operators)
             .map(|number| Rng::new(scenario.seed, &format!("watch {number}")))
             .collect();
-        let service = Service::new(scenario.add_present_ok, scenario.remove_absent_ok);
+        let service = Service::new(scenario.behaviour, SIGNATURE_SECONDS);
         let mut world = Self {
             now_ms: 0,
             queue: BTreeMap::new(),
-            tickets: 0,
+            numbers: 0,
             api: Api::default(),
             service,
             operators,
-            requests: BTreeMap::new(),
+            sent_calls: BTreeMap::new(),
             secrets: BTreeMap::new(),
             endings: vec![0; usize::from(scenario.sessions)],
             backups: BTreeMap::new(),
             effects: BTreeMap::new(),
             rng: BTreeMap::new(),
             watch_rng,
-            asked: 0,
+            annotations: 0,
             oracle: Oracle::default(),
             failure: None,
-            is_calm: false,
-            is_dirty: false,
+            faults_are_over: false,
+            needs_check: false,
             trace,
             events: 0,
             writes: 0,
@@ -114,22 +116,22 @@ impl World {
             world.open_session(session);
         }
         for operator in 0..world.operators.len() {
-            world.at(0, Event::Start(operator));
+            world.schedule(0, Event::Start(operator));
         }
         for (at, action) in world.scenario.actions.clone() {
-            world.at(at, Event::Action(action));
+            world.schedule(at, Event::Action(action));
         }
         world
     }
 
-    pub fn at(&mut self, at_ms: u64, event: Event) {
-        self.tickets += 1;
-        self.queue.insert((at_ms.max(self.now_ms), self.tickets), event);
+    pub fn schedule(&mut self, at_ms: u64, event: Event) {
+        self.numbers += 1;
+        self.queue.insert((at_ms.max(self.now_ms), self.numbers), event);
     }
 
-    pub fn ticket(&mut self) -> u64 {
-        self.tickets += 1;
-        self.tickets
+    pub fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
     }
 
     /// The service's second.
@@ -137,7 +139,7 @@ impl World {
         second(self.now_ms)
     }
 
-    /// How long a way takes, for an object's messages.
+    /// How long a message of an object takes.
     pub fn delay(&mut self, name: Name) -> u64 {
         let seed = self.scenario.seed;
         let rng = self.rng.entry(name).or_insert_with(|| Rng::new(seed, &name.to_string()));
@@ -148,19 +150,19 @@ impl World {
     /// Says whether nothing is to come at all.
     pub fn run(&mut self, until_ms: u64, events: usize) -> bool {
         let end = self.events + events;
-        self.wake_watches();
+        self.schedule_watches();
         while let Some(((at, _), event)) = self.queue.pop_first() {
             if at > until_ms {
-                self.tickets += 1;
-                self.queue.insert((at, self.tickets), event);
+                self.numbers += 1;
+                self.queue.insert((at, self.numbers), event);
                 self.now_ms = until_ms;
                 return false;
             }
             self.now_ms = at;
-            self.happens(event);
-            self.wake_watches();
-            if self.is_dirty {
-                self.is_dirty = false;
+            self.handle(event);
+            self.schedule_watches();
+            if self.needs_check {
+                self.needs_check = false;
                 self.check();
             }
             if self.failure.is_some() {
@@ -175,7 +177,7 @@ impl World {
         true
     }
 
-    fn happens(&mut self, event: Event) {
+    fn handle(&mut self, event: Event) {
         if let Some((operator, incarnation)) = event.process() {
             let process = &self.operators[operator];
             if process.incarnation != incarnation || !process.is_up {
@@ -183,7 +185,7 @@ impl World {
             }
             if process.frozen_until_ms > self.now_ms {
                 let at = process.frozen_until_ms;
-                self.at(at, event);
+                self.schedule(at, event);
                 return;
             }
         }
@@ -191,9 +193,9 @@ impl World {
             Event::Action(action) => self.action(action),
             Event::Start(operator) => self.start_process(operator),
             Event::Watch(operator, _) => self.watch(operator),
-            Event::Wake(operator, _) => self.pump(operator),
+            Event::Wake(operator, _) => self.perform_commands(operator),
             Event::Arrive(in_flight) => self.arrive(*in_flight),
-            Event::Respond(run_id, what) => self.respond(run_id, *what),
+            Event::Respond(run_id, reply) => self.respond(run_id, *reply),
         }
     }
 
@@ -202,7 +204,7 @@ impl World {
         let operator = &mut self.operators[number];
         operator.is_up = true;
         operator.started_ms = now_ms;
-        operator.must_list = true;
+        operator.list = List::Objects;
         self.trace.log(now_ms, || format!("op{number} starts"));
     }
 
@@ -213,23 +215,23 @@ impl World {
         self.trace.log(self.now_ms, || format!("op{number} DIES"));
         self.operators[number].die(&self.scenario);
         let pause = self.watch_rng[number].pick(&[50, 500, 3_000, 12_000, 40_000]);
-        self.at(self.now_ms + pause, Event::Start(number));
+        self.schedule(self.now_ms + pause, Event::Start(number));
     }
 
-    fn wake_watches(&mut self) {
+    fn schedule_watches(&mut self) {
         for number in 0..self.operators.len() {
             let lines = self.api.log.len();
             let operator = &mut self.operators[number];
             if operator.is_up
                 && !operator.is_watching
-                && (operator.cursor < lines || operator.must_list || operator.is_listing)
+                && (operator.cursor < lines || operator.list != List::Over)
             {
                 operator.is_watching = true;
                 let incarnation = operator.incarnation;
                 let rng = &mut self.watch_rng[number];
                 let delay =
                     if rng.below(20) == 0 { rng.between(1, 1_500) } else { rng.between(1, 25) };
-                self.at(self.now_ms + delay, Event::Watch(number, incarnation));
+                self.schedule(self.now_ms + delay, Event::Watch(number, incarnation));
             }
         }
     }
@@ -238,16 +240,17 @@ impl World {
         let operator = &mut self.operators[number];
         if operator.stalled_until_ms > self.now_ms {
             let (at, incarnation) = (operator.stalled_until_ms, operator.incarnation);
-            self.at(at, Event::Watch(number, incarnation));
+            self.schedule(at, Event::Watch(number, incarnation));
             return;
         }
         operator.is_watching = false;
-        if std::mem::take(&mut operator.is_listing) {
-            self.tell(number, scheduler::Event::ListEnded(Scope::All));
-        } else if std::mem::take(&mut operator.must_list) {
+        if operator.list == List::End {
+            operator.list = List::Over;
+            self.notify(number, scheduler::Event::ListEnded(Scope::All));
+        } else if operator.list == List::Objects {
             // What happens while the list is on its way comes after it.
             operator.cursor = self.api.log.len();
-            operator.is_listing = true;
+            operator.list = List::End;
             let list: Vec<_> = self
                 .api
                 .objects
@@ -255,19 +258,19 @@ impl World {
                 .map(|(name, object)| (*name, Arc::new(object.digest())))
                 .collect();
             self.trace.log(self.now_ms, || format!("op{number} lists {} objects", list.len()));
-            self.tell(number, scheduler::Event::ListBegan(Scope::All));
+            self.notify(number, scheduler::Event::ListBegan(Scope::All));
             for (name, digest) in list {
-                self.saw(number, name, Some(digest));
+                self.deliver(number, name, Some(digest));
             }
         } else {
             let (name, digest) = self.api.log[operator.cursor].clone();
             operator.cursor += 1;
-            self.saw(number, name, digest);
+            self.deliver(number, name, digest);
         }
-        self.pump(number);
+        self.perform_commands(number);
     }
 
-    fn saw(&mut self, number: usize, name: Name, digest: Option<Arc<Digest>>) {
+    fn deliver(&mut self, number: usize, name: Name, digest: Option<Arc<Digest>>) {
         let version = digest.as_ref().map(|digest| Arc::clone(&digest.version));
         self.trace.log(self.now_ms, || match version {
             Some(version) => format!("op{number} sees {name} at version {version}"),
@@ -277,18 +280,18 @@ impl World {
             Some(digest) => scheduler::Event::Seen(name.key(), (*digest).clone()),
             None => scheduler::Event::Gone(name.key()),
         };
-        self.tell(number, event);
+        self.notify(number, event);
     }
 
     /// Tells an operator's scheduler what happened.
-    fn tell(&mut self, number: usize, event: scheduler::Event) {
+    fn notify(&mut self, number: usize, event: scheduler::Event) {
         let operator = &mut self.operators[number];
         let now = operator.elapsed(self.now_ms);
         operator.scheduler.handle(event, now);
     }
 
     /// Performs the commands of an operator's scheduler.
-    pub fn pump(&mut self, number: usize) {
+    pub fn perform_commands(&mut self, number: usize) {
         while self.operators[number].is_up && self.operators[number].frozen_until_ms <= self.now_ms
         {
             let now_ms = self.now_ms;
@@ -300,7 +303,7 @@ impl World {
                     if operator.wake_at_ms.is_none_or(|known| at < known || known <= now_ms) {
                         operator.wake_at_ms = Some(at);
                         let incarnation = operator.incarnation;
-                        self.at(at, Event::Wake(number, incarnation));
+                        self.schedule(at, Event::Wake(number, incarnation));
                     }
                     return;
                 }
@@ -315,14 +318,14 @@ impl World {
             RunId { operator: number, incarnation: operator.incarnation, run: run.number() };
         let running = Running { name: Name::of(run.key()), run, key: None, copy: None };
         operator.running.insert(run_id.run, running);
-        self.go_on(run_id, Response::Started);
+        self.step(run_id, Response::Started);
     }
 
     /// Goes on with a run until it waits for somebody.
-    pub fn go_on(&mut self, run_id: RunId, mut response: Response) {
+    pub fn step(&mut self, run_id: RunId, mut response: Response) {
         // Another run that started meanwhile may have brought the process down.
         while self.operators[run_id.operator].running.contains_key(&run_id.run) {
-            let (now_ms, nonce) = (self.now_ms, u128::from(self.ticket()));
+            let (now_ms, nonce) = (self.now_ms, u128::from(self.next_number()));
             let operator = &mut self.operators[run_id.operator];
             let Some(running) = operator.running.get(&run_id.run) else { return };
             let known = running.run.endpoint(&response).is_some();
@@ -358,8 +361,8 @@ impl World {
         let held = held.map(|key| KEYS[usize::from(key)].to_owned());
         let operator = &mut self.operators[run_id.operator];
         let secret = operator
-            .kept_secret(namespace, now_ms)
-            .or_else(|| held.inspect(|key| operator.keep_secret(namespace, key, now_ms)));
+            .cached_secret(namespace, now_ms)
+            .or_else(|| held.inspect(|key| operator.cache_secret(namespace, key, now_ms)));
         let last_good = operator.last_good.get(&namespace).cloned();
         let Some(running) = operator.running.get_mut(&run_id.run) else { return Response::Failed };
         let deleting = running.copy.as_ref().is_some_and(|(_, view)| view.desired.deleting);
@@ -374,8 +377,8 @@ impl World {
     fn finish(&mut self, run_id: RunId, requeue: Requeue) {
         let operator = &mut self.operators[run_id.operator];
         let Some(running) = operator.running.remove(&run_id.run) else { return };
-        self.tell(run_id.operator, scheduler::Event::Finished(running.run, requeue));
-        self.pump(run_id.operator);
+        self.notify(run_id.operator, scheduler::Event::Finished(running.run, requeue));
+        self.perform_commands(run_id.operator);
     }
 }
 

@@ -1,12 +1,11 @@
-//! The promises of design 3, as a person would state them who sees everything: the service and the
-//! net too.
+//! The promises I1 to I6 (docs/design.md, 3), as someone would state them who sees everything: the
+//! service and the network too.
 
 use streamsession_core::answer::Operation;
 use streamsession_core::conditions::{Mode, Reason};
 use streamsession_core::ledger::desired::DeletionPolicy;
-use streamsession_core::ledger::record::{Record, State as Known};
-use streamsession_core::reconcile::LedgerState;
-use streamsession_core::reconcile::{Effect, Notice, View};
+use streamsession_core::ledger::record::{Record, State as RecordState};
+use streamsession_core::reconcile::{Effect, LedgerState, Notice, View};
 use streamsession_core::time::{ServiceTime, over};
 
 use crate::service::Ids;
@@ -37,7 +36,7 @@ fn tracked(setting: &Setting, view: &View) -> Ids {
 pub fn state(setting: &Setting, state: &State) -> Result<(), Violation> {
     let attaches = state.coming(setting, Some(Operation::Attach));
     let detaches = state.coming(setting, Some(Operation::Detach));
-    let ours = (state.members | attaches) & !state.given_up;
+    let ours = (state.members | attaches) & !state.released;
     let Some(object) = &state.object else {
         if state.orphaned {
             return Ok(());
@@ -45,7 +44,7 @@ pub fn state(setting: &Setting, state: &State) -> Result<(), Violation> {
         if ours != 0 {
             return broken(
                 Promise::I1NothingLeaks,
-                "the object is gone, and phones of it are in the session or will be",
+                "the object is gone, and instances of it are in the session or will be",
             );
         }
         if detaches != 0 {
@@ -63,16 +62,16 @@ pub fn state(setting: &Setting, state: &State) -> Result<(), Violation> {
             format!("{:?} may be in, and nobody remembers it", setting.set(forgotten)),
         );
     }
-    let Some(said) = &object.view.status.conditions else { return Ok(()) };
-    if said.reason == Reason::LedgerLost && !object.lost {
+    let Some(conditions) = &object.view.status.conditions else { return Ok(()) };
+    if conditions.reason == Reason::LedgerLost && !object.lost {
         return broken(Promise::NoFalseLoss, "the ledger was never lost");
     }
-    if said.mode == Mode::Ready
+    if conditions.mode == Mode::Ready
         && object.view.status.observed_generation == object.view.generation
         && !state.session_gone
     {
         let wanted = setting.bits(&object.view.desired.instances);
-        if (state.members ^ wanted) & !state.given_up != 0 {
+        if (state.members ^ wanted) & !state.released != 0 {
             return broken(Promise::NoFalseReady, "Ready, and the service holds others");
         }
         if detaches & wanted != 0 {
@@ -94,9 +93,11 @@ pub fn effect(
             let violated = notices.iter().find_map(|notice| {
                 if let Notice::Violated(how) = notice { Some(how.to_string()) } else { None }
             });
-            let said =
-                status.conditions.as_ref().filter(|said| said.reason == Reason::InvariantViolated);
-            match violated.or(said.map(|said| said.message.clone())) {
+            let halted = status
+                .conditions
+                .as_ref()
+                .filter(|conditions| conditions.reason == Reason::InvariantViolated);
+            match violated.or(halted.map(|conditions| conditions.message.clone())) {
                 Some(how) => broken(Promise::NeverHalted, how),
                 None => Ok(()),
             }
@@ -153,21 +154,21 @@ pub fn write(state: &State, object: &Object, busy: &Busy) -> Result<(), Violatio
     }
 }
 
-/// Who is let go of though it is in: only after the refusals that the policy asks for, and never
+/// Who is released though it is in: only after the refusals that the policy asks for, and never
 /// while an attach may still arrive.
-pub fn forgotten(setting: &Setting, state: &State, notices: &[Notice]) -> Result<Ids, Violation> {
+pub fn released(setting: &Setting, state: &State, notices: &[Notice]) -> Result<Ids, Violation> {
     let named = notices.iter().filter_map(|notice| {
         if let Notice::Forgotten(ids) = notice { Some(setting.bits(ids)) } else { None }
     });
     let named = named.fold(0, |all, ids| all | ids);
     if named & state.coming(setting, Some(Operation::Attach)) != 0 {
-        broken(Promise::NoHastyForgetting, "let go of while an attach may still arrive")?;
+        broken(Promise::NoHastyRelease, "released while an attach may still arrive")?;
     }
     for (n, refused) in state.refused.iter().enumerate() {
         if named & state.members & (1 << n) != 0 && !refused.is_enough(state.now) {
             broken(
-                Promise::NoHastyForgetting,
-                format!("let go of after {} quiet refusals", refused.count),
+                Promise::NoHastyRelease,
+                format!("released after {} quiet refusals", refused.count),
             )?;
         }
     }
@@ -183,13 +184,13 @@ pub fn at_rest(setting: &Setting, state: &State) -> Result<(), String> {
         return Err("there is no ledger".into());
     };
     let clean = |record: &Record| {
-        record.state == Known::Attached
+        record.state == RecordState::Attached
             && record.attach_until.is_none()
             && record.detach_until.is_none()
     };
     if view.desired.deleting {
         Err("a deleted object stays".into())
-    } else if (state.members ^ wanted) & !state.given_up != 0 && !state.session_gone {
+    } else if (state.members ^ wanted) & !state.released != 0 && !state.session_gone {
         Err("the service holds others".into())
     } else if ledger.journal.is_some()
         || !ledger.records.values().all(clean)
@@ -197,7 +198,7 @@ pub fn at_rest(setting: &Setting, state: &State) -> Result<(), String> {
     {
         Err("the ledger says something else than the spec".into())
     } else if view.status.observed_generation != view.generation
-        || view.status.conditions.as_ref().is_none_or(|said| said.mode != Mode::Ready)
+        || view.status.conditions.as_ref().is_none_or(|conditions| conditions.mode != Mode::Ready)
     {
         Err("it is not said to be Ready".into())
     } else {

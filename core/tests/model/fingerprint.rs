@@ -3,18 +3,27 @@
 //! only its fingerprint is remembered (128 bits: two of ten million states share one with a
 //! probability of less than 10⁻²⁴).
 //!
-//! | what | in the fingerprint | why that is enough |
-//! | --- | --- | --- |
-//! | a deadline | ticks to go, 0 when it is over; with a journal: whether it was over when that was written | nothing else is asked of it |
-//! | a journal's start | its age, up to the life of a request | older ones expired, and the doubt of one is over at once |
-//! | a refusal's since | its age, up to what `cannot_leave` asks; of attaches not at all | nothing else reads it |
-//! | refusals | up to 5; of detaches only where the policy may let go | the highest number that a rule compares with |
-//! | what a state counts | left out | it only makes a pause longer, and no pause is waited for |
-//! | reason, message, code, attempts | left out, but Ready and `LedgerLost` (`coarse`) | they decide on nothing but whether a status is written that says it anew: a write like any other, whose conflicts a touch makes as well. The runs of `calm` tell them apart |
-//! | the time of a failure | which of two came first | nothing but turns could go by it |
-//! | the time of the last call, how many it named | left out | no rule reads it |
-//! | a version | whether an open reconcile's copy is the stored one | a write compares for equality, and no version comes back |
-//! | reads of a reconcile | left out | after eight conflicts it ends and comes back: no more than a pause |
+//! What is in the fingerprint of each, and why that is enough:
+//!
+//! - A deadline: the ticks to go, 0 when it is over; with a journal, whether it was over when that
+//!   was written. Nothing else is asked of it.
+//! - A journal's start: its age, up to the life of a request. Older ones expired, and the doubt of
+//!   one is over at once.
+//! - A refusal's since: its age, up to what `cannot_leave` asks; of attaches not at all. Nothing
+//!   else reads it.
+//! - Refusals: up to 5, the highest number that a rule compares with; of detaches only where the
+//!   policy may release.
+//! - The counters of a reconcile state: left out. They only make a pause longer, and no pause is
+//!   waited for.
+//! - Reason, message, code, attempts: left out, but Ready and `LedgerLost` (`coarse`). They decide
+//!   on nothing but whether a status is written that says it anew: a write like any other, whose
+//!   conflicts a touch makes as well. The runs of `convergence` tell them apart.
+//! - The time of a failure: which of two came first. Nothing but turns could go by it.
+//! - The time of the last call, how many it named: left out. No rule reads it.
+//! - A version: whether an open reconcile's copy is the stored one. A write compares for equality,
+//!   and no version comes back.
+//! - Reads of a reconcile: left out. After eight conflicts it ends and comes back: no more than a
+//!   pause.
 
 use std::hash::{Hash, Hasher};
 
@@ -23,8 +32,7 @@ use streamsession_core::conditions::{ATTEMPTS_BEFORE_STUCK, Conditions, Mode, Re
 use streamsession_core::ledger::desired::DeletionPolicy;
 use streamsession_core::ledger::record::Record;
 use streamsession_core::ledger::{Journal, Ledger};
-use streamsession_core::reconcile::LedgerState;
-use streamsession_core::reconcile::{Effect, ReconcileState, Status, View};
+use streamsession_core::reconcile::{Effect, LedgerState, ReconcileState, Status, View};
 use streamsession_core::time::{ServiceTime, over};
 
 use crate::setting::{LIFE, STUCK};
@@ -35,7 +43,7 @@ const COUNT_MAX: u32 = 5;
 /// Ids, codes and journals are no longer than that; messages are told apart elsewhere.
 const TEXT_MAX: usize = 40;
 
-/// 128 bits of a state; if it is `coarse`, whatever is said to people counts as the same, but for
+/// 128 bits of a state; if it is `coarse`, whatever the conditions say counts as the same, but for
 /// what a promise is about.
 pub fn of(state: &State, coarse: bool) -> u128 {
     let mut sink = Sink::new(state.now);
@@ -44,14 +52,14 @@ pub fn of(state: &State, coarse: bool) -> u128 {
     sink.word(
         u64::from(state.members)
             | u64::from(state.tried) << 8
-            | u64::from(state.given_up) << 16
+            | u64::from(state.released) << 16
             | u64::from(state.session_gone) << 24,
     );
     for refused in &state.refused {
         sink.word(u64::from(refused.count));
         sink.age(refused.since, STUCK);
     }
-    for request in &state.net {
+    for request in &state.in_flight {
         sink.word(u64::from(request.ids) << 8 | u64::from(request.operation == Operation::Attach));
         sink.age(request.start, LIFE);
     }
@@ -59,8 +67,8 @@ pub fn of(state: &State, coarse: bool) -> u128 {
         None => sink.word(1),
         Some(object) => {
             sink.tag(2, [object.lost, object.stripped]);
-            // A uid is told apart by what is bound to it: whether an open reconcile's copy is of this
-            // object shows in its version.
+            // A uid is told apart by what is bound to it: whether an open reconcile's copy is of
+            // this object shows in its version.
             sink.view(&object.view);
         }
     }
@@ -77,14 +85,14 @@ pub fn of(state: &State, coarse: bool) -> u128 {
             }
             Operator::Busy(busy) => {
                 let current =
-                    state.object.as_ref().is_some_and(|object| object.version == busy.saw);
-                sink.tag(6, [current, busy.bisection, busy.wrote_journal, busy.held]);
+                    state.object.as_ref().is_some_and(|object| object.version == busy.version);
+                sink.tag(6, [current, busy.bisection, busy.wrote_journal, busy.has_permit]);
                 sink.effect(&busy.effect);
                 if busy.effect == Effect::Read {
                     sink.whole(&busy.reconcile);
                 } else {
                     sink.view(&busy.copy);
-                    sink.word(busy.left);
+                    sink.word(busy.state_print);
                 }
             }
         }
@@ -109,8 +117,8 @@ fn folded(x: u64, y: u64) -> u64 {
     half(0) ^ half(8)
 }
 
-/// What a reconcile remembers at its next effect: its own journals are that of its copy, and that of
-/// the status that it is about to write.
+/// What a reconcile remembers at its next effect: its own journals are that of its copy, and that
+/// of the status that it is about to write.
 pub fn of_state(state: &ReconcileState, copy: &View, effect: &Effect) -> u64 {
     let mut sink = Sink::new(0);
     let status = if let Effect::WriteStatus(status, _) = effect { Some(&**status) } else { None };
@@ -267,8 +275,8 @@ impl Sink {
         self.write(&rest.as_bytes()[TIME + "00:00:00Z".len()..]);
     }
 
-    /// A reconcile or its state as it is, its own hash: but times and counts are in the copy and in the
-    /// effect already, or only make a pause longer.
+    /// A reconcile or its state as it is, its own hash: but times and counts are in the copy and in
+    /// the effect already, or only make a pause longer.
     fn whole(&mut self, whole: &impl Hash) {
         self.numbers = false;
         whole.hash(self);

@@ -1,16 +1,17 @@
 //! Each rule is needed: without it the search finds what it prevents. The code stays as it is; what
-//! lies between it and the world is bent.
+//! lies between it and the world leaves the rule out.
 
+use crate::omission::Omission;
 use crate::search::search;
 use crate::service::Service;
-use crate::setting::{Bend, Budgets, Kind, Setting};
+use crate::setting::{Budgets, Kind, Setting};
 use crate::world::Promise;
 
 /// Without that rule this promise is broken.
-fn breaks(setting: Setting, bend: Bend, promise: Promise) {
-    let seen = search(&Setting { bend: Some(bend), ..setting });
+fn breaks(setting: Setting, omission: Omission, promise: Promise) {
+    let seen = search(&Setting { omission: Some(omission), ..setting });
 
-    println!("{bend:?}: found in {} states\n{}", seen.states, seen.told());
+    println!("{omission:?}: found in {} states\n{}", seen.states, seen.counterexample());
     let (broken, how) = &seen.broken.expect("a counterexample").0;
     assert_eq!(*broken, promise, "{how}");
 }
@@ -25,7 +26,7 @@ fn service(add_present_ok: bool, remove_absent_ok: bool) -> Service {
 
 #[test]
 fn without_the_journal_a_crash_leaks() {
-    breaks(setting(1, &[(Kind::Crash, 1)]), Bend::NoJournal, Promise::I1NothingLeaks);
+    breaks(setting(1, &[(Kind::Crash, 1)]), Omission::NoJournal, Promise::I1NothingLeaks);
 }
 
 #[test]
@@ -33,34 +34,34 @@ fn without_the_precondition_a_second_operator_overwrites_what_it_has_not_seen() 
     let two = Setting {
         operators: 2,
         service: service(false, true),
-        ..setting(0, &[(Kind::Intrude, 1)])
+        ..setting(0, &[(Kind::SecondOperator, 1)])
     };
-    breaks(two, Bend::NoPrecondition, Promise::I1NothingLeaks);
+    breaks(two, Omission::NoPrecondition, Promise::I1NothingLeaks);
 }
 
 #[test]
 fn without_the_uid_a_paused_operator_writes_a_foreign_ledger_into_the_next_object() {
     let two = Setting {
         operators: 2,
-        ..setting(0, &[(Kind::Delete, 1), (Kind::Recreate, 1), (Kind::Intrude, 1)])
+        ..setting(0, &[(Kind::Delete, 1), (Kind::Recreate, 1), (Kind::SecondOperator, 1)])
     };
-    breaks(two, Bend::NoUid, Promise::NoFalseLoss);
+    breaks(two, Omission::NoUid, Promise::NoFalseLoss);
 }
 
 #[test]
 fn without_the_uid_a_paused_operator_takes_the_finalizer_off_the_next_object() {
     let two = Setting {
         operators: 2,
-        ..setting(0, &[(Kind::Delete, 1), (Kind::Recreate, 1), (Kind::Intrude, 1)])
+        ..setting(0, &[(Kind::Delete, 1), (Kind::Recreate, 1), (Kind::SecondOperator, 1)])
     };
-    breaks(two, Bend::NoUidOfFinalizer, Promise::I3DeletionIsHonest);
+    breaks(two, Omission::NoUidOfFinalizer, Promise::I3DeletionIsHonest);
 }
 
 #[test]
 fn without_the_deadlines_a_late_attach_leaks() {
     breaks(
-        setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]),
-        Bend::NoDeadlines,
+        setting(1, &[(Kind::Edit, 1), (Kind::BadAnswer, 1)]),
+        Omission::NoDeadlines,
         Promise::I1NothingLeaks,
     );
 }
@@ -68,8 +69,8 @@ fn without_the_deadlines_a_late_attach_leaks() {
 #[test]
 fn trusted_before_the_opposite_is_over_a_late_attach_leaks() {
     breaks(
-        setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]),
-        Bend::EarlyTrust,
+        setting(1, &[(Kind::Edit, 1), (Kind::BadAnswer, 1)]),
+        Omission::EarlyTrust,
         Promise::I1NothingLeaks,
     );
 }
@@ -77,19 +78,19 @@ fn trusted_before_the_opposite_is_over_a_late_attach_leaks() {
 #[test]
 fn judged_at_the_settle_an_attach_that_arrived_meanwhile_leaks() {
     breaks(
-        setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]),
-        Bend::JudgedAtSettle,
+        setting(1, &[(Kind::Edit, 1), (Kind::BadAnswer, 1)]),
+        Omission::JudgedAtSettle,
         Promise::I1NothingLeaks,
     );
 }
 
 #[test]
-fn counted_early_a_refusal_lets_go_of_what_is_in() {
-    let setting = setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]);
+fn counted_early_a_refusal_releases_what_is_in() {
+    let setting = setting(1, &[(Kind::Edit, 1), (Kind::BadAnswer, 1)]);
     breaks(
         Setting { forgets: true, service: service(true, false), ..setting },
-        Bend::CountsEarly,
-        Promise::NoHastyForgetting,
+        Omission::CountsEarly,
+        Promise::NoHastyRelease,
     );
 }
 
@@ -98,17 +99,17 @@ fn counted_on_after_finding_out_it_is_never_attached() {
     let setting = setting(3, &[(Kind::Refusal, 3)]);
     breaks(
         Setting { service: service(true, false), ..setting },
-        Bend::KeepsCount,
+        Omission::KeepsCount,
         Promise::I2ItConverges,
     );
 }
 
 #[test]
 fn without_finding_out_a_lost_attach_is_refused_for_ever() {
-    let setting = setting(1, &[(Kind::Loss, 1)]);
+    let setting = setting(1, &[(Kind::BadAnswer, 1)]);
     breaks(
         Setting { service: service(false, true), ..setting },
-        Bend::NeverFindsOut,
+        Omission::NeverFindsOut,
         Promise::I2ItConverges,
     );
 }
@@ -116,8 +117,8 @@ fn without_finding_out_a_lost_attach_is_refused_for_ever() {
 #[test]
 fn with_a_hasty_finalizer_a_late_detach_hits_the_next_object() {
     breaks(
-        setting(1, &[(Kind::Delete, 1), (Kind::Loss, 1)]),
-        Bend::HastyFinalizer,
+        setting(1, &[(Kind::Delete, 1), (Kind::BadAnswer, 1)]),
+        Omission::HastyFinalizer,
         Promise::I3DeletionIsHonest,
     );
 }
@@ -125,18 +126,22 @@ fn with_a_hasty_finalizer_a_late_detach_hits_the_next_object() {
 #[test]
 fn signed_when_it_is_sent_a_request_outlives_its_doubt() {
     breaks(
-        setting(1, &[(Kind::Edit, 1), (Kind::Loss, 1)]),
-        Bend::SignsNow,
+        setting(1, &[(Kind::Edit, 1), (Kind::BadAnswer, 1)]),
+        Omission::SignsNow,
         Promise::I1NothingLeaks,
     );
 }
 
 #[test]
 fn an_unclear_answer_that_is_taken_for_a_refusal_leaks() {
-    breaks(setting(1, &[(Kind::Loss, 1)]), Bend::UnclearIsRefused, Promise::I1NothingLeaks);
+    breaks(
+        setting(1, &[(Kind::BadAnswer, 1)]),
+        Omission::UnclearIsRefused,
+        Promise::I1NothingLeaks,
+    );
 }
 
 #[test]
 fn with_the_finalizer_first_a_new_object_looks_like_a_lost_one() {
-    breaks(setting(1, &[(Kind::Crash, 1)]), Bend::FinalizerFirst, Promise::NoFalseLoss);
+    breaks(setting(1, &[(Kind::Crash, 1)]), Omission::FinalizerFirst, Promise::NoFalseLoss);
 }

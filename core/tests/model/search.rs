@@ -6,10 +6,12 @@ use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
-use crate::calm::{Calm, Known};
+use streamsession_testkit::service::UnspecifiedBehaviour;
+
+use crate::convergence::{Convergence, KnownEnds};
+use crate::describe;
 use crate::fingerprint;
 use crate::setting::Setting;
-use crate::tell;
 use crate::world::{Move, Operator, State, Violation};
 
 /// Fingerprints are mixed already.
@@ -37,10 +39,10 @@ pub struct Count {
     pub states: usize,
     /// States without the object.
     pub gone: usize,
-    /// States from which a person is needed.
-    pub persons: usize,
-    /// States in which an instance was let go of while it was in.
-    pub given_up: usize,
+    /// States from which a user is needed.
+    pub need_user: usize,
+    /// States in which an instance was released while it was in.
+    pub released: usize,
 }
 
 /// What a search has seen.
@@ -50,29 +52,28 @@ pub struct Seen {
     pub states: usize,
     pub transitions: usize,
     /// Of each service; a state before it turns out which one it is belongs to several.
-    pub services: [((bool, bool), Count); 4],
+    pub services: [(UnspecifiedBehaviour, Count); 4],
     pub time: Duration,
     /// The promise that was broken, and how it came to that.
     pub broken: Option<(Violation, String)>,
 }
 
 impl Seen {
-    fn count(&mut self, state: &State, end: Option<Calm>) {
+    fn count(&mut self, state: &State, end: Option<Convergence>) {
         self.states += 1;
-        for ((add_present_ok, remove_absent_ok), count) in &mut self.services {
-            if state.service.may_be(*add_present_ok, *remove_absent_ok) {
+        for (behaviour, count) in &mut self.services {
+            if state.service.may_be(*behaviour) {
                 count.states += 1;
                 count.gone += usize::from(state.object.is_none());
-                count.given_up += usize::from(state.given_up != 0);
-                count.persons += usize::from(end == Some(Calm::NeedsAPerson) && !*remove_absent_ok);
+                count.released += usize::from(state.released != 0);
+                count.need_user +=
+                    usize::from(end == Some(Convergence::NeedsUser) && !behaviour.remove_absent_ok);
             }
         }
     }
-}
 
-impl Seen {
-    /// The counterexample.
-    pub fn told(&self) -> String {
+    /// The promise that was broken, and the way there.
+    pub fn counterexample(&self) -> String {
         self.broken
             .as_ref()
             .map_or_else(String::new, |((promise, how), way)| format!("{promise:?}: {how}\n{way}"))
@@ -88,15 +89,12 @@ impl fmt::Display for Seen {
             time.as_secs_f64()
         )?;
         let word = |ok| if ok { "ok" } else { "refused" };
-        for ((add_present_ok, remove_absent_ok), Count { states, gone, persons, given_up }) in
-            services
-        {
-            write!(
-                f,
-                "\n  add-present {:7} remove-absent {:7} states {states:8}, object gone {gone:6}, forgotten while attached {given_up:6}, needs a person {persons:6}",
-                word(*add_present_ok),
-                word(*remove_absent_ok)
-            )?;
+        for (behaviour, Count { states, gone, need_user, released }) in services {
+            let add_present = word(behaviour.add_present_ok);
+            let remove_absent = word(behaviour.remove_absent_ok);
+            write!(f, "\n  add-present {add_present:7} remove-absent {remove_absent:7} ")?;
+            write!(f, "states {states:8}, object gone {gone:6}, ")?;
+            write!(f, "released while attached {released:6}, needs a user {need_user:6}")?;
         }
         Ok(())
     }
@@ -105,8 +103,7 @@ impl fmt::Display for Seen {
 /// Visits every state.
 pub fn search(setting: &Setting) -> Seen {
     let began = Instant::now();
-    let services = [(true, true), (true, false), (false, true), (false, false)]
-        .map(|service| (service, Count::default()));
+    let services = UnspecifiedBehaviour::ALL.map(|behaviour| (behaviour, Count::default()));
     let mut seen = Seen {
         name: setting.name.clone(),
         states: 0,
@@ -116,7 +113,7 @@ pub fn search(setting: &Setting) -> Seen {
         broken: None,
     };
     let mut prints = HashSet::with_hasher(Passing::default());
-    let mut calm = Known::default();
+    let mut known_ends = KnownEnds::default();
     // Who came to a state from which, and how: to tell the way.
     let mut ways: Vec<(u32, Move)> = Vec::new();
     let mut front = VecDeque::new();
@@ -130,7 +127,7 @@ pub fn search(setting: &Setting) -> Seen {
                 Ok(Some(next)) => next,
                 Ok(None) => continue,
                 Err(violation) => {
-                    seen.broken = Some((violation, tell::way(setting, &ways, at, Some(step))));
+                    seen.broken = Some((violation, describe::way(setting, &ways, at, Some(step))));
                     break 'all;
                 }
             };
@@ -140,16 +137,16 @@ pub fn search(setting: &Setting) -> Seen {
             }
             let index = u32::try_from(ways.len()).unwrap();
             ways.push((at, step));
-            // A reconcile that is under way is on the way to the end of it, which is a state too: its
+            // A reconcile that is under way is on the way to its end, which is a state too: its
             // writes and calls ask for nothing that is left out.
             let mut end = None;
             if matches!(next.operators[0], Operator::Idle(_)) {
-                match setting.calm(&next, &mut calm) {
-                    Ok(calm) => end = Some(calm),
+                match setting.converge(&next, &mut known_ends) {
+                    Ok(found) => end = Some(found),
                     Err(violation) => {
-                        let way =
-                            tell::way(setting, &ways, index, None) + &tell::calm(setting, &next);
-                        seen.broken = Some((violation, way));
+                        let way = describe::way(setting, &ways, index, None);
+                        let on = describe::convergence(setting, &next);
+                        seen.broken = Some((violation, way + &on));
                         break 'all;
                     }
                 }
@@ -167,5 +164,5 @@ pub fn search(setting: &Setting) -> Seen {
 /// Nothing of interest can follow: the object is gone, and nothing that it left behind has to be
 /// ours.
 fn is_over(state: &State) -> bool {
-    state.object.is_none() && (state.orphaned || state.given_up != 0 || state.session_gone)
+    state.object.is_none() && (state.orphaned || state.released != 0 || state.session_gone)
 }

@@ -1,9 +1,12 @@
-//! The service: who is in the session, and the requests that are still on their way to it.
+//! The service in bits, so that a state is cheap to copy and to compare: who is in the session, and
+//! the requests that are still on their way to it. What it does, and what a fault makes of a call,
+//! is the testkit's.
 
 use std::collections::BTreeSet;
 
-use streamsession_core::answer::{Answer, NothingDone, Operation, Verdict};
+use streamsession_core::answer::Operation;
 use streamsession_core::ids::InstanceId;
+use streamsession_testkit::service::{CallFault, Served, UnspecifiedBehaviour, serve};
 
 use crate::setting::{LIFE, Setting};
 
@@ -25,11 +28,28 @@ impl Request {
     pub fn is_alive(&self, now: i64) -> bool {
         now - self.start < LIFE
     }
+
+    /// The numbers of its instances, in the order of their places in the call.
+    fn numbers(self) -> impl Iterator<Item = u8> {
+        (0..8).filter(move |number| self.ids & (1 << number) != 0)
+    }
+
+    /// All sets of places in the call, but the empty one.
+    pub fn parts(self) -> impl Iterator<Item = u8> + Clone {
+        1..1 << self.ids.count_ones()
+    }
+
+    /// The places in the call of those of `ids` that it names.
+    pub fn places(self, ids: Ids) -> u8 {
+        self.numbers()
+            .enumerate()
+            .filter(|(_, number)| ids & (1 << number) != 0)
+            .fold(0, |places, (place, _)| places | 1 << place)
+    }
 }
 
-/// What nobody published: whether an attach of a member, and a detach of somebody else, is a
-/// success. One service answers the same for ever; which one it is shows when it is asked first, so
-/// that one search visits all four.
+/// What is known of [`UnspecifiedBehaviour`]. One service behaves in the same way for ever; which
+/// one it is shows when it is asked first, so that one search visits all four.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Service {
     pub add_present_ok: Option<bool>,
@@ -65,100 +85,51 @@ impl Service {
     }
 
     /// Whether it may be that one.
-    pub fn may_be(self, add_present_ok: bool, remove_absent_ok: bool) -> bool {
-        self.add_present_ok.is_none_or(|ok| ok == add_present_ok)
-            && self.remove_absent_ok.is_none_or(|ok| ok == remove_absent_ok)
+    pub fn may_be(self, behaviour: UnspecifiedBehaviour) -> bool {
+        self.add_present_ok.is_none_or(|ok| ok == behaviour.add_present_ok)
+            && self.remove_absent_ok.is_none_or(|ok| ok == behaviour.remove_absent_ok)
+    }
+
+    /// Serves a request for which it need not be asked anything. Answers the members after it, too.
+    pub fn serve(
+        self,
+        members: Ids,
+        request: &Request,
+        fault: Option<CallFault>,
+    ) -> (Ids, Served<Bits>) {
+        let behaviour = UnspecifiedBehaviour {
+            add_present_ok: self.add_present_ok == Some(true),
+            remove_absent_ok: self.remove_absent_ok == Some(true),
+        };
+        let does = |number: u8| behaviour.does(request.operation, members & 1 << number != 0);
+        let served: Served<Bits> =
+            serve(request.numbers().map(|number| (number, does(number))), fault);
+        let members = match request.operation {
+            Operation::Attach => members | served.done.0,
+            Operation::Detach => members & !served.done.0,
+        };
+        (members, served)
+    }
+}
+
+/// Instances as the testkit hands them back: one by one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bits(pub Ids);
+
+impl Extend<u8> for Bits {
+    fn extend<T: IntoIterator<Item = u8>>(&mut self, numbers: T) {
+        numbers.into_iter().for_each(|number| self.0 |= 1 << number);
     }
 }
 
 /// What becomes of a call whose caller lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// Served and answered; these are refused for no reason.
-    Served { spite: Ids },
+pub enum CallResult {
+    /// It is served, or goes wrong in that way, and is answered.
+    Answered(Option<CallFault>),
     /// Nobody answers in time; the request is on its way (it may be served at once, later or
     /// never).
     Unanswered,
-    /// An error that says nothing, though these were served.
-    Unclear { served: Ids },
-    /// Served, but the answer names nobody.
-    Silent,
-    /// Nothing was done.
-    Throttled,
-    /// `InvalidParameter` to the whole call.
-    Invalid,
-}
-
-pub fn answer(verdict: Verdict, code: &str) -> Answer {
-    Answer { verdict, code: code.into(), message: String::new(), request_id: String::new() }
-}
-
-pub fn expired() -> Answer {
-    answer(Verdict::NothingDone(NothingDone::Credentials), "AuthFailure.SignatureExpire")
-}
-
-/// Serves a request: the members after it, who succeeded, who was refused.
-pub fn serve(service: Service, members: Ids, request: &Request, spite: Ids) -> (Ids, Ids, Ids) {
-    let (wanted, willing) = match request.operation {
-        Operation::Attach => (!members, service.add_present_ok),
-        Operation::Detach => (members, service.remove_absent_ok),
-    };
-    let can = if willing == Some(true) { request.ids } else { request.ids & wanted };
-    let succeeded = can & !spite;
-    let members = match request.operation {
-        Operation::Attach => members | succeeded,
-        Operation::Detach => members & !succeeded,
-    };
-    (members, succeeded, request.ids & !succeeded)
-}
-
-/// The members after a call, and what its caller is answered.
-pub fn call(
-    setting: &Setting,
-    service: Service,
-    members: Ids,
-    request: &Request,
-    how: How,
-) -> (Ids, Answer) {
-    let code = match how {
-        How::Unclear { .. } => "FailedOperation",
-        How::Throttled => "RequestLimitExceeded",
-        How::Invalid => "InvalidParameterValue",
-        How::Unanswered => "Timeout",
-        How::Served { .. } | How::Silent => "",
-    };
-    match how {
-        How::Served { spite } => {
-            let (members, succeeded, refused) = serve(service, members, request, spite);
-            (
-                members,
-                answer(
-                    Verdict::Processed {
-                        succeeded: setting.set(succeeded),
-                        refused: setting.set(refused),
-                    },
-                    code,
-                ),
-            )
-        }
-        How::Silent => {
-            let (members, ..) = serve(service, members, request, 0);
-            (
-                members,
-                answer(
-                    Verdict::Processed { succeeded: BTreeSet::new(), refused: BTreeSet::new() },
-                    code,
-                ),
-            )
-        }
-        How::Unclear { served } => {
-            let part = Request { ids: request.ids & served, ..*request };
-            (serve(service, members, &part, 0).0, answer(Verdict::Unclear, code))
-        }
-        How::Throttled => (members, answer(Verdict::NothingDone(NothingDone::Throttled), code)),
-        How::Invalid => (members, answer(Verdict::Invalid, code)),
-        How::Unanswered => (members, answer(Verdict::Unanswered, code)),
-    }
 }
 
 impl Setting {

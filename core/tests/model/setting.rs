@@ -7,19 +7,21 @@ use streamsession_core::ids::InstanceId;
 use streamsession_core::ledger::Rules;
 use streamsession_core::reconcile::Settings;
 use streamsession_core::time::Validity;
+use streamsession_testkit::fixtures::id;
 
+use crate::omission::Omission;
 use crate::service::Service;
 
 /// Ticks in which the service takes a signature, and those of its own work.
 const VALIDITY: Validity = Validity { signature_seconds: 1, margin_seconds: 1 };
 /// Ticks in which a request can take effect.
 pub const LIFE: i64 = VALIDITY.signature_seconds + VALIDITY.margin_seconds;
-/// Ticks over which a detach has to be refused before anybody is let go of.
+/// Ticks over which a detach has to be refused before anybody is released for it.
 pub const STUCK: i64 = VALIDITY.signature_seconds * 2;
 
-/// The operators' settings. No pause is waited for: a reconcile may begin at any moment, which is more
-/// than what any pause allows; and a journal of someone else becomes doubt at once, which is the
-/// earliest that any patience allows.
+/// The operators' settings. No pause is waited for: a reconcile may begin at any time, which is
+/// more than what any pause allows; and a journal of someone else becomes doubt at once, which is
+/// the earliest that any patience allows.
 pub fn settings() -> &'static Arc<Settings> {
     static SETTINGS: OnceLock<Arc<Settings>> = OnceLock::new();
     SETTINGS.get_or_init(|| {
@@ -43,27 +45,26 @@ pub enum Kind {
     /// A new object under the name of one that is gone.
     Recreate,
     /// A reconcile of the second operator.
-    Intrude,
-    /// A permit is at hand for the next journal, so that it rides on the settle.
-    Ride,
+    SecondOperator,
+    /// A permit is at hand for the next journal, so that it goes out with the settle.
+    NextJournal,
     // The rest are faults: they share a budget too.
     Crash,
     /// An answer is lost, unclear, or says that nothing was done.
-    Loss,
+    BadAnswer,
     /// The service refuses for no reason.
     Refusal,
     /// A write fails, or its answer is lost.
-    Write,
+    FailedWrite,
     /// Somebody changes something that does not matter here: a conflict.
     Touch,
     /// `kubectl replace` without the finalizer.
-    Strip,
+    StripFinalizer,
     /// The status is lost, as after a restore.
-    Wipe,
-    /// The session ends.
-    Gone,
+    WipeStatus,
+    SessionEnds,
     /// A read answers the copy before the last.
-    Stale,
+    StaleRead,
 }
 
 const KINDS: usize = 15;
@@ -106,39 +107,6 @@ impl Budgets {
     }
 }
 
-/// A rule that is left out, by bending what lies between a reconcile and the world.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bend {
-    /// The journal is acknowledged, and not stored.
-    NoJournal,
-    /// A write succeeds though the object has changed.
-    NoPrecondition,
-    /// A write of an object hits the next one of its name.
-    NoUid,
-    /// Likewise, but only one of the finalizer (kube's own helper sends no uid).
-    NoUidOfFinalizer,
-    /// Deadlines are not stored.
-    NoDeadlines,
-    /// A success ends the opposite doubt though it is not over.
-    EarlyTrust,
-    /// "Over" is judged when the answer is written, not when the journal was.
-    JudgedAtSettle,
-    /// Refusals count though the opposite may still arrive.
-    CountsEarly,
-    /// The detach that finds out and is refused does not begin the count anew.
-    KeepsCount,
-    /// The count never reaches the detach that finds out.
-    NeverFindsOut,
-    /// A deleted object does not wait for a detach that may still arrive.
-    HastyFinalizer,
-    /// A request is signed when it is sent.
-    SignsNow,
-    /// An unclear answer is taken for a refusal.
-    UnclearIsRefused,
-    /// The finalizer is put on before the first status.
-    FinalizerFirst,
-}
-
 /// A search.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -147,14 +115,14 @@ pub struct Setting {
     pub service: Service,
     /// `detachFailurePolicy: Forget`.
     pub forgets: bool,
-    /// A phone that the service has refused to remove four times already.
+    /// An instance that the service has refused to remove four times already.
     pub stuck: bool,
     pub ids: Vec<InstanceId>,
     pub operators: usize,
     /// The second operator's lower bound of the service's clock is a tick lower.
     pub lags: bool,
     pub budgets: Budgets,
-    pub bend: Option<Bend>,
+    pub omission: Option<Omission>,
 }
 
 impl Setting {
@@ -165,15 +133,15 @@ impl Setting {
             service: Service { add_present_ok: None, remove_absent_ok: None },
             forgets: false,
             stuck: false,
-            ids: vec![InstanceId::parse("a").unwrap()],
+            ids: vec![id("a")],
             operators: 1,
             lags: false,
             budgets,
-            bend: None,
+            omission: None,
         }
     }
 
-    pub fn is_bent(&self, bend: Bend) -> bool {
-        self.bend == Some(bend)
+    pub fn omits(&self, omission: Omission) -> bool {
+        self.omission == Some(omission)
     }
 }

@@ -4,19 +4,18 @@
 use std::sync::Arc;
 
 use streamsession_core::answer::Operation;
-use streamsession_core::conditions::Counts;
-use streamsession_core::ids::SessionId;
-use streamsession_core::ledger::Ledger;
-use streamsession_core::ledger::desired::{DeletionPolicy, Desired, Target};
-use streamsession_core::ledger::record::{Record, Refusals};
-use streamsession_core::reconcile::LedgerState;
+use streamsession_core::ledger::desired::Desired;
+use streamsession_core::ledger::record::Refusals;
 use streamsession_core::reconcile::{
-    Asked, Effect, Handled, Reconcile, ReconcileState, Requeue, Status, View,
+    Effect, LedgerState, Reconcile, ReconcileState, Requeue, View,
 };
 use streamsession_core::time::ServiceTime;
+use streamsession_testkit::fixtures::{attached_at, desired, new_object};
+use streamsession_testkit::service::CallFault;
 
-use crate::service::{How, Ids, Question, Request, Service, serve};
-use crate::setting::{Bend, Budgets, Kind, STUCK, Setting};
+use crate::omission::Omission;
+use crate::service::{CallResult, Ids, Question, Request, Service};
+use crate::setting::{Budgets, Kind, STUCK, Setting};
 
 /// When each search begins: a midnight, so that times in messages are easily read.
 pub const EPOCH: i64 = 86_400 * 10_000;
@@ -36,8 +35,8 @@ pub enum Promise {
     NoFalseReady,
     /// A lost ledger that was never lost.
     NoFalseLoss,
-    /// Let go of without the refusals that the policy asks for.
-    NoHastyForgetting,
+    /// Released without the refusals that the policy asks for.
+    NoHastyRelease,
     /// The code's own checks stopped the work.
     NeverHalted,
 }
@@ -63,11 +62,11 @@ pub struct Busy {
     pub effect: Effect,
     /// The copy that the effect was decided on, and its version.
     pub copy: Arc<View>,
-    pub saw: u64,
+    pub version: u64,
     /// The fingerprint of what the reconcile remembers.
-    pub left: u64,
+    pub state_print: u64,
     /// It has a permit.
-    pub held: bool,
+    pub has_permit: bool,
     /// A batch was split: what the reconcile remembers is needed after it.
     pub bisection: bool,
     /// Likewise if it was about to write a journal, as long as it does not know what became of
@@ -87,7 +86,7 @@ pub enum Operator {
 
 /// Quiet detaches that the service refused in a row, as it happened.
 #[derive(Clone, Copy, Debug)]
-pub struct Refused {
+pub struct DetachRefusals {
     pub count: u8,
     pub since: i64,
 }
@@ -102,18 +101,18 @@ pub struct State {
     pub members: Ids,
     pub session_gone: bool,
     pub service: Service,
-    pub net: Vec<Request>,
+    pub in_flight: Vec<Request>,
     pub operators: Vec<Operator>,
     pub budgets: Budgets,
     /// Instances that this object tried to attach: who finds the journal can't know whether it was
     /// sent.
     pub tried: Ids,
-    /// Instances that were let go of by the policy while they were in.
-    pub given_up: Ids,
+    /// Instances that were released by the policy while they were in.
+    pub released: Ids,
     /// The object went, and left what it had attached where it is.
     pub orphaned: bool,
-    /// For each instance; only where the policy may let go of it.
-    pub refused: Vec<Refused>,
+    /// For each instance; only where the policy may release it.
+    pub refused: Vec<DetachRefusals>,
     /// The next journal's name; not part of the situation.
     pub nonce: u128,
     /// How the last reconcile ended, if the last move ended one; not part of the situation.
@@ -135,78 +134,46 @@ pub enum Move {
     /// A request arrives whose caller gave it up.
     Arrive(u8),
     Touch,
-    Strip,
-    Wipe,
+    StripFinalizer,
+    WipeStatus,
     SessionEnds,
     /// A reconcile begins and reads the object.
     Begin(u8),
     /// Likewise, but what it reads is the copy before.
-    BeginStale(u8),
+    BeginWithStaleRead(u8),
     /// The write is done; or the read, after a conflict.
     Write(u8),
     WriteFails(u8),
     /// It is done, but nobody says so.
     WriteUnanswered(u8),
-    Call(u8, How),
-    /// Likewise, and the next journal rides on the settle.
-    CallAndRide(u8, How),
+    Call(u8, CallResult),
+    /// Likewise, and the next journal goes out with the settle.
+    CallAndNextJournal(u8, CallResult),
     Crash(u8),
     /// The request is on its way, and its sender is no more.
-    CrashCalling(u8),
+    CrashDuringCall(u8),
     /// Only without the rule: the finalizer first, then a crash.
     CrashAfterFinalizer(u8),
 }
 
 impl Setting {
-    /// How it begins: a new object that wants every instance; or one that is to let go of a stuck
-    /// one.
+    /// How it begins: a new object that wants every instance; or one that is to release a stuck one.
     pub fn start(&self) -> State {
         let everybody = self.bits(&self.ids);
-        let desired = Desired {
-            session: SessionId::parse("1").unwrap(),
-            region: None,
-            default_region: None,
-            endpoint: "e".into(),
-            instances: self.set(if self.stuck { 0 } else { everybody }),
-            deleting: false,
-            deletion_policy: DeletionPolicy::Delete,
+        let wanted = if self.stuck { 0 } else { everybody };
+        let mut view = new_object(Desired {
+            instances: self.set(wanted),
             forgets_failures: self.forgets,
-        };
-        let status = Status {
-            observed_generation: -1,
-            conditions: None,
-            counts: Counts::default(),
-            handled: Handled::default(),
-            ledger: LedgerState::New,
-        };
-        let mut view = View {
-            version: "".into(),
-            created: 0,
-            uid: "1".into(),
-            generation: 1,
-            finalizer: false,
-            desired,
-            asked: Asked::default(),
-            status,
-        };
-        let refused = Refused { count: if self.stuck { 4 } else { 0 }, since: EPOCH - STUCK };
+            ..desired("1", &[])
+        });
+        let refused =
+            DetachRefusals { count: if self.stuck { 4 } else { 0 }, since: EPOCH - STUCK };
         if self.stuck {
-            let refusals = Refusals {
-                operation: Operation::Detach,
-                count: 4,
-                since: ServiceTime(refused.since),
-            };
-            let target = Target {
-                session: view.desired.session.clone(),
-                region: None,
-                endpoint: "e".into(),
-                credential: Some("A".into()),
-                credential_proven: true,
-            };
-            let record = Record { refusals: Some(refusals), ..Record::attached() };
-            let records = self.ids.iter().map(|id| (id.clone(), record.clone())).collect();
-            view.status.ledger =
-                LedgerState::Current(Ledger { target: Some(target), records, ..Ledger::default() });
+            let operation = Operation::Detach;
+            let refusals = Refusals { operation, count: 4, since: ServiceTime(refused.since) };
+            let mut ledger = attached_at("1", &self.set(everybody));
+            ledger.records.values_mut().for_each(|record| record.refusals = Some(refusals));
+            view.status.ledger = LedgerState::Current(ledger);
             view.finalizer = true;
         }
         State {
@@ -221,11 +188,11 @@ impl Setting {
             members: if self.stuck { everybody } else { 0 },
             session_gone: false,
             service: self.service,
-            net: Vec::new(),
+            in_flight: Vec::new(),
             operators: vec![Operator::Idle(None); self.operators],
             budgets: self.budgets,
             tried: if self.stuck { everybody } else { 0 },
-            given_up: 0,
+            released: 0,
             orphaned: false,
             refused: if self.forgets { vec![refused; self.ids.len()] } else { Vec::new() },
             nonce: 0,
@@ -255,20 +222,23 @@ impl Setting {
             if has(Kind::Touch) {
                 moves.push(Move::Touch);
             }
-            if has(Kind::Strip) && object.view.finalizer && !desired.deleting && !lost {
-                moves.push(Move::Strip);
+            if has(Kind::StripFinalizer) && object.view.finalizer && !desired.deleting && !lost {
+                moves.push(Move::StripFinalizer);
             }
-            if has(Kind::Wipe) && object.view.finalizer && !lost && self.can_be_lost(state, object)
+            if has(Kind::WipeStatus)
+                && object.view.finalizer
+                && !lost
+                && self.can_be_lost(state, object)
             {
-                moves.push(Move::Wipe);
+                moves.push(Move::WipeStatus);
             }
-        } else if has(Kind::Recreate) && state.given_up == 0 && !state.session_gone {
+        } else if has(Kind::Recreate) && state.released == 0 && !state.session_gone {
             moves.push(Move::Recreate);
         }
-        if has(Kind::Gone) && !state.session_gone {
+        if has(Kind::SessionEnds) && !state.session_gone {
             moves.push(Move::SessionEnds);
         }
-        for (request, n) in state.net.iter().zip(0..) {
+        for (request, n) in state.in_flight.iter().zip(0..) {
             match state.service.asks(state.members, request) {
                 Some(question) => moves.extend([true, false].map(|ok| Move::Reveal(question, ok))),
                 None => moves.push(Move::Arrive(n)),
@@ -276,11 +246,11 @@ impl Setting {
         }
         for (operator, which) in state.operators.iter().zip(0..) {
             match operator {
-                Operator::Idle(_) if which > 0 && !has(Kind::Intrude) => {}
+                Operator::Idle(_) if which > 0 && !has(Kind::SecondOperator) => {}
                 Operator::Idle(_) => {
                     moves.push(Move::Begin(which));
-                    if has(Kind::Stale) && state.previous.is_some() {
-                        moves.push(Move::BeginStale(which));
+                    if has(Kind::StaleRead) && state.previous.is_some() {
+                        moves.push(Move::BeginWithStaleRead(which));
                     }
                 }
                 Operator::Busy(busy) => self.moves_of(state, busy, which, &mut moves),
@@ -309,13 +279,13 @@ impl Setting {
             self.calls(state, busy, which, moves);
         } else {
             moves.push(Move::Write(which));
-            if has(Kind::Write) {
+            if has(Kind::FailedWrite) {
                 moves.push(Move::WriteFails(which));
                 if busy.effect != Effect::Read {
                     moves.push(Move::WriteUnanswered(which));
                 }
             }
-            if self.is_bent(Bend::FinalizerFirst) && has(Kind::Crash) && !busy.copy.finalizer {
+            if self.omits(Omission::FinalizerFirst) && has(Kind::Crash) && !busy.copy.finalizer {
                 moves.push(Move::CrashAfterFinalizer(which));
             }
         }
@@ -333,43 +303,44 @@ impl Setting {
 
     fn calls(&self, state: &State, busy: &Busy, which: u8, moves: &mut Vec<Move>) {
         let request = self.request(state, busy);
-        let mut hows = vec![How::Served { spite: 0 }];
         if let Some(question) = self.asks(state, busy) {
             return moves.extend([true, false].map(|ok| Move::Reveal(question, ok)));
         }
         // A request that is too old, or comes to a session that is gone, is answered in one way
         // only; the answer may be lost all the same.
         let is_heard = request.is_alive(state.now) && !state.session_gone;
-        let parts = (1..=request.ids).filter(|part| part & !request.ids == 0);
+        let faulty = |fault| CallResult::Answered(Some(fault));
+        let mut results = vec![CallResult::Answered(None)];
         if state.budgets.has(Kind::Refusal) && is_heard {
-            let able = serve(state.service, state.members, &request, 0).1;
-            hows.extend(
-                parts.clone().filter(|spite| spite & !able == 0).map(|spite| How::Served { spite }),
-            );
+            let done = state.service.serve(state.members, &request, None).1.done;
+            let able = request.places(done.0);
+            let refusable = request.parts().filter(|part| part & !able == 0);
+            results.extend(refusable.map(|part| faulty(CallFault::Refuse(part))));
         }
-        if state.budgets.has(Kind::Loss) {
-            hows.push(How::Unanswered);
+        if state.budgets.has(Kind::BadAnswer) {
+            results.push(CallResult::Unanswered);
             if is_heard {
-                hows.extend([How::Throttled, How::Unclear { served: 0 }]);
-                hows.extend(parts.map(|served| How::Unclear { served }));
-                // An invalid parameter of a detach says that it is not in: that is believed (design
-                // 3.2), and so must be true here.
+                results.push(faulty(CallFault::Throttle));
+                let parts = [0].into_iter().chain(request.parts());
+                results.extend(parts.map(|done| faulty(CallFault::Unclear { done })));
+                // An invalid parameter of a detach says that it is not in: that is believed
+                // (docs/design.md, 3.2), and so must be true here.
                 if request.operation == Operation::Attach || state.members & request.ids == 0 {
-                    hows.push(How::Invalid);
+                    results.push(faulty(CallFault::Invalid));
                 }
                 if request.ids.count_ones() > 1 {
-                    hows.push(How::Silent);
+                    results.push(faulty(CallFault::Omit(u8::MAX)));
                 }
             }
         }
-        for how in hows {
-            moves.push(Move::Call(which, how));
-            if state.budgets.has(Kind::Ride) {
-                moves.push(Move::CallAndRide(which, how));
+        for result in results {
+            moves.push(Move::Call(which, result));
+            if state.budgets.has(Kind::NextJournal) {
+                moves.push(Move::CallAndNextJournal(which, result));
             }
         }
         if state.budgets.has(Kind::Crash) && is_heard {
-            moves.push(Move::CrashCalling(which));
+            moves.push(Move::CrashDuringCall(which));
         }
     }
 }
@@ -387,8 +358,12 @@ impl State {
             }
             _ => None,
         });
-        let all =
-            self.net.iter().copied().chain(pending).filter(|request| request.is_alive(self.now));
+        let all = self
+            .in_flight
+            .iter()
+            .copied()
+            .chain(pending)
+            .filter(|request| request.is_alive(self.now));
         all.filter(|request| operation.is_none_or(|operation| request.operation == operation))
             .fold(0, |ids, request| ids | request.ids)
     }

@@ -1,63 +1,91 @@
-//! A world for the protocol: an API server with one object, a service in which everything can go
-//! wrong, operators that may die at each effect. Shared by the tests of this folder; a choice is a
-//! byte, so that proptest can shrink a history.
+//! An API server with one object, a service in which everything can go wrong, operators that may
+//! die at each effect.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use streamsession_core::answer::{Answer, NothingDone, Operation, Verdict};
-use streamsession_core::conditions::{Counts, Mode};
-use streamsession_core::ids::{InstanceId, SessionId};
-use streamsession_core::ledger::desired::{DeletionPolicy, Desired};
-use streamsession_core::ledger::{Ledger, Rules};
-use streamsession_core::ownership::claims::Ownership;
+use streamsession_core::answer::{Answer, Operation};
+use streamsession_core::conditions::Mode;
+use streamsession_core::ids::InstanceId;
+use streamsession_core::ledger::Ledger;
+use streamsession_core::ledger::record::Record;
 use streamsession_core::reconcile::{
-    Asked, Effect, Handled, Journalled, LedgerState, Reconcile, ReconcileState, Requeue, Response,
-    Settings, Status, StepContext, View,
+    Effect, Journalled, Reconcile, ReconcileState, Requeue, Response, StepContext, View,
 };
-use streamsession_core::time::{ServiceTime, Validity};
+use streamsession_core::time::ServiceTime;
+use streamsession_testkit::fixtures::{context, desired, error, id, new_object, session};
+use streamsession_testkit::service::{
+    CallFault, Caller, Request, Service, Session, UnspecifiedBehaviour,
+};
+
+use crate::driver::{VALIDITY, settings};
 
 pub const IDS: [&str; 3] = ["a", "b", "c"];
-const VALIDITY: Validity = Validity { signature_seconds: 10, margin_seconds: 2 };
 
-pub fn id(text: &str) -> InstanceId {
-    InstanceId::parse(text).unwrap()
+/// What goes wrong with an effect, if it is one that this can happen to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// The operator dies before it.
+    Crash,
+    /// The operator dies during the call, which may arrive later.
+    CrashDuringCall,
+    NoPermit,
+    /// The write is not done.
+    WriteFails,
+    /// The write is done, and nobody says so.
+    WriteUnanswered,
+    /// The call is not answered, and may arrive later.
+    CallUnanswered,
+    /// The call is served, and its answer is lost.
+    AnswerLost,
+    Call(CallFault),
 }
 
-pub fn settings() -> Arc<Settings> {
-    Arc::new(Settings {
-        rules: Rules { validity: VALIDITY, batch_size_max: 2, ..Rules::default() },
-        journal_age_max_seconds: 3,
-        patience: Duration::from_secs(8),
-        retry_base: Duration::from_secs(1),
-    })
-}
-
-#[derive(Clone, Debug)]
-struct Request {
-    operation: Operation,
-    instances: Vec<InstanceId>,
-    start_time: ServiceTime,
+impl Fault {
+    /// A choice is a byte, so that proptest can shrink a history.
+    pub fn of(choice: u8) -> Self {
+        const FAULTS: [Fault; 14] = [
+            Fault::None,
+            Fault::Crash,
+            Fault::NoPermit,
+            Fault::CrashDuringCall,
+            Fault::WriteFails,
+            Fault::WriteUnanswered,
+            Fault::Call(CallFault::Throttle),
+            Fault::Call(CallFault::Unclear { done: 0 }),
+            Fault::CallUnanswered,
+            Fault::Call(CallFault::Refuse(1)),
+            Fault::AnswerLost,
+            Fault::Call(CallFault::Unclear { done: u8::MAX }),
+            Fault::Call(CallFault::Omit(u8::MAX)),
+            Fault::None,
+        ];
+        FAULTS[usize::from(choice) % FAULTS.len()]
+    }
 }
 
 struct Operator {
     state: ReconcileState,
     reconcile: Option<(Reconcile, Effect)>,
     due: Duration,
+    /// The version of the object that it has read or written last.
+    version: Option<u64>,
+}
+
+impl Operator {
+    fn new() -> Self {
+        let state = ReconcileState::new(&settings());
+        Self { state, reconcile: None, due: Duration::ZERO, version: None }
+    }
 }
 
 pub struct World {
-    settings: Arc<Settings>,
-    pub add_present_ok: bool,
-    /// An id that makes a whole call of it an invalid one.
-    pub poison: Option<InstanceId>,
-    pub remove_absent_ok: bool,
     pub object: Option<View>,
     version: u64,
-    seen: [Option<u64>; 2],
-    pub members: BTreeSet<InstanceId>,
-    on_the_way: Vec<Request>,
+    pub service: Service,
+    /// Calls that nobody waits for any more.
+    in_flight: Vec<Request>,
     pub clock: i64,
     operators: Vec<Operator>,
     nonce: u128,
@@ -66,121 +94,80 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(add_present_ok: bool, remove_absent_ok: bool, operators: usize) -> Self {
-        let settings = settings();
-        let operators = (0..operators)
-            .map(|_| Operator {
-                state: ReconcileState::new(&settings),
-                reconcile: None,
-                due: Duration::ZERO,
-            })
-            .collect();
-        let desired = Desired {
-            session: SessionId::parse("1326515201117065216").unwrap(),
-            region: None,
-            default_region: None,
-            endpoint: "gs.tencentcloudapi.com".into(),
-            instances: [id("a"), id("b")].into(),
-            deleting: false,
-            deletion_policy: DeletionPolicy::Delete,
-            forgets_failures: false,
-        };
-        let status = Status {
-            observed_generation: -1,
-            conditions: None,
-            counts: Counts::default(),
-            handled: Handled::default(),
-            ledger: LedgerState::New,
-        };
+    pub fn new(behaviour: UnspecifiedBehaviour, operators: usize) -> Self {
+        let mut service = Service::new(behaviour, VALIDITY.signature_seconds);
+        service.sessions.insert(session("1"), Session::default());
         Self {
-            settings,
-            poison: None,
-            add_present_ok,
-            remove_absent_ok,
-            object: Some(View {
-                version: "1".into(),
-                created: 0,
-                uid: "1".into(),
-                generation: 1,
-                finalizer: false,
-                desired,
-                asked: Asked::default(),
-                status,
-            }),
+            object: Some(new_object(desired("1", &["a", "b"]))),
             version: 1,
-            seen: [None, None],
-            members: BTreeSet::new(),
-            on_the_way: Vec::new(),
+            service,
+            in_flight: Vec::new(),
             clock: 1_000,
-            operators,
+            operators: (0..operators).map(|_| Operator::new()).collect(),
             nonce: 0,
             calls: 0,
             writes: 0,
         }
     }
 
+    /// A world in which nobody's behaviour is doubtful, and one operator.
+    pub fn simple() -> Self {
+        Self::new(UnspecifiedBehaviour { add_present_ok: true, remove_absent_ok: true }, 1)
+    }
+
+    pub fn members(&self) -> &BTreeSet<InstanceId> {
+        &self.service.sessions[&session("1")].members
+    }
+
     fn context(&mut self) -> StepContext {
         self.nonce += 1;
         let elapsed = Duration::from_secs(u64::try_from(self.clock).unwrap());
-        StepContext {
-            service: Some(ServiceTime(self.clock)),
-            elapsed,
-            nonce: self.nonce,
-            ownership: Ownership::Uncontested,
-            lost_ownership: false,
-            may_act: true,
-        }
+        let service = Some(ServiceTime(self.clock));
+        StepContext { service, elapsed, nonce: self.nonce, ..context() }
     }
 
-    pub fn ledger(&self) -> Ledger {
-        match self.object.as_ref().map(|object| &object.status.ledger) {
-            Some(LedgerState::Current(ledger)) => ledger.clone(),
-            _ => Ledger::default(),
-        }
+    fn ledger(&self) -> Ledger {
+        self.object.as_ref().and_then(View::own_ledger).cloned().unwrap_or_default()
     }
 
-    /// Somebody edits the spec: bit `n` says whether instance `n` is wanted.
+    /// The spec is edited: bit `n` says whether instance `n` is wanted.
     pub fn edit(&mut self, bits: u8) {
         if let Some(object) = self.object.as_mut().filter(|object| !object.desired.deleting) {
-            object.desired.instances = IDS
-                .iter()
-                .enumerate()
-                .filter(|(n, _)| bits & (1 << n) != 0)
-                .map(|(_, text)| id(text))
-                .collect();
+            let wanted = IDS.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
+            object.desired.instances = wanted.map(|(_, text)| id(text)).collect();
             object.generation += 1;
-            self.touched();
+            self.object_changed();
         }
     }
 
     /// A deletion; but one right after somebody stripped the finalizer leaves nobody who could act
-    /// (out of reach, and said in the docs).
+    /// (out of reach, as docs/design.md, 3 says).
     pub fn delete(&mut self) {
-        if self.object.as_ref().is_some_and(|object| !object.finalizer)
-            && !self.ledger().tracks_nothing()
-        {
+        let tracks_nothing = self.ledger().tracks_nothing();
+        let Some(object) = self.object.as_mut().filter(|object| !object.desired.deleting) else {
             return;
-        }
-        if let Some(object) = self.object.as_mut().filter(|object| !object.desired.deleting) {
+        };
+        if object.finalizer {
             object.desired.deleting = true;
             object.generation += 1;
-            if !object.finalizer {
-                self.object = None;
-            }
-            self.touched();
+        } else if tracks_nothing {
+            self.object = None;
+        } else {
+            return;
         }
+        self.object_changed();
     }
 
     /// `kubectl replace` with a file that has no finalizers.
     pub fn strip_finalizer(&mut self) {
         if let Some(object) = self.object.as_mut().filter(|object| !object.desired.deleting) {
             object.finalizer = false;
-            self.touched();
+            self.object_changed();
         }
     }
 
     /// A change makes the operators look again.
-    fn touched(&mut self) {
+    fn object_changed(&mut self) {
         self.version += 1;
         for operator in &mut self.operators {
             operator.due = Duration::ZERO;
@@ -189,99 +176,62 @@ impl World {
 
     pub fn tick(&mut self, seconds: i64) {
         self.clock += seconds;
-        let clock = self.clock;
-        self.on_the_way
-            .retain(|request| clock - request.start_time.0 <= VALIDITY.signature_seconds);
+        self.in_flight.retain(|request| self.service.takes(request, self.clock));
     }
 
-    /// A request that was given up on arrives, or gets lost for good.
-    pub fn late(&mut self, arrives: bool) {
-        if !self.on_the_way.is_empty() {
-            let request = self.on_the_way.remove(0);
-            if arrives && !self.is_poisoned(&request) {
-                self.serve(&request, &BTreeSet::new());
+    /// A call that nobody waits for any more arrives, or gets lost for good.
+    pub fn late_arrival(&mut self, arrives: bool) {
+        if !self.in_flight.is_empty() {
+            let request = self.in_flight.remove(0);
+            if arrives {
+                self.service.call(&request, None, self.clock);
             }
         }
     }
 
-    fn is_poisoned(&self, request: &Request) -> bool {
-        self.poison.as_ref().is_some_and(|poison| request.instances.contains(poison))
-    }
-
-    /// The service's work: who succeeded, who was refused.
-    fn serve(
-        &mut self,
-        request: &Request,
-        spiteful: &BTreeSet<InstanceId>,
-    ) -> (BTreeSet<InstanceId>, BTreeSet<InstanceId>) {
-        assert!(
-            self.clock - request.start_time.0 <= VALIDITY.signature_seconds,
-            "an expired request was served"
-        );
-        let (mut succeeded, mut refused) = (BTreeSet::new(), BTreeSet::new());
-        for id in &request.instances {
-            let present = self.members.contains(id);
-            let ok = match request.operation {
-                Operation::Attach => !present || self.add_present_ok,
-                Operation::Detach => present || self.remove_absent_ok,
-            };
-            if !ok || spiteful.contains(id) {
-                refused.insert(id.clone());
-                continue;
-            }
-            match request.operation {
-                Operation::Attach => self.members.insert(id.clone()),
-                Operation::Detach => self.members.remove(id),
-            };
-            succeeded.insert(id.clone());
-        }
-        (succeeded, refused)
-    }
-
-    /// One effect of one operator; `fault` 0 is none. Says whether there was anything to do.
-    pub fn operate(&mut self, which: usize, fault: u8) -> bool {
+    /// One effect of one operator. Says whether there was anything to do.
+    pub fn operate(&mut self, which: usize, fault: Fault) -> bool {
         let which = which % self.operators.len();
         let context = self.context();
-        let (mut reconcile, effect) = match self.operators[which].reconcile.take() {
-            Some(open) => open,
-            None if self.operators[which].due > context.elapsed => return false,
+        let operator = &mut self.operators[which];
+        let (mut reconcile, effect) = match operator.reconcile.take() {
+            Some(under_way) => under_way,
+            None if operator.due > context.elapsed => return false,
             None => {
-                let state = std::mem::replace(
-                    &mut self.operators[which].state,
-                    ReconcileState::new(&self.settings),
-                );
-                let mut reconcile = Reconcile::new(Arc::clone(&self.settings), state, false);
+                let state = operator.state.clone();
+                operator.state = ReconcileState::new(&settings());
+                let mut reconcile = Reconcile::new(settings(), state, false);
                 // Which endpoint's clock counts is not known before the object was read.
-                let effect = reconcile
-                    .step(Response::Started, &StepContext { service: None, ..context.clone() });
+                let unread = StepContext { service: None, ..context.clone() };
+                let effect = reconcile.step(Response::Started, &unread);
                 (reconcile, effect)
             }
         };
-        if fault == 1 {
-            self.kill(which);
+        if fault == Fault::Crash {
+            self.operators[which] = Operator::new();
             return true;
         }
         let response = match effect {
-            Effect::Done(end) => {
-                self.operators[which].due = match end {
+            Effect::Done(requeue) => {
+                operator.due = match requeue {
                     // The watch saw a change while the reconcile was under way.
-                    _ if self.seen[which] != Some(self.version) && self.object.is_some() => {
+                    _ if operator.version != Some(self.version) && self.object.is_some() => {
                         context.elapsed
                     }
                     Requeue::Never | Requeue::OnChange => Duration::MAX,
                     Requeue::After(pause) => context.elapsed + pause.max(Duration::from_secs(1)),
                     Requeue::OnPermit(_) => context.elapsed,
                 };
-                self.operators[which].state = reconcile.into_state();
+                operator.state = reconcile.into_state();
                 return true;
             }
             Effect::Read => {
-                self.seen[which] = Some(self.version);
+                operator.version = Some(self.version);
                 Response::Object(self.object.clone().map(Box::new))
             }
             Effect::Credentials => Response::Credentials(Ok("AKID".into())),
             Effect::AskTime => Response::Time(Ok(())),
-            Effect::Permit => Response::Permit(fault != 2),
+            Effect::Permit => Response::Permit(fault != Fault::NoPermit),
             Effect::ReadOwner(_) => Response::Owner(None),
             Effect::WriteStatus(status, _) => {
                 self.write(which, fault, |object| object.status = *status)
@@ -291,8 +241,8 @@ impl World {
             Effect::Call(call) => {
                 self.calls += 1;
                 let answer = self.call(&call, fault);
-                if fault == 3 {
-                    self.kill(which);
+                if fault == Fault::CrashDuringCall {
+                    self.operators[which] = Operator::new();
                     return true;
                 }
                 Response::Answer(answer)
@@ -304,128 +254,81 @@ impl World {
         true
     }
 
-    fn kill(&mut self, which: usize) {
-        self.operators[which].reconcile = None;
-        self.operators[which].state = ReconcileState::new(&self.settings);
-        self.operators[which].due = Duration::ZERO;
-    }
-
-    fn write(&mut self, which: usize, fault: u8, change: impl FnOnce(&mut View)) -> Response {
-        if fault == 4 {
-            return Response::Failed; // and was not written
-        }
-        if self.seen[which] != Some(self.version) {
-            return Response::Conflict;
+    fn write(&mut self, which: usize, fault: Fault, change: impl FnOnce(&mut View)) -> Response {
+        if fault == Fault::WriteFails {
+            return Response::Failed;
         }
         let Some(object) = self.object.as_mut() else { return Response::Conflict };
+        if self.operators[which].version != Some(self.version) {
+            return Response::Conflict;
+        }
         change(object);
         self.writes += 1;
-        self.touched();
-        self.seen[which] = Some(self.version);
-        let object =
-            self.object.clone().filter(|object| object.finalizer || !object.desired.deleting);
-        self.object.clone_from(&object);
-        if fault == 5 {
-            return Response::Failed; // but was written
+        self.object_changed();
+        self.operators[which].version = Some(self.version);
+        self.object.take_if(|object| object.desired.deleting && !object.finalizer);
+        if fault == Fault::WriteUnanswered {
+            return Response::Failed;
         }
-        Response::Object(object.map(Box::new))
+        Response::Object(self.object.clone().map(Box::new))
     }
 
-    fn call(&mut self, call: &Journalled, fault: u8) -> Answer {
+    fn call(&mut self, call: &Journalled, fault: Fault) -> Answer {
         let journal = call.journal();
         let request = Request {
             operation: journal.operation,
             instances: journal.instances.clone(),
-            start_time: journal.start_time,
+            session: call.target().session.clone(),
+            region: None,
+            start_time: journal.start_time.0,
+            caller: Caller::Owner,
         };
-        let error = |verdict, code: &str| Answer {
-            verdict,
-            code: code.into(),
-            message: String::new(),
-            request_id: "r".into(),
-        };
-        match fault {
-            6 => {
-                return error(Verdict::NothingDone(NothingDone::Throttled), "RequestLimitExceeded");
-            }
-            7 => return error(Verdict::Unclear, "FailedOperation"),
-            8 | 3 => {
-                self.on_the_way.push(request);
-                self.tick(0); // an expired one never arrives
-                return error(Verdict::Unanswered, "Timeout");
-            }
-            _ => {}
+        if let Fault::CallUnanswered | Fault::CrashDuringCall = fault {
+            self.in_flight.push(request);
+            self.tick(0); // an expired one never arrives
+            return error("Timeout");
         }
-        if self.clock - request.start_time.0 > VALIDITY.signature_seconds {
-            return error(
-                Verdict::NothingDone(NothingDone::Credentials),
-                "AuthFailure.SignatureExpire",
-            );
+        let call_fault = if let Fault::Call(fault) = fault { Some(fault) } else { None };
+        let served = self.service.call(&request, call_fault, self.clock);
+        if fault == Fault::AnswerLost {
+            return Answer::unanswered("ConnectionReset", "");
         }
-        if self.is_poisoned(&request) {
-            return error(Verdict::Invalid, "InvalidParameterValue");
-        }
-        let spiteful = if fault == 9 {
-            request.instances.iter().take(1).cloned().collect()
-        } else {
-            BTreeSet::new()
-        };
-        let (succeeded, refused) = self.serve(&request, &spiteful);
-        match fault {
-            10 => error(Verdict::Unanswered, "ConnectionReset"),
-            11 => error(Verdict::Unclear, "FailedOperation"),
-            12 => error(Verdict::Processed { succeeded: BTreeSet::new(), refused }, ""),
-            _ => error(Verdict::Processed { succeeded, refused }, ""),
-        }
+        served.reply.answer(|ids| ids)
     }
 
     /// I1, I3 and no false Ready.
     pub fn check(&self) {
         let coming = |operation| {
-            self.on_the_way
-                .iter()
+            let requests = self.in_flight.iter();
+            requests
                 .filter(move |request| request.operation == operation)
                 .flat_map(|request| &request.instances)
         };
         let ledger = self.ledger();
-        let pending: BTreeSet<_> =
-            ledger.journal.iter().flat_map(|journal| &journal.instances).collect();
-        for held in self.members.iter().chain(coming(Operation::Attach)) {
-            let tracked = pending.contains(held)
-                || ledger
-                    .records
-                    .get(held)
-                    .is_some_and(streamsession_core::ledger::record::Record::is_tracked);
-            assert!(
-                tracked,
-                "I1: {held} may be in the session and nobody remembers it: {:?}",
-                self.object
-            );
+        for held in self.members().iter().chain(coming(Operation::Attach)) {
+            let in_journal = ledger.journal.iter().any(|journal| journal.instances.contains(held));
+            let tracked = in_journal || ledger.records.get(held).is_some_and(Record::is_tracked);
+            assert!(tracked, "I1: {held} may be in, and nobody remembers it: {:?}", self.object);
         }
-        if self.object.is_none() {
-            assert_eq!(
-                coming(Operation::Detach).count(),
-                0,
-                "I3: a detach of a deleted object may still hit the next one"
-            );
-        }
-        if let Some(object) = &self.object
-            && object.status.conditions.as_ref().is_some_and(|said| said.mode == Mode::Ready)
+        let Some(object) = &self.object else {
+            let detach = coming(Operation::Detach).next();
+            assert_eq!(detach, None, "I3: a detach of a deleted object may still arrive");
+            return;
+        };
+        let conditions = object.status.conditions.as_ref();
+        if conditions.is_some_and(|conditions| conditions.mode == Mode::Ready)
             && object.status.observed_generation == object.generation
         {
-            assert_eq!(
-                self.members, object.desired.instances,
-                "Ready, but the service holds others"
-            );
-            let threat =
-                coming(Operation::Detach).find(|id| object.desired.instances.contains(*id));
+            let wanted = &object.desired.instances;
+            assert_eq!(self.members(), wanted, "Ready, but the service holds others");
+            let threat = coming(Operation::Detach).find(|id| wanted.contains(*id));
             assert_eq!(threat, None, "Ready, but a detach may still arrive");
         }
     }
 
     /// The first operator goes on, with that fault wherever it applies, until something has
     /// happened.
-    pub fn until(&mut self, happened: impl Fn(&Self) -> bool, fault: u8) {
+    pub fn until(&mut self, happened: impl Fn(&Self) -> bool, fault: Fault) {
         for _ in 0..1_000 {
             if happened(self) {
                 return;
@@ -436,19 +339,17 @@ impl World {
     }
 
     /// No more faults: runs until nothing is due, or for some hours.
-    pub fn calm(&mut self) {
-        while !self.on_the_way.is_empty() {
-            self.late(false);
-        }
-        self.for_a_while(20_000);
+    pub fn converge(&mut self) {
+        self.in_flight.clear();
+        self.run(20_000);
     }
 
     /// Runs without faults until nothing is due, or for so many effects and seconds.
-    pub fn for_a_while(&mut self, steps: usize) {
+    pub fn run(&mut self, steps: usize) {
         for _ in 0..steps {
             let mut busy = false;
             for which in 0..self.operators.len() {
-                busy |= self.operate(which, 0);
+                busy |= self.operate(which, Fault::None);
                 self.check();
             }
             if !busy {
@@ -460,17 +361,12 @@ impl World {
         }
     }
 
-    pub fn converged(&self) -> bool {
-        match &self.object {
-            None => self.members.is_empty(),
-            Some(object) => {
-                let ledger = self.ledger();
-                let clean = ledger.journal.is_none()
-                    && ledger.records.values().all(|record| {
-                        *record == streamsession_core::ledger::record::Record::attached()
-                    });
-                !object.desired.deleting && self.members == object.desired.instances && clean
-            }
-        }
+    pub fn has_converged(&self) -> bool {
+        let Some(object) = &self.object else { return self.members().is_empty() };
+        let ledger = self.ledger();
+        !object.desired.deleting
+            && *self.members() == object.desired.instances
+            && ledger.journal.is_none()
+            && ledger.records.values().all(|record| *record == Record::attached())
     }
 }

@@ -4,17 +4,50 @@
 use streamsession_core::answer::Operation;
 use streamsession_core::ledger::Ledger;
 use streamsession_core::ledger::record::Refusals;
-use streamsession_core::reconcile::LedgerState;
-use streamsession_core::reconcile::View;
+use streamsession_core::reconcile::{LedgerState, View};
 
-use crate::setting::{Bend, Setting};
+use crate::setting::Setting;
 use crate::world::Busy;
+
+/// A rule that is left out: what lies between a reconcile and the world does something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Omission {
+    /// The journal is acknowledged, and not stored.
+    NoJournal,
+    /// A write succeeds though the object has changed.
+    NoPrecondition,
+    /// A write of an object hits the next one of its name.
+    NoUid,
+    /// Likewise, but only one of the finalizer (kube's own helper sends no uid).
+    NoUidOfFinalizer,
+    /// Deadlines are not stored.
+    NoDeadlines,
+    /// A success ends the opposite doubt though it is not over.
+    EarlyTrust,
+    /// "Over" is judged when the answer is written, not when the journal was.
+    JudgedAtSettle,
+    /// Refusals count though the opposite may still arrive.
+    CountsEarly,
+    /// The detach that finds out and is refused does not begin the count anew.
+    KeepsCount,
+    /// The count never reaches the detach that finds out.
+    NeverFindsOut,
+    /// A deleted object does not wait for a detach that may still arrive.
+    HastyFinalizer,
+    /// A request is signed when it is sent.
+    SignsNow,
+    /// An unclear answer is taken for a refusal.
+    UnclearIsRefused,
+    /// The finalizer is put on before the first status.
+    FinalizerFirst,
+}
 
 impl Setting {
     /// What is stored instead, without a rule.
-    pub fn bend(&self, stored: &mut View, busy: &Busy, foreign: bool, now: i64) {
+    pub fn omit(&self, stored: &mut View, busy: &Busy, foreign: bool, now: i64) {
         let deleting = stored.desired.deleting;
-        let (Some(bend), LedgerState::Current(ledger)) = (self.bend, &mut stored.status.ledger)
+        let (Some(omission), LedgerState::Current(ledger)) =
+            (self.omission, &mut stored.status.ledger)
         else {
             return;
         };
@@ -29,18 +62,18 @@ impl Setting {
         } else {
             &nothing
         };
-        if bend == Bend::NoJournal {
+        if omission == Omission::NoJournal {
             ledger.journal = None;
         }
-        // Only the settle of an answer is bent from here on.
+        // From here on only the settle of an answer is another one.
         let settled = before.journal.as_ref().filter(|_| busy.answered);
         for (id, record) in &mut ledger.records {
-            match bend {
-                Bend::NoDeadlines => (record.attach_until, record.detach_until) = (None, None),
-                Bend::HastyFinalizer if deleting && !record.may_be_attached() => {
-                    record.detach_until = None
+            match omission {
+                Omission::NoDeadlines => (record.attach_until, record.detach_until) = (None, None),
+                Omission::HastyFinalizer if deleting && !record.may_be_attached() => {
+                    record.detach_until = None;
                 }
-                Bend::NeverFindsOut => {
+                Omission::NeverFindsOut => {
                     if let Some(refusals) = &mut record.refusals {
                         refusals.count = refusals.count.min(2);
                     }
@@ -55,15 +88,15 @@ impl Setting {
                 Operation::Attach => &mut record.detach_until,
                 Operation::Detach => &mut record.attach_until,
             };
-            match bend {
-                Bend::EarlyTrust if succeeded => *opposite = None,
-                Bend::JudgedAtSettle if succeeded => {
-                    *opposite = opposite.filter(|until| until.0 > now)
+            match omission {
+                Omission::EarlyTrust if succeeded => *opposite = None,
+                Omission::JudgedAtSettle if succeeded => {
+                    *opposite = opposite.filter(|until| until.0 > now);
                 }
-                Bend::KeepsCount if !succeeded && record.refusals.is_none() => {
+                Omission::KeepsCount if !succeeded && record.refusals.is_none() => {
                     record.refusals = before.records.get(id).and_then(|record| record.refusals);
                 }
-                Bend::CountsEarly
+                Omission::CountsEarly
                     if !succeeded && opposite.is_some_and(|until| until > journal.start_time) =>
                 {
                     let same =

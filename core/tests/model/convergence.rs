@@ -2,13 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use streamsession_core::reconcile::LedgerState;
-use streamsession_core::reconcile::{Effect, Requeue};
+use streamsession_core::reconcile::{Effect, LedgerState, Requeue};
 
 use crate::check;
 use crate::fingerprint;
 use crate::search::Passing;
-use crate::service::How;
+use crate::service::CallResult;
 use crate::setting::{Budgets, Setting};
 use crate::world::{Move, Operator, Promise, State, Violation};
 
@@ -18,22 +17,22 @@ const MOVES_MAX: usize = 1_000;
 
 /// How it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Calm {
+pub enum Convergence {
     /// In the truth.
-    Rests,
-    /// With a person who has to look: the service refuses to remove a phone that it does not hold,
-    /// and the policy is to wait.
-    NeedsAPerson,
+    Converged,
+    /// With a user who has to look: the service refuses to remove an instance that it does not
+    /// hold, and the policy is to wait.
+    NeedsUser,
 }
 
 /// The ends that are known.
-pub type Known = HashMap<u128, Calm, Passing>;
+pub type KnownEnds = HashMap<u128, Convergence, Passing>;
 
 /// The move that comes next when nothing goes wrong.
 pub fn next(state: &State) -> Move {
     match (&state.operators[0], &state.ended) {
         (Operator::Busy(busy), _) if matches!(busy.effect, Effect::Call(_)) => {
-            Move::Call(0, How::Served { spite: 0 })
+            Move::Call(0, CallResult::Answered(None))
         }
         (Operator::Busy(_), _) => Move::Write(0),
         (Operator::Idle(_), Some(Requeue::After(_) | Requeue::OnPermit(_))) => Move::Tick,
@@ -45,7 +44,7 @@ pub fn next(state: &State) -> Move {
 pub fn alone(from: &State) -> State {
     let operators = from.operators[..1].to_vec();
     State {
-        net: Vec::new(),
+        in_flight: Vec::new(),
         previous: None,
         budgets: Budgets::NONE,
         ended: None,
@@ -57,7 +56,7 @@ pub fn alone(from: &State) -> State {
 impl Setting {
     /// Runs the first operator alone until nothing is due. What is on its way is taken for lost,
     /// though its deadlines stand.
-    pub fn calm(&self, from: &State, known: &mut Known) -> Result<Calm, Violation> {
+    pub fn converge(&self, from: &State, known: &mut KnownEnds) -> Result<Convergence, Violation> {
         let mut state = alone(from);
         let mut passed = HashSet::with_hasher(Passing::default());
         let end = loop {
@@ -68,12 +67,12 @@ impl Setting {
                     break *end;
                 }
                 if !passed.insert(print) || passed.len() > MOVES_MAX {
-                    break self.stuck(&state)?;
+                    break self.judge_circle(&state)?;
                 }
             }
             if matches!(state.ended, Some(Requeue::OnChange | Requeue::Never)) {
                 match check::at_rest(self, &state) {
-                    Ok(()) => break Calm::Rests,
+                    Ok(()) => break Convergence::Converged,
                     Err(how) => {
                         return Err((Promise::I2ItConverges, format!("nothing is due, and {how}")));
                     }
@@ -87,19 +86,19 @@ impl Setting {
                     service: state.service.answers(question, ok),
                     ..state.clone()
                 });
-                break match (self.calm(&yes, known)?, self.calm(&no, known)?) {
-                    (Calm::Rests, Calm::Rests) => Calm::Rests,
-                    _ => Calm::NeedsAPerson,
+                break match (self.converge(&yes, known)?, self.converge(&no, known)?) {
+                    (Convergence::Converged, Convergence::Converged) => Convergence::Converged,
+                    _ => Convergence::NeedsUser,
                 };
             }
-            state = self.after(&state, next(&state))?.expect("a move without a ride");
+            state = self.after(&state, next(&state))?.expect("a move without the next journal");
         };
         known.extend(passed.into_iter().map(|print| (print, end)));
         Ok(end)
     }
 
-    /// It goes reconcile in circles: only where it has to.
-    fn stuck(&self, state: &State) -> Result<Calm, Violation> {
+    /// It goes round in circles: only where it has to.
+    fn judge_circle(&self, state: &State) -> Result<Convergence, Violation> {
         let endless =
             |how: &str| Err((Promise::I2ItConverges, format!("it goes on for ever: {how}")));
         let Some(object) = &state.object else { return endless("the object is gone") };
@@ -111,7 +110,7 @@ impl Setting {
             return if holds || object.view.desired.deleting {
                 endless("the session is gone")
             } else {
-                Ok(Calm::Rests)
+                Ok(Convergence::Converged)
             };
         }
         let wanted = if object.view.desired.deleting {
@@ -125,9 +124,9 @@ impl Setting {
         if state.service.remove_absent_ok == Some(false)
             && !self.forgets
             && absent != 0
-            && state.members & !state.given_up == wanted
+            && state.members & !state.released == wanted
         {
-            return Ok(Calm::NeedsAPerson);
+            return Ok(Convergence::NeedsUser);
         }
         endless("nobody is needed for that")
     }

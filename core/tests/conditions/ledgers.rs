@@ -1,0 +1,57 @@
+//! A ledger that was lost, and one that breaks a promise.
+
+use streamsession_core::conditions::{
+    Mode, Problem, Reason, invariant_violated, ledger_unreadable,
+};
+use streamsession_core::ledger::record::Record;
+use streamsession_core::ownership::claims::Ownership;
+use streamsession_testkit::fixtures::key;
+
+use crate::{NOW, Report, desired, ledger, report, report_of};
+
+#[test]
+fn an_assumed_instance_is_named_as_long_as_there_is_one() {
+    let assumed = ledger(&[("b", Record::assumed(NOW.plus(305)))]);
+    report(&desired(&["b"]), &assumed).is(
+        Mode::Reconciling,
+        Reason::LedgerLost,
+        "The ledger was lost, copied or added to by the annotation adopt. These instances are in \
+         it without proof: b. They are attached or detached again, as the spec says. Instances \
+         that were attached before and are not among them can't be known.",
+    );
+    let owner = Ownership::Owner(key("stage/copy"));
+    report_of(&desired(&["a"]), &assumed, |inputs| {
+        (inputs.ownership, inputs.held_back_assumed) = (&owner, true);
+    })
+    .is(
+        Mode::Stalled,
+        Reason::SessionConflict,
+        "StreamSession stage/copy names session 1326 too. Nobody knows which of the two attached \
+         b. They stay until stage/copy is deleted or names another session.",
+    );
+}
+
+#[test]
+fn a_ledger_that_cannot_be_made_anew_yet_says_what_it_waits_for() {
+    let down = Problem::Unreachable("The service is down.".into());
+    let why = "The status is that of another object (uid u), copied or restored";
+    let waits = format!("{why}. The ledger is rebuilt once the service has told its time.");
+    Report(ledger_unreadable(why, None)).is(Mode::Reconciling, Reason::LedgerLost, &waits);
+    Report(ledger_unreadable(why, Some(&down))).is(
+        Mode::Reconciling,
+        Reason::LedgerLost,
+        &format!("{waits} The service is down."),
+    );
+}
+
+#[test]
+fn a_broken_promise_is_reported_with_the_way_out() {
+    Report(invariant_violated(&"I1: a would leave the ledger without a reason")).is(
+        Mode::Stalled,
+        Reason::InvariantViolated,
+        "The operator has stopped working on this object: the next step would break a promise (I1: \
+         a would leave the ledger without a reason). Report this with the operator's log. An edit \
+         of the spec makes it try again. To delete the object now and leave its instances \
+         attached, set spec.deletionPolicy to Orphan.",
+    );
+}

@@ -1,0 +1,45 @@
+//! An object whose session another one drives.
+
+use streamsession_core::conditions::Reason;
+use streamsession_core::ownership::claims::Ownership;
+use streamsession_core::reconcile::{
+    Effect, LedgerState, ReconcileState, Response, StepContext, View,
+};
+use streamsession_testkit::fixtures::{key, last_call};
+
+use crate::driver::{Driver, at, settings, with_a};
+
+/// The object of that name drives the session.
+fn contender(owner: &str) -> StepContext {
+    StepContext { ownership: Ownership::Contender(key(owner)), ..at(Some(1_000), 0) }
+}
+
+fn begin(object: &View) -> Driver {
+    Driver::resume(ReconcileState::new(&settings()), object, false, contender("lobby"))
+}
+
+#[test]
+fn refused_credentials_keep_an_object_from_its_turn_until_an_edit() {
+    let mut object = with_a();
+    let LedgerState::Current(ledger) = &mut object.status.ledger else { panic!("a ledger") };
+    ledger.last_call = Some(last_call("AuthFailure.SecretIdNotFound"));
+    let reason = |object: &View| begin(object).status().conditions.as_ref().unwrap().reason;
+
+    assert_eq!(reason(&object), Reason::SessionConflict, "it was edited");
+    object.status.observed_generation = object.generation;
+    assert_eq!(reason(&object), Reason::CredentialsRejected);
+}
+
+#[test]
+fn the_owner_that_is_asked_is_the_one_that_drives_the_session_now() {
+    let mut object = with_a();
+    object.desired.instances.clear();
+    let mut reconcile = begin(&object);
+    assert_eq!(reconcile.effect, Effect::ReadOwner(key("lobby")));
+
+    // Its answer comes after it has given way to another one.
+    reconcile.context = contender("next");
+    reconcile.respond(Response::Owner(Some(Box::new(with_a()))));
+
+    assert_eq!(reconcile.effect, Effect::ReadOwner(key("next")));
+}

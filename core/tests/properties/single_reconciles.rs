@@ -1,0 +1,171 @@
+//! What single reconciles wait for, tell and leave in writing.
+
+use std::time::Duration;
+
+use streamsession_core::answer::{Answer, Verdict};
+use streamsession_core::conditions::Reason;
+use streamsession_core::ledger::Ledger;
+use streamsession_core::ledger::record::Record;
+use streamsession_core::reconcile::{
+    Effect, LedgerState, Notice, Reconcile, ReconcileState, Response, View,
+};
+use streamsession_core::time::ServiceTime;
+use streamsession_testkit::fixtures::{desired, id, ids, session};
+
+use crate::driver::{Driver, at, done, lost, object, settings, unstarted, with_a};
+
+#[test]
+fn a_deadline_in_the_far_future_is_slept_for_in_hours() {
+    let far = Record { detach_until: Some(ServiceTime(253_370_764_800)), ..Record::attached() };
+    let mut reconcile = Driver::begin(&object(&[("a", far)]), false);
+
+    reconcile.write();
+
+    assert_eq!(reconcile.pause(), Duration::from_hours(1));
+}
+
+#[test]
+fn an_outage_is_no_longer_told_once_somebody_else_has_the_time() {
+    let mut outage = Driver::begin_without_time(&unstarted());
+    outage.credentials().no_time();
+    assert_eq!(outage.message(), "The service is down.");
+    outage.write();
+
+    let state = outage.reconcile.into_state();
+    let mut next = Driver::resume(state, &outage.object, true, at(Some(1_000), 9));
+    next.credentials();
+
+    assert_eq!(next.status().conditions.as_ref().unwrap().reason, Reason::Progressing);
+}
+
+#[test]
+fn a_write_that_is_always_denied_is_tried_ever_more_seldom() {
+    let stripped = View { finalizer: false, ..with_a() };
+    let mut state = ReconcileState::new(&settings());
+    let (mut pauses, mut reads) = (Vec::new(), 0);
+
+    for _ in 0..6 {
+        let mut reconcile = Driver::resume(state, &stripped, false, at(Some(1_000), 0));
+        reads += 1;
+        while reconcile.effect == Effect::AddFinalizer {
+            reconcile.respond(Response::Conflict);
+            if reconcile.effect == Effect::Read {
+                reconcile.read();
+                reads += 1;
+            }
+        }
+        pauses.push(reconcile.pause());
+        state = reconcile.reconcile.into_state();
+    }
+
+    assert_eq!(reads, 6 * 8, "each reconcile gives up after eight");
+    assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]), "{pauses:?}");
+}
+
+#[test]
+fn a_session_is_left_in_writing_before_the_next_one_is_entered_and_nobody_doubts_the_answer() {
+    let mut moving = with_a();
+    moving.desired.session = session("next");
+    let mut reconcile = Driver::calling(&moving);
+
+    reconcile.answer(done());
+    assert_eq!(*reconcile.ledger(), Ledger::default(), "the old session is left");
+    reconcile.write();
+
+    assert!(reconcile.permit(false).waits_for_permit());
+}
+
+#[test]
+fn a_wait_that_ends_leaves_the_old_session_in_writing_too() {
+    let late = Record { detach_until: Some(ServiceTime(999)), ..Record::default() };
+    let mut moving = object(&[("a", late)]);
+    moving.desired.session = session("next");
+
+    let reconcile = Driver::begin(&moving, true);
+
+    assert_eq!(*reconcile.ledger(), Ledger::default());
+}
+
+#[test]
+fn a_reconcile_knows_its_place_once_the_object_was_read() {
+    let unread = Reconcile::new(settings(), ReconcileState::new(&settings()), false);
+    assert_eq!((unread.place(), unread.endpoint()), (None, None));
+
+    let Driver { object, reconcile, .. } = Driver::begin_without_time(&unstarted());
+
+    let endpoint = desired("1", &[]).endpoint;
+    assert_eq!((reconcile.place(), reconcile.endpoint()), (Some(object.place()), Some(&endpoint)));
+}
+
+#[test]
+fn a_call_names_no_more_than_the_account_may_and_a_lost_permit_is_asked_for_again() {
+    let mut object = unstarted();
+    object.desired.instances = ids(&["a", "b", "c"]);
+    let named = |limit: usize| {
+        let mut driver = Driver::begin(&object, true);
+        driver.reconcile.limit_batches(limit);
+        driver.reconcile.lose_permit();
+        driver.credentials().permit(true);
+        driver.ledger().journal.as_ref().unwrap().instances.len()
+    };
+
+    assert_eq!((named(1), named(9)), (1, settings().rules.batch_size_max));
+}
+
+#[test]
+fn missing_credentials_are_told_as_long_as_they_are_missing() {
+    let mut reconcile = Driver::begin(&unstarted(), false);
+    reconcile.respond(Response::Credentials(Err("There is no Secret.".into())));
+    let conditions = reconcile.status().conditions.as_ref().unwrap();
+    assert_eq!(conditions.reason, Reason::CredentialsNotFound);
+
+    reconcile.write();
+
+    assert!(reconcile.pause() > Duration::ZERO);
+}
+
+#[test]
+fn a_ledger_that_is_made_anew_is_told_of() {
+    let mut reconcile = Driver::begin(&lost(), false);
+
+    reconcile.credentials().permit(false);
+
+    assert_eq!(reconcile.status().conditions.as_ref().unwrap().reason, Reason::LedgerLost);
+    let Effect::WriteStatus(_, notices) = reconcile.effect else { unreachable!() };
+    assert_eq!(notices, [Notice::Rebuilt("Gone".into())]);
+}
+
+#[test]
+fn what_was_only_assumed_goes_with_a_warning_when_a_name_that_never_worked_finds_no_session() {
+    let notices = |answer| {
+        let assumed = Record::assumed(ServiceTime(900));
+        let mut reconcile = Driver::calling(&object(&[("a", assumed)]));
+        reconcile.answer(answer);
+        let Effect::WriteStatus(_, notices) = reconcile.effect else { panic!("the settle") };
+        notices
+    };
+    let gone = Answer {
+        verdict: Verdict::SessionGone,
+        code: "ResourceNotFound.SessionNotFound".into(),
+        ..done()
+    };
+
+    assert_eq!(notices(done()), []);
+    assert_eq!(notices(gone), [Notice::Unproven(vec![id("a")])]);
+}
+
+#[test]
+fn the_work_stops_when_what_is_stored_breaks_a_promise_and_the_call_is_not_forgotten() {
+    let mut reconcile = Driver::calling(&unstarted());
+    reconcile.answer(done());
+    let mut stored = reconcile.status().clone();
+    stored.ledger = LedgerState::Current(Ledger::default()); // a webhook does that
+    reconcile.object.status = stored;
+
+    reconcile.read();
+    assert_eq!(reconcile.status().conditions.as_ref().unwrap().reason, Reason::InvariantViolated);
+    reconcile.write();
+
+    assert!(reconcile.pause() > Duration::ZERO);
+    assert_eq!(reconcile.reconcile.state().open_instances(), [&id("a")]);
+}
