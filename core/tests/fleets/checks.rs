@@ -64,6 +64,9 @@ impl World {
         if !facts.may_act {
             return Some(("fence", format!("{name} calls and may not act")));
         }
+        if operator.is_stopping {
+            return Some(("stop", format!("{name} calls, and its operator stops")));
+        }
         let claims = &operator.scheduler.shared().claims;
         let ownership = claims.ownership(&name.key(), &place(&call.session));
         if call.operation == Operation::Attach && matches!(ownership, Ownership::Contender(_)) {

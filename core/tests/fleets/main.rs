@@ -8,7 +8,7 @@
 //!  world: one queue of events in virtual time ──▶ checks, oracle: what must be true after each
 //!   ├ operator: a process with its scheduler      final_checks: what must be true at the end
 //!   ├ effects: on their way, late, lost
-//!   └ api, calls, users                           seeds: many of them; a failure made short
+//!   └ api, watch, calls, users                    seeds: many of them; a failure made short
 //! ```
 //!
 //! `make simulate SEED=7` plays one seed and prints all that happens (`SHORT=1`: a failing one
@@ -34,6 +34,7 @@ mod scenario;
 mod seeds;
 mod trace;
 mod users;
+mod watch;
 mod world;
 
 use api::Broken;

@@ -1,7 +1,7 @@
 //! One operator: a process with the scheduler of the product, its watch and its clock; all of it
 //! dies with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -12,13 +12,15 @@ use streamsession_core::reconcile::{Settings, View};
 use streamsession_core::scheduler::{Limits, Run, Scheduler};
 use streamsession_core::time::Validity;
 
-use crate::api::Name;
+use crate::api::{Line, Name};
 use crate::calls::{MARGIN_SECONDS, SIGNATURE_SECONDS};
 use crate::scenario::Scenario;
 
 /// How long an operator waits for the API server, and for the service.
 pub const API_DEADLINE_MS: u64 = 2_000;
 pub const CALL_DEADLINE_MS: u64 = 3_000;
+/// How long a process that stops waits for what is under way: a call and two writes.
+pub const STOP_PATIENCE_MS: u64 = CALL_DEADLINE_MS + 2 * API_DEADLINE_MS;
 /// How long what a Secret holds is believed without a look.
 const SECRET_CACHED_MS: u64 = 6_000;
 /// A clock that is older than this is none.
@@ -60,18 +62,22 @@ pub struct Running {
     pub copy: Option<(u64, Box<View>)>,
 }
 
-/// What of a list is to be seen next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum List {
-    Over,
-    Objects,
-    End,
+/// What the watch shows next.
+pub enum Watch {
+    /// The beginning of a list.
+    MustList,
+    /// The next portion of a list, or its end if there is none.
+    Lists(VecDeque<Vec<Line>>),
+    /// What happened since.
+    Follows,
 }
 
 pub struct Operator {
     /// Which process it is; what was meant for an earlier one is void.
     pub incarnation: u32,
     pub is_up: bool,
+    /// It was told to stop: it sees nothing new, and lets what is under way settle.
+    pub is_stopping: bool,
     pub started_ms: u64,
     pub frozen_until_ms: u64,
     pub fenced_until_ms: u64,
@@ -89,7 +95,7 @@ pub struct Operator {
     pub cursor: usize,
     pub is_watching: bool,
     pub stalled_until_ms: u64,
-    pub list: List,
+    pub watch: Watch,
 }
 
 impl Operator {
@@ -97,6 +103,7 @@ impl Operator {
         Self {
             incarnation: 0,
             is_up: false,
+            is_stopping: false,
             started_ms: 0,
             frozen_until_ms: 0,
             fenced_until_ms: 0,
@@ -109,8 +116,15 @@ impl Operator {
             cursor: 0,
             is_watching: false,
             stalled_until_ms: 0,
-            list: List::Over,
+            watch: Watch::MustList,
         }
+    }
+
+    /// Whether the watch has something to show.
+    pub fn sees_more(&self, log_lines: usize) -> bool {
+        self.is_up
+            && !self.is_stopping
+            && (self.cursor < log_lines || !matches!(self.watch, Watch::Follows))
     }
 
     /// The process is gone, and everything that was in its memory.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use streamsession_testkit::rng::Rng;
-use streamsession_testkit::service::{CallFault, UnspecifiedBehaviour};
+use streamsession_testkit::service::{CallFault, SizeLimit, UnspecifiedBehaviour};
 
 use crate::api::Name;
 
@@ -91,6 +91,10 @@ pub enum Action {
     Crash {
         operator: u8,
     },
+    /// The process is told to stop, and another one follows it.
+    Stop {
+        operator: u8,
+    },
     Fence {
         operator: u8,
         for_ms: u64,
@@ -145,6 +149,10 @@ pub struct Scenario {
     pub behaviour: UnspecifiedBehaviour,
     pub quota: u32,
     pub batch_size_max: usize,
+    /// Larger calls fail.
+    pub size_limit: Option<SizeLimit>,
+    /// A list comes in two portions.
+    pub has_partial_lists: bool,
     pub concurrency: usize,
     /// When everything has happened.
     pub end_ms: u64,
@@ -156,6 +164,7 @@ pub struct Scenario {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Trouble {
     Crashes,
+    Stops,
     Freezes,
     Watches,
     Losses,
@@ -166,11 +175,14 @@ enum Trouble {
     SessionsEnd,
     Moves,
     BadInstances,
+    SizeLimits,
+    PartialLists,
 }
 
 impl Trouble {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::Crashes,
+        Self::Stops,
         Self::Freezes,
         Self::Watches,
         Self::Losses,
@@ -181,6 +193,8 @@ impl Trouble {
         Self::SessionsEnd,
         Self::Moves,
         Self::BadInstances,
+        Self::SizeLimits,
+        Self::PartialLists,
     ];
 }
 
@@ -206,7 +220,7 @@ fn few(rng: &mut Rng, most: u64) -> u64 {
 
 impl Scenario {
     pub fn of(seed: u64) -> Self {
-        let rng = &mut Rng::new(seed, "plan");
+        let rng = &mut Rng::new(seed, "scenario");
         let troubles = Troubles::of(rng);
         let small = |rng: &mut Rng, most| u8::try_from(few(rng, most)).unwrap();
         let mut scenario = Self {
@@ -221,6 +235,10 @@ impl Scenario {
             },
             quota: rng.pick(&[1, 3, 20]),
             batch_size_max: rng.pick(&[1, 2, 3, 100]),
+            size_limit: troubles
+                .has(Trouble::SizeLimits)
+                .then(|| SizeLimit { ids: rng.pick(&[1, 2, 3, 5]), is_of_answer: rng.coin() }),
+            has_partial_lists: troubles.has(Trouble::PartialLists),
             concurrency: rng.pick(&[1, 2, 8]),
             end_ms: rng.between(20, 300) * 1_000,
             actions: Vec::new(),
@@ -287,7 +305,7 @@ impl Scenario {
         let wait = rng.pick(&[300, 3_000, 9_000, 30_000]);
         let operator = rng.small(self.operators);
         loop {
-            let action = match rng.below(24) {
+            let action = match rng.below(25) {
                 0..=6 => Action::Edit { name, instances },
                 7 | 8 => Action::Delete { name },
                 9 | 10 => Action::Create {
@@ -345,6 +363,7 @@ impl Scenario {
                     Action::WatchStalls { operator, for_ms: wait }
                 }
                 23 if troubles.has(Trouble::Watches) => Action::WatchBreaks { operator },
+                24 if troubles.has(Trouble::Stops) => Action::Stop { operator },
                 _ => continue,
             };
             return action;

@@ -16,6 +16,16 @@ use crate::world::World;
 const SEEDS: u64 = 20_000;
 /// Lines of a failure that are printed.
 const LINES: usize = 60;
+/// What happens in so many seeds, or the scenarios do not play what they are meant to.
+const NOTABLE: [&str; 6] = [
+    "a batch size that was halved",
+    "a list in two portions",
+    "a quota that was halved",
+    "a stop that drained",
+    "a stop that timed out",
+    "a stop with reconciles under way",
+];
+const SEEDS_FOR_NOTABLE: u64 = 1_000;
 /// Failures after which no more seeds are played.
 const FAILURES_MAX: usize = 20;
 /// Events that may be spent on making a failure short.
@@ -125,6 +135,7 @@ pub fn play_all() {
     let next = AtomicU64::new(from);
     let failed = Mutex::new(Vec::<(usize, u64, Failure)>::new());
     let events = AtomicU64::new(0);
+    let notable = Mutex::new(BTreeMap::<&str, u64>::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -135,6 +146,9 @@ pub fn play_all() {
                     }
                     let (failure, world) = play(Scenario::of(seed), Trace::default(), None);
                     events.fetch_add(u64::try_from(world.events).unwrap(), Ordering::Relaxed);
+                    for (what, count) in world.notable {
+                        *notable.lock().unwrap().entry(what).or_default() += count;
+                    }
                     if let Some(failure) = failure {
                         failed.lock().unwrap().push((world.events, seed, failure));
                     }
@@ -142,14 +156,17 @@ pub fn play_all() {
             });
         }
     });
-    println!(
-        "{} seeds, {} events",
-        next.into_inner().min(from + count) - from,
-        events.into_inner()
-    );
+    let (played, notable) =
+        (next.into_inner().min(from + count) - from, notable.into_inner().unwrap());
+    println!("{played} seeds, {} events; {notable:?}", events.into_inner());
     let mut failed = failed.into_inner().unwrap();
     failed.sort_by_key(|(events, seed, _)| (*events, *seed));
-    let Some((_, seed, failure)) = failed.first().cloned() else { return };
+    let Some((_, seed, failure)) = failed.first().cloned() else {
+        if played >= SEEDS_FOR_NOTABLE {
+            assert!(notable.keys().eq(&NOTABLE), "not all of {NOTABLE:?} happened: {notable:?}");
+        }
+        return;
+    };
     for (events, seed, failure) in &failed {
         println!("seed {seed} after {events} events: {}: {}", failure.kind, failure.text);
     }

@@ -9,7 +9,7 @@ use streamsession_testkit::fixtures::{id, session};
 use streamsession_testkit::service::Session;
 
 use crate::api::{Name, Object, Spec, Stored};
-use crate::operator::List;
+use crate::operator::Watch;
 use crate::scenario::Action;
 use crate::world::World;
 
@@ -148,6 +148,7 @@ impl World {
                 _ = self.service.unwelcome.remove(&instance_of(number));
             }
             Action::Crash { operator } => self.crash(usize::from(operator)),
+            Action::Stop { operator } => self.stop(usize::from(operator)),
             Action::Fence { operator, for_ms } => {
                 self.operators[usize::from(operator)].fenced_until_ms = self.now_ms + for_ms;
             }
@@ -158,10 +159,7 @@ impl World {
                 self.operators[usize::from(operator)].stalled_until_ms = self.now_ms + for_ms;
             }
             Action::WatchBreaks { operator } => {
-                let operator = &mut self.operators[usize::from(operator)];
-                if operator.is_up {
-                    operator.list = List::Objects;
-                }
+                self.operators[usize::from(operator)].watch = Watch::MustList;
             }
         }
     }

@@ -2,11 +2,10 @@
 //! depends on anything but the scenario.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use streamsession_core::object::Scope;
 use streamsession_core::reconcile::{Effect, Requeue, Response};
-use streamsession_core::scheduler::{self, Command, Digest, Facts, Run};
+use streamsession_core::scheduler::run::Lesson;
+use streamsession_core::scheduler::{self, Command, Facts, Run};
 use streamsession_core::time::ServiceTime;
 use streamsession_testkit::rng::Rng;
 use streamsession_testkit::service::Service;
@@ -15,7 +14,7 @@ use crate::api::{Api, Name, Object};
 use crate::calls::{KEYS, SIGNATURE_SECONDS, SentCall};
 use crate::checks::Failure;
 use crate::effects::{InFlight, Reply};
-use crate::operator::{List, Operator, Running};
+use crate::operator::{Operator, Running, STOP_PATIENCE_MS};
 use crate::oracle::Oracle;
 use crate::scenario::{Action, Scenario};
 use crate::trace::Trace;
@@ -33,6 +32,8 @@ pub enum Event {
     Start(usize),
     Watch(usize, u32),
     Wake(usize, u32),
+    /// A process that stops waits no longer.
+    StopPatienceEnds(usize, u32),
     Arrive(Box<InFlight>),
     Respond(RunId, Box<Reply>),
 }
@@ -41,9 +42,9 @@ impl Event {
     /// The process that it happens to; none if it is void without that process.
     fn process(&self) -> Option<(usize, u32)> {
         match self {
-            Self::Watch(operator, incarnation) | Self::Wake(operator, incarnation) => {
-                Some((*operator, *incarnation))
-            }
+            Self::Watch(operator, incarnation)
+            | Self::Wake(operator, incarnation)
+            | Self::StopPatienceEnds(operator, incarnation) => Some((*operator, *incarnation)),
             Self::Respond(run_id, _) => Some((run_id.operator, run_id.incarnation)),
             Self::Action(_) | Self::Start(_) | Self::Arrive(_) => None,
         }
@@ -66,7 +67,7 @@ pub struct World {
     pub backups: BTreeMap<Name, Object>,
     pub effects: BTreeMap<Name, u32>,
     rng: BTreeMap<Name, Rng>,
-    watch_rng: Vec<Rng>,
+    pub watch_rng: Vec<Rng>,
     pub annotations: u64,
     pub oracle: Oracle,
     pub failure: Option<Failure>,
@@ -78,6 +79,8 @@ pub struct World {
     pub events: usize,
     pub writes: usize,
     pub calls: usize,
+    /// How often there happened what should happen in some of many fleets.
+    pub notable: BTreeMap<&'static str, u64>,
 }
 
 impl World {
@@ -86,7 +89,10 @@ impl World {
         let watch_rng = (0..scenario.operators)
             .map(|number| Rng::new(scenario.seed, &format!("watch {number}")))
             .collect();
-        let service = Service::new(scenario.behaviour, SIGNATURE_SECONDS);
+        let service = Service {
+            size_limit: scenario.size_limit,
+            ..Service::new(scenario.behaviour, SIGNATURE_SECONDS)
+        };
         let mut world = Self {
             now_ms: 0,
             queue: BTreeMap::new(),
@@ -110,6 +116,7 @@ impl World {
             events: 0,
             writes: 0,
             calls: 0,
+            notable: BTreeMap::new(),
             scenario,
         };
         for session in 0..world.scenario.sessions {
@@ -194,6 +201,7 @@ impl World {
             Event::Start(operator) => self.start_process(operator),
             Event::Watch(operator, _) => self.watch(operator),
             Event::Wake(operator, _) => self.perform_commands(operator),
+            Event::StopPatienceEnds(operator, _) => self.exit(operator, "a stop that timed out"),
             Event::Arrive(in_flight) => self.arrive(*in_flight),
             Event::Respond(run_id, reply) => self.respond(run_id, *reply),
         }
@@ -204,87 +212,57 @@ impl World {
         let operator = &mut self.operators[number];
         operator.is_up = true;
         operator.started_ms = now_ms;
-        operator.list = List::Objects;
         self.trace.log(now_ms, || format!("op{number} starts"));
     }
 
     pub fn crash(&mut self, number: usize) {
-        if !self.operators[number].is_up {
-            return;
-        }
-        self.trace.log(self.now_ms, || format!("op{number} DIES"));
-        self.operators[number].die(&self.scenario);
-        let pause = self.watch_rng[number].pick(&[50, 500, 3_000, 12_000, 40_000]);
-        self.schedule(self.now_ms + pause, Event::Start(number));
-    }
-
-    fn schedule_watches(&mut self) {
-        for number in 0..self.operators.len() {
-            let lines = self.api.log.len();
-            let operator = &mut self.operators[number];
-            if operator.is_up
-                && !operator.is_watching
-                && (operator.cursor < lines || operator.list != List::Over)
-            {
-                operator.is_watching = true;
-                let incarnation = operator.incarnation;
-                let rng = &mut self.watch_rng[number];
-                let delay =
-                    if rng.below(20) == 0 { rng.between(1, 1_500) } else { rng.between(1, 25) };
-                self.schedule(self.now_ms + delay, Event::Watch(number, incarnation));
-            }
+        if self.operators[number].is_up {
+            self.trace.log(self.now_ms, || format!("op{number} DIES"));
+            self.end_process(number, &[50, 500, 3_000, 12_000, 40_000]);
         }
     }
 
-    fn watch(&mut self, number: usize) {
+    /// The process is told to stop, as by SIGTERM; a frozen one hears of it when it goes on.
+    pub fn stop(&mut self, number: usize) {
         let operator = &mut self.operators[number];
-        if operator.stalled_until_ms > self.now_ms {
-            let (at, incarnation) = (operator.stalled_until_ms, operator.incarnation);
-            self.schedule(at, Event::Watch(number, incarnation));
+        if !operator.is_up || operator.is_stopping {
             return;
         }
-        operator.is_watching = false;
-        if operator.list == List::End {
-            operator.list = List::Over;
-            self.notify(number, scheduler::Event::ListEnded(Scope::All));
-        } else if operator.list == List::Objects {
-            // What happens while the list is on its way comes after it.
-            operator.cursor = self.api.log.len();
-            operator.list = List::End;
-            let list: Vec<_> = self
-                .api
-                .objects
-                .iter()
-                .map(|(name, object)| (*name, Arc::new(object.digest())))
-                .collect();
-            self.trace.log(self.now_ms, || format!("op{number} lists {} objects", list.len()));
-            self.notify(number, scheduler::Event::ListBegan(Scope::All));
-            for (name, digest) in list {
-                self.deliver(number, name, Some(digest));
-            }
-        } else {
-            let (name, digest) = self.api.log[operator.cursor].clone();
-            operator.cursor += 1;
-            self.deliver(number, name, digest);
+        if operator.frozen_until_ms > self.now_ms {
+            let (at, operator) = (operator.frozen_until_ms, u8::try_from(number).unwrap());
+            self.schedule(at, Event::Action(Action::Stop { operator }));
+            return;
         }
+        operator.is_stopping = true;
+        let incarnation = operator.incarnation;
+        if !operator.running.is_empty() {
+            self.note("a stop with reconciles under way");
+        }
+        self.schedule(self.now_ms + STOP_PATIENCE_MS, Event::StopPatienceEnds(number, incarnation));
+        self.notify(number, scheduler::Event::Stopping);
         self.perform_commands(number);
     }
 
-    fn deliver(&mut self, number: usize, name: Name, digest: Option<Arc<Digest>>) {
-        let version = digest.as_ref().map(|digest| Arc::clone(&digest.version));
-        self.trace.log(self.now_ms, || match version {
-            Some(version) => format!("op{number} sees {name} at version {version}"),
-            None => format!("op{number} sees that {name} is gone"),
-        });
-        let event = match digest {
-            Some(digest) => scheduler::Event::Seen(name.key(), (*digest).clone()),
-            None => scheduler::Event::Gone(name.key()),
-        };
-        self.notify(number, event);
+    /// A process that was told to stop ends, and another one takes its place.
+    fn exit(&mut self, number: usize, how: &'static str) {
+        self.trace.log(self.now_ms, || format!("op{number} ends: {how}"));
+        self.note(how);
+        self.end_process(number, &[0, 50, 500, 3_000]);
+    }
+
+    fn end_process(&mut self, number: usize, pauses_ms: &[u64]) {
+        self.operators[number].die(&self.scenario);
+        let pause = self.watch_rng[number].pick(pauses_ms);
+        self.schedule(self.now_ms + pause, Event::Start(number));
+    }
+
+    /// Something happened that should happen in some of many fleets.
+    pub fn note(&mut self, what: &'static str) {
+        *self.notable.entry(what).or_default() += 1;
     }
 
     /// Tells an operator's scheduler what happened.
-    fn notify(&mut self, number: usize, event: scheduler::Event) {
+    pub fn notify(&mut self, number: usize, event: scheduler::Event) {
         let operator = &mut self.operators[number];
         let now = operator.elapsed(self.now_ms);
         operator.scheduler.handle(event, now);
@@ -298,6 +276,10 @@ impl World {
             let operator = &mut self.operators[number];
             match operator.scheduler.next_command(operator.elapsed(now_ms)) {
                 Command::Start(run) => self.start_run(number, run),
+                _ if operator.is_stopping && operator.scheduler.is_drained() => {
+                    self.exit(number, "a stop that drained");
+                    return;
+                }
                 Command::WakeAt(elapsed) => {
                     let at = operator.at_ms(elapsed);
                     if operator.wake_at_ms.is_none_or(|known| at < known || known <= now_ms) {
@@ -339,7 +321,12 @@ impl World {
             let Some(running) = running.get_mut(&run_id.run) else { return };
             let name = running.name;
             let effect = running.run.step(scheduler, response, facts);
+            let lesson = running.run.take_lesson();
             self.trace.log(now_ms, || crate::trace::effect(run_id, name, &effect, &facts));
+            if let Some(lesson) = lesson {
+                self.trace.log(now_ms, || format!("      {lesson:?}"));
+                *self.notable.entry(lesson_name(lesson)).or_default() += 1;
+            }
             response = match effect {
                 Effect::Done(requeue) => {
                     self.finish(run_id, requeue);
@@ -379,6 +366,13 @@ impl World {
         let Some(running) = operator.running.remove(&run_id.run) else { return };
         self.notify(run_id.operator, scheduler::Event::Finished(running.run, requeue));
         self.perform_commands(run_id.operator);
+    }
+}
+
+fn lesson_name(lesson: Lesson) -> &'static str {
+    match lesson {
+        Lesson::Throttled { .. } => "a quota that was halved",
+        Lesson::TooLarge { .. } => "a batch size that was halved",
     }
 }
 
