@@ -89,6 +89,12 @@ impl Buckets {
         permits.is_some_and(|permits| permits.cancel(key))
     }
 
+    /// Whether the key waits, in any bucket.
+    #[must_use]
+    pub fn is_waiting(&self, key: &ObjectKey) -> bool {
+        self.waiting.contains_key(key)
+    }
+
     /// How many keys wait, in all buckets.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -203,14 +203,12 @@ impl Scheduler {
         if let Some(claimant) = claimant {
             self.shared.claims.set(key, claimant);
         }
-        // One that another object keeps from its session has to say so.
-        let converged = converged && !self.shared.claims.is_contender(key);
+        // One that another object keeps from its session has to say so. One that waits is looked at:
+        // this version may be older than what it waits for.
+        let waits = self.queue.has_timer(key) || self.shared.buckets.is_waiting(key);
+        let converged = converged && !waits && !self.shared.claims.is_contender(key);
         if self.queue.saw(key, version, converged) {
             self.queue.cancel_timer(key);
-        } else if converged {
-            // Nothing is due any more, whatever it waited for.
-            self.queue.cancel_timer(key);
-            self.shared.buckets.cancel(key);
         }
     }
 
@@ -260,6 +258,9 @@ impl Scheduler {
         }
         if !counts {
             return;
+        }
+        if !matches!(requeue, Requeue::OnPermit(_)) {
+            self.shared.buckets.cancel(&key);
         }
         match (requeue, bucket) {
             (Requeue::After(pause), _) => self.queue.set_timer(&key, now + pause),

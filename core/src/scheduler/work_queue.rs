@@ -174,6 +174,12 @@ impl WorkQueue {
         }
     }
 
+    /// Whether time alone will make the object due.
+    #[must_use]
+    pub fn has_timer(&self, key: &ObjectKey) -> bool {
+        self.entries.get(key).is_some_and(|entry| entry.timer.is_some())
+    }
+
     /// The objects whose time has come are due.
     pub fn expire_timers(&mut self, now: Duration) {
         while self.timers.first().is_some_and(|(at, _)| *at <= now)

@@ -126,6 +126,12 @@ impl World {
         self.claims().owner(&place(session)) == Some(&name.key())
     }
 
+    /// Whether its operator knows that another object owned its session meanwhile: it will say so.
+    fn is_known_to_have_lost(&self, name: Name) -> bool {
+        let mut running = self.operators.iter().filter(|operator| operator.is_up);
+        running.any(|operator| operator.scheduler.shared().claims.lost_ownership(&name.key()))
+    }
+
     /// Two operators, one of which does not see yet what the other sees, may let two objects of one
     /// session disturb each other (ADR 7): a detach of the one that is a contender by then may take
     /// the owner's instance out.
@@ -160,7 +166,7 @@ impl World {
                 "{name} is Ready, and its ledger is about another session than {session}"
             ));
         }
-        if !self.owns(name, session) {
+        if !self.owns(name, session) || self.is_known_to_have_lost(name) {
             return None;
         }
         let members = &self.service.sessions[session].members;

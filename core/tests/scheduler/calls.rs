@@ -109,6 +109,7 @@ fn who_needs_no_permit_any_more_waits_for_none() {
         let (mut process, mut first) = one_calls_and_one_waits();
 
         process.tell(event);
+        process.reconciled();
 
         assert_eq!(process.scheduler.waiting(), 0);
         process.answer(&mut first, done());
