@@ -9,7 +9,7 @@
 //!              ┌──────┼───────┐
 //!              ▼      ▼       ▼
 //!             api    gs   telemetry   the resource │ the service │ logs, metrics, the admin server
-//!              └──┬───┘
+//!              └──┬───┴───────┘
 //!                 ▼
 //!         streamsession-core       all decisions, pure: what is due, when, and what people are told
 //! ```

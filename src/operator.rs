@@ -1,4 +1,4 @@
-//! The composition: settings become clients, permits, the controller and the admin server. The
+//! The composition: settings become clients, the scheduler, the controller and the admin server. The
 //! tests start it in process.
 
 mod error;

@@ -157,9 +157,9 @@ impl Verdict {
     /// ```
     #[must_use]
     pub fn of_code(code: &str, session_gone_codes: &[String]) -> Self {
-        const THROTTLED: [&str; 3] =
-            ["RequestLimitExceeded", "FailedOperation.SlowDown", "FailedOperation.TooFrequently"];
-        const UNANSWERED: [&str; 6] = [
+        const THROTTLED: &[&str] =
+            &["RequestLimitExceeded", "FailedOperation.SlowDown", "FailedOperation.TooFrequently"];
+        const UNANSWERED: &[&str] = &[
             "InternalError",
             "ServiceUnavailable",
             "FailedOperation.Timeout",
@@ -167,7 +167,7 @@ impl Verdict {
             "FailedOperation.LockTimeout",
             "RequestTimeout",
         ];
-        if any(code, &THROTTLED) {
+        if any(code, THROTTLED) {
             Self::NothingDone(NothingDone::Throttled)
         } else if any(code, &["AuthFailure", "UnauthorizedOperation"]) {
             Self::NothingDone(NothingDone::Credentials)
@@ -179,7 +179,7 @@ impl Verdict {
             Self::Invalid
         } else if is(code, "ResourceNotFound") {
             Self::NotFound
-        } else if any(code, &UNANSWERED) || code.ends_with("Timeout") {
+        } else if any(code, UNANSWERED) || code.ends_with("Timeout") {
             Self::Unanswered
         } else {
             Self::Unclear

@@ -100,7 +100,7 @@ pub fn settings() -> Arc<Settings> {
     Arc::new(Settings {
         rules: Rules { validity: VALIDITY, ..Rules::default() },
         journal_age_max_seconds: 5,
-        patience: Duration::from_secs(20),
+        foreign_journal_timeout: Duration::from_secs(20),
         retry_base: Duration::from_secs(1),
     })
 }

@@ -8,14 +8,14 @@
 //!      │
 //!  conditions   what people are told
 //!      │
-//!  ownership    which of several objects drives a session
+//!  ownership    which of several objects owns a session
 //!      │
 //!  ledger       what is attached, journalled, in doubt; the record of one instance
 //!      │
 //!  answer · ids · object · time
 //! ```
 //!
-//! An arrow points down: no file imports one above it. Start with [`ledger::record`]: its two
+//! An arrow points down: no file imports one above it. Start with [`ledger::rule`]: its two
 //! tables are the protocol. Then [`reconcile::step`]: when they are applied.
 
 #![deny(clippy::disallowed_methods)]

@@ -1,4 +1,4 @@
-//! Events on transitions, best effort: one that can't be written never fails a reconcile.
+//! Events on transitions and notices, best effort: one that can't be written never fails a reconcile.
 
 use std::time::Duration;
 

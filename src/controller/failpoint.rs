@@ -3,7 +3,7 @@
 //!
 //! Only debug builds have them, for the tests: `STREAMSESSION_FAILPOINT=before-call` ends the
 //! process at its first call, `after-write-settle:3` once its third settle is written and the
-//! response not yet fed to the protocol.
+//! response not yet fed to the reconcile.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -76,11 +76,11 @@ impl Controller {
 
     /// Lets what is under way settle: for as long as a call and two writes may take.
     async fn drain(mut self) -> Result<(), Stopped> {
-        let patience = self.context.call_deadline + self.context.kube_deadline * 2;
+        let drain_timeout = self.context.call_deadline + self.context.kube_deadline * 2;
         let scheduler = self.context.scheduler.clone();
         scheduler.handle(Event::Stopping);
         info!(running = scheduler.running(), "stopping: reconciles that are under way may settle");
-        let drained = timeout(patience, async {
+        let drained = timeout(drain_timeout, async {
             loop {
                 let wake_at = self.perform_commands();
                 if scheduler.is_drained() {
@@ -122,7 +122,7 @@ impl Controller {
             readiness.listed(scope.name());
         }
         scheduler.handle(event);
-        metrics.sessions.set(scheduler.objects());
+        metrics.objects.set(scheduler.objects());
     }
 
     fn finished(&self, Finished { run, requeue }: Finished) {

@@ -17,7 +17,7 @@ use crate::api::{self, FIELD_MANAGER, FINALIZER};
 
 /// What came of it.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum RequestResult {
     /// The copy that the API server holds now.
     Copy(Box<StreamSession>),
     /// There is no such object.
@@ -60,12 +60,12 @@ impl Object {
     }
 
     /// Reads it fresh, from the quorum.
-    pub async fn read(&self) -> Outcome {
+    pub async fn read(&self) -> RequestResult {
         self.within(Request::Read, self.api.get(&self.key.name)).await
     }
 
     /// Writes the whole status over that of `copy`.
-    pub async fn write_status(&self, copy: &StreamSession, status: &Status) -> Outcome {
+    pub async fn write_status(&self, copy: &StreamSession, status: &Status) -> RequestResult {
         let uid = copy.uid().unwrap_or_default();
         let stored = copy.status.clone().unwrap_or_default();
         let body = StreamSession {
@@ -89,7 +89,7 @@ impl Object {
     }
 
     /// Puts the finalizer on `copy`, or takes it off.
-    pub async fn write_finalizer(&self, copy: &StreamSession, present: bool) -> Outcome {
+    pub async fn write_finalizer(&self, copy: &StreamSession, present: bool) -> RequestResult {
         let mut finalizers: Vec<&str> = copy
             .finalizers()
             .iter()
@@ -120,28 +120,28 @@ impl Object {
         &self,
         request: Request,
         response: impl Future<Output = kube::Result<StreamSession>>,
-    ) -> Outcome {
+    ) -> RequestResult {
         let (object, verb) = (&self.key, request.verb());
         match timeout(self.deadline, response).await {
-            Ok(Ok(copy)) => Outcome::Copy(Box::new(copy)),
-            Ok(Err(kube::Error::Api(status))) if self.is_missing(&status) => Outcome::Gone,
-            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Outcome::Conflict,
+            Ok(Ok(copy)) => RequestResult::Copy(Box::new(copy)),
+            Ok(Err(kube::Error::Api(status))) if self.is_missing(&status) => RequestResult::Gone,
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => RequestResult::Conflict,
             // The merge patch met another uid, or the object began to terminate; or an admission
             // policy denies it, which the log should show.
             Ok(Err(kube::Error::Api(status)))
                 if status.is_invalid() && request == Request::WriteFinalizers =>
             {
                 warn!(%object, message = %status.message, "could not {verb} the object; reading it again");
-                Outcome::Conflict
+                RequestResult::Conflict
             }
             Ok(Err(error)) => {
                 warn!(%object, %error, "could not {verb} the object; trying again");
-                Outcome::Failed
+                RequestResult::Failed
             }
             Err(_) => {
                 let deadline_seconds = self.deadline.as_secs_f32();
                 warn!(%object, deadline_seconds, "could not {verb} the object in time; trying again");
-                Outcome::Failed
+                RequestResult::Failed
             }
         }
     }

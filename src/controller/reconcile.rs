@@ -16,7 +16,7 @@ use tracing::{Instrument, debug, info, info_span, warn};
 use super::context::Context;
 #[cfg(debug_assertions)]
 use super::failpoint;
-use super::object::{Object, Outcome};
+use super::object::{Object, RequestResult};
 use crate::api::v1alpha1::StreamSession;
 use crate::api::{self, Unreadable};
 use crate::gs::{Credentials, Endpoint, InvalidEndpoint, Switch};
@@ -97,7 +97,7 @@ impl Shell {
             response = match performed {
                 Ok(response) => response,
                 Err(error) => {
-                    warn!(%error, "this StreamSession is left alone until it is edited");
+                    warn!(%error, "can't read this StreamSession; trying again in five minutes, or when it is edited");
                     break Requeue::After(UNREADABLE_RETRY);
                 }
             };
@@ -126,35 +126,35 @@ impl Shell {
         Endpoint::from_target(text, self.context.allow_insecure_endpoint)
     }
 
-    fn respond(&mut self, outcome: Outcome) -> Result<Response, Unreadable> {
+    fn respond(&mut self, outcome: RequestResult) -> Result<Response, Unreadable> {
         Ok(match outcome {
-            Outcome::Copy(copy) => {
+            RequestResult::Copy(copy) => {
                 let view = api::view(&copy, &self.context.defaults)?;
                 self.copy = Some(copy);
                 Response::Object(Some(Box::new(view)))
             }
-            Outcome::Gone => Response::Object(None),
-            Outcome::Conflict => Response::Conflict,
-            Outcome::Failed => Response::Failed,
+            RequestResult::Gone => Response::Object(None),
+            RequestResult::Conflict => Response::Conflict,
+            RequestResult::Failed => Response::Failed,
         })
     }
 
-    fn wrote(&mut self, outcome: Outcome) -> Response {
+    fn wrote(&mut self, outcome: RequestResult) -> Response {
         let result = match &outcome {
-            Outcome::Copy(_) => "written",
-            Outcome::Gone => "gone",
-            Outcome::Conflict => "conflict",
-            Outcome::Failed => "failed",
+            RequestResult::Copy(_) => "written",
+            RequestResult::Gone => "gone",
+            RequestResult::Conflict => "conflict",
+            RequestResult::Failed => "failed",
         };
         self.context.metrics.write(result);
         self.respond(outcome).unwrap_or(Response::Failed)
     }
 
-    /// The object that drives the session; none if it can't be read now.
+    /// The object that owns the session; none if it can't be read now.
     async fn read_owner(&self, owner: ObjectKey) -> Response {
         let client = self.context.client.clone();
         let outcome = Object::new(client, owner, self.context.kube_deadline).read().await;
-        let Outcome::Copy(copy) = outcome else { return Response::Owner(None) };
+        let RequestResult::Copy(copy) = outcome else { return Response::Owner(None) };
         Response::Owner(api::view(&copy, &self.context.defaults).ok().map(Box::new))
     }
 
@@ -162,7 +162,7 @@ impl Shell {
         let Some(copy) = &self.copy else { return Response::Failed };
         let before = copy.status.as_ref().and_then(api::conditions);
         let outcome = self.object.write_status(copy, status).await;
-        if let (Outcome::Copy(written), Some(after)) = (&outcome, &status.conditions) {
+        if let (RequestResult::Copy(written), Some(after)) = (&outcome, &status.conditions) {
             self.context.events.transition(written, before.as_ref(), after);
             for notice in notices {
                 self.context.metrics.notice(&notice);
@@ -183,7 +183,7 @@ impl Shell {
         let secret = copy.spec.credentials_ref.as_ref().map(|reference| reference.name.as_str());
         let store = &self.context.credentials;
         let found = match store.get(&self.context.client, &self.key.namespace, secret).await {
-            // A namespace that is deleted may lose its Secret before its sessions.
+            // A namespace that is deleted may lose its Secret before its StreamSessions.
             Err(error) if copy.metadata.deletion_timestamp.is_some() => {
                 secret.and_then(|secret| store.last_good(&self.key.namespace, secret)).ok_or(error)
             }

@@ -91,11 +91,11 @@ pub struct Options {
         value_parser = seconds(1, 86_400)
     )]
     pub signature_validity: Duration,
-    /// The region of sessions that name none. Default: no region is sent.
+    /// The region of StreamSessions that name none. Default: no region is sent.
     #[arg(long, env = "REGION", value_name = "REGION")]
     pub region: Option<String>,
-    /// A namespace whose sessions may use the operator's own credentials; repeatable. Default:
-    /// all.
+    /// A namespace whose StreamSessions may use the operator's own credentials; repeatable.
+    /// Default: all.
     #[arg(
         long,
         env = "DEFAULT_CREDENTIALS_NAMESPACES",
@@ -178,7 +178,7 @@ impl Options {
             },
             journal_age_max_seconds: seconds(JOURNAL_AGE_MAX),
             // The longest time that another writer may still be at work on its journal.
-            patience: JOURNAL_AGE_MAX + self.gs_timeout + self.kube_timeout,
+            foreign_journal_timeout: JOURNAL_AGE_MAX + self.gs_timeout + self.kube_timeout,
             retry_base: self.retry_base,
         }
     }

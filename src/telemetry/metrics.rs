@@ -41,7 +41,7 @@ pub struct Metrics {
     /// Interruptions of the watch.
     pub watch_errors: Counter,
     /// Objects known.
-    pub sessions: Gauge<i64, AtomicI64>,
+    pub objects: Gauge<i64, AtomicI64>,
     /// Objects that wait for a permit.
     pub waiting: Gauge<i64, AtomicI64>,
     /// Seconds by which the node's clock is ahead of the service's.
@@ -78,7 +78,7 @@ impl Default for Metrics {
             ),
             watch_events: register(to, "watch_events", "Events of the watch"),
             watch_errors: register(to, "watch_errors", "Interruptions of the watch"),
-            sessions: register(to, "objects", "StreamSessions known"),
+            objects: register(to, "objects", "StreamSessions known"),
             waiting: register(
                 to,
                 "permit_waiting",

@@ -1,4 +1,4 @@
-//! The table of errors in `docs/tencent.md`, section 3, row by row: what each code means to the
+//! The table of errors in `docs/tencent.md`, section 3, in classes: what each code means to the
 //! client, and what the operator then does and reports.
 
 use std::collections::BTreeSet;

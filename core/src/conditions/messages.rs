@@ -142,7 +142,7 @@ pub(super) fn session_not_found(session: &SessionId, code: &str) -> String {
     )
 }
 
-/// Another object owns the session.
+/// [`Reason::SessionConflict`]: another object owns the session.
 pub(super) fn contender(
     inputs: &ConditionInputs<'_>,
     session: &SessionId,
@@ -183,7 +183,8 @@ fn stale_members(inputs: &ConditionInputs<'_>, owner: &ObjectKey) -> String {
     }
 }
 
-/// The object owns the session, and may not detach what it can't prove to have attached.
+/// [`Reason::SessionConflict`], too: the object owns the session, and may not detach what it can't
+/// prove to have attached.
 pub(super) fn assumed_and_contested(
     session: &SessionId,
     other: &ObjectKey,

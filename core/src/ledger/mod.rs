@@ -1,5 +1,12 @@
 //! The ledger: what the service may hold because of one object. It is the only memory there is; the
 //! service can't be asked.
+//!
+//! ```text
+//!  settle ──▶ rule ──▶ record      an outcome changes a record
+//!  plan ────▶ rule                 what is due
+//!  recovery                        a ledger that was lost; what a person says of instances
+//!  desired                         what the spec wants, and of which session
+//! ```
 
 pub mod desired;
 pub mod plan;

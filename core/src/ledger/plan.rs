@@ -54,7 +54,7 @@ pub enum Allowed<'a> {
     /// No detach of an assumed instance that is not wanted: another object names the session too,
     /// and may have attached it.
     NotAssumed,
-    /// Detaches of these, and nothing else: another object drives the session.
+    /// Detaches of these, and nothing else: another object owns the session.
     Only(&'a BTreeSet<InstanceId>),
 }
 
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!((held.batch, held.held_back_assumed), (None, true));
         assert!(
             !plan(&guess, &[], Due::ALL, Allowed::Only(&[].into())).held_back_assumed,
-            "another object drives the session: that is told"
+            "another object owns the session: that is told"
         );
         assert!(plan(&guess, &[], Due::ALL, Allowed::All).batch.is_some());
     }

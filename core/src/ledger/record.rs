@@ -131,7 +131,7 @@ impl Record {
         Self { detach_until: self.detach_until, ..Self::default() }
     }
 
-    /// Another object drives the session: what the service last said to this one is worth nothing
+    /// Another object owns the session: what the service last said to this one is worth nothing
     /// any more.
     #[must_use]
     pub fn invalidated(self) -> Self {

@@ -17,6 +17,10 @@
 //! | refused | an attach with a deadline, or of an Attached one: Unknown; a detach of an Attached one that a detach may still hit: Unknown; else as it was |
 //! | unclear | Unknown; counts like a refusal, but not while its batch is bisected |
 //! | unanswered | Unknown; the operation's own deadline: when the journal's signature ends |
+//! | nothing done | as it was |
+//!
+//! A refusal counts if it is of what is wanted, and no opposite operation may still arrive. Which
+//! outcome an answer is for an instance is said in [`settle`](crate::ledger::settle).
 
 use crate::answer::{Operation, Outcome};
 use crate::ledger::record::{Failure, FailureReason, Record, Refusals, State, Want};

@@ -1,4 +1,4 @@
-//! Who drives a session: the claims on it, and who comes first.
+//! Who owns a session: the claims on it, and who comes first.
 //!
 //! An object claims its spec's session and, until its ledger is empty, the one that the ledger is
 //! about. The rule looks at what all of them show, so that every look of every process comes to the
@@ -6,7 +6,7 @@
 //!
 //! | first comes | because |
 //! | --- | --- |
-//! | who has credentials | another one can do nothing |
+//! | whose credentials work | another one can do nothing |
 //! | then who has members there, or a call in flight | its calls must not hit a successor unawares |
 //! | then who is there to stay, not deleted or on the move | it would have to be relieved soon |
 //! | then the older, then the smaller uid | somebody must |
@@ -53,7 +53,7 @@ pub struct Claimant {
     pub claims: Vec<Claim>,
 }
 
-/// Who drives the session of an object.
+/// Who owns the session of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Ownership {
     /// It does; no other object in sight claims the session.
@@ -129,7 +129,7 @@ impl Claims {
         self.lost.remove(key);
     }
 
-    /// Who drives the session at `place`, as the object `key` sees it.
+    /// Who owns the session at `place`, as the object `key` sees it.
     #[must_use]
     pub fn ownership(&self, key: &ObjectKey, place: &Place) -> Ownership {
         let claimants = self.claimants_of(place);
@@ -142,14 +142,14 @@ impl Claims {
         }
     }
 
-    /// Whether another object drives a session that this one claims.
+    /// Whether another object owns a session that this one claims.
     #[must_use]
     pub fn is_contender(&self, key: &ObjectKey) -> bool {
         let claims = self.claimants.get(key).into_iter().flat_map(|claimant| &claimant.claims);
         claims.into_iter().any(|claim| self.owner(&claim.place).is_some_and(|owner| owner != key))
     }
 
-    /// Who drives the session.
+    /// Who owns the session.
     #[must_use]
     pub fn owner(&self, place: &Place) -> Option<&ObjectKey> {
         let rank = |key: &&ObjectKey| {
@@ -221,7 +221,7 @@ impl Claims {
         }
     }
 
-    /// Whether one that does not drive the session has a call in flight there.
+    /// Whether one that does not own the session has a call in flight there.
     fn has_others_inflight(&self, place: &Place) -> bool {
         let owner = self.owner(place);
         let others = self.claimants_of(place).into_iter().flatten();

@@ -1,4 +1,4 @@
-//! What an object does with its ledger while another one drives the session: it attaches nobody,
+//! What an object does with its ledger while another one owns the session: it attaches nobody,
 //! trusts nothing that it was told, and releases what the owner remembers.
 //!
 //! | a record that it does not want any more | then |
@@ -18,7 +18,7 @@ use crate::ledger::record::{Record, State, Want};
 use crate::ownership::claims::Place;
 use crate::time::{ServiceTime, over};
 
-/// What the object that drives the session shows.
+/// What the object that owns the session shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct OwnerView {
     /// Instances that are in, as its ledger says: it will not forget them.
@@ -78,7 +78,7 @@ impl Ledger {
         self.records.iter().any(|(id, record)| members.want(id) == Want::Out && record.is_tracked())
     }
 
-    /// Trusts no confirmation any more: another object drives the session, or did.
+    /// Trusts no confirmation any more: another object owns the session, or did.
     pub fn invalidate(&mut self) {
         for record in self.records.values_mut() {
             *record = std::mem::take(record).invalidated();

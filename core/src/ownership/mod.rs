@@ -1,5 +1,5 @@
-//! Of several objects that name one session, one drives it: who claims what ([`claims`]), and what
-//! an object does while another one drives its session ([`hand_over`]).
+//! Of several objects that name one session, one owns it: who claims what ([`claims`]), and what
+//! an object does while another one owns its session ([`hand_over`]).
 
 pub mod claims;
 pub mod hand_over;

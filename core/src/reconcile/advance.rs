@@ -1,5 +1,5 @@
 //! No call of the object is open: what follows. What a person asked for comes first, then who
-//! drives the session, then the next journal or a rest.
+//! owns the session, then the next journal or a rest.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -166,7 +166,7 @@ impl Reconcile {
         None
     }
 
-    /// Another object drives the session: answers what may be detached all the same, or the effect
+    /// Another object owns the session: answers what may be detached all the same, or the effect
     /// that has to come first.
     fn yield_to_owner(
         &mut self,
@@ -186,7 +186,7 @@ impl Reconcile {
             && self.credential.is_none()
             && self.may_ask(context)
         {
-            // One without credentials never drives a session: whether it still has none is worth a
+            // One without credentials never owns a session: whether it still has none is worth a
             // look.
             return Err(Effect::Credentials);
         }

@@ -82,7 +82,7 @@ pub enum Effect {
     AskTime,
     /// Take a permit for this endpoint if one is at hand; never wait: [`Response::Permit`].
     Permit,
-    /// Read the object of that name, which drives the session: [`Response::Owner`].
+    /// Read the object of that name, which owns the session: [`Response::Owner`].
     ReadOwner(ObjectKey),
     /// Write the status, whole, if the object is still the copy that was read:
     /// [`Response::Object`], [`Response::Conflict`] or [`Response::Failed`]. The notices are for
@@ -131,21 +131,21 @@ pub enum Response {
     Permit(bool),
     /// The service's answer.
     Answer(Answer),
-    /// The object that drives the session; none if it is gone, or could not be read.
+    /// The object that owns the session; none if it is gone, or could not be read.
     Owner(Option<Box<View>>),
 }
 
 /// What a step knows besides the response.
 #[derive(Clone, Debug)]
 pub struct StepContext {
-    /// The lower bound of the service's clock at the reconcile's endpoint; none if it is not known, or
-    /// known too badly.
+    /// The lower bound of the service's clock at the reconcile's endpoint; none if it is not known,
+    /// or known too badly.
     pub service: Option<ServiceTime>,
     /// Monotonic time since the start of the process.
     pub elapsed: Duration,
     /// Random: the name of a journal that is written now.
     pub nonce: u128,
-    /// Who drives the session of [`View::place`].
+    /// Who owns the session of [`View::place`].
     pub ownership: Ownership,
     /// Whether another object drove the session meanwhile, be it for a moment, and the status does
     /// not say so yet: see [`Claims::lost_ownership`](crate::ownership::claims::Claims).

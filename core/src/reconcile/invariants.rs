@@ -1,5 +1,5 @@
 //! The promises, checked where state is written, where it is read back, and before a call. The
-//! rules of [`record`](crate::ledger::record) keep them; this is a second, simpler statement of the
+//! tables of [`rule`](crate::ledger::rule) keep them; this is a second, simpler statement of the
 //! same, so that an error in the rules stops the work on one object and harms nobody.
 
 use std::collections::BTreeSet;
@@ -37,7 +37,7 @@ pub enum Violation {
     NoFinalizer,
     /// I4: an instance would be detached that this object never attached.
     NeverAttached(InstanceId),
-    /// I5: an instance would be attached while another object drives the session.
+    /// I5: an instance would be attached while another object owns the session.
     NotOwner(InstanceId),
     /// I6: an instance would be attached that the spec does not want.
     Unwanted(InstanceId),
@@ -70,7 +70,7 @@ impl fmt::Display for Violation {
                 write!(f, "I4: {id} would be detached, and this object never attached it")
             }
             Self::NotOwner(id) => {
-                write!(f, "I5: {id} would be attached, and another object drives the session")
+                write!(f, "I5: {id} would be attached, and another object owns the session")
             }
             Self::Unwanted(id) => {
                 write!(f, "I6: {id} would be attached, and the spec does not want it")

@@ -28,7 +28,7 @@ pub struct Reconcile {
     /// Whom the credentials are of, once they were found.
     pub(super) credential: Option<String>,
     pub(super) permit: PermitState,
-    /// The object that was looked at, since it drives the session or did; and what it shows, if it
+    /// The object that was looked at, since it owns the session or did; and what it shows, if it
     /// could be read.
     pub(super) owner: Option<(ObjectKey, Option<OwnerView>)>,
     pub(super) reads: u32,

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  step ──▶ open_call ──▶ advance ──▶ machine (the struct) ──▶ state (kept between reconciles)
-//!     what a response      no call is           │                  bisection, retry
+//!     what a response      no call is           │                  answered, bisection, retry
 //!     and an open call     open: what           ▼
-//!     mean                 is due        effect, view, invariants
+//!     mean                 is due        effect, view, settings, invariants
 //! ```
 //!
 //! Start with [`step`]: there is no program counter.

@@ -133,7 +133,7 @@ impl Reconcile {
             }
         };
         let waited = context.elapsed.saturating_sub(since);
-        let rest = self.settings.patience.saturating_sub(waited);
+        let rest = self.settings.foreign_journal_timeout.saturating_sub(waited);
         if rest.is_zero() {
             self.doubt(view, stored, context)
         } else {

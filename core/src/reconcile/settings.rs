@@ -13,7 +13,7 @@ pub struct Settings {
     pub journal_age_max_seconds: i64,
     /// How long a journal of someone else is left alone: the longest time that its writer may still
     /// be at work.
-    pub patience: Duration,
+    pub foreign_journal_timeout: Duration,
     /// The first pause of the backoff.
     pub retry_base: Duration,
 }

@@ -57,8 +57,8 @@ impl Own {
     }
 }
 
-/// What is remembered of an object between reconciles, in memory alone: losing it costs a wait, never a
-/// phone.
+/// What is remembered of an object between reconciles, in memory alone: losing it costs a wait,
+/// never a phone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReconcileState {
     uid: Arc<str>,
@@ -72,7 +72,7 @@ pub struct ReconcileState {
     pub(crate) api_failures: u32,
     pub(crate) conflicts: u32,
     pub(crate) problem: Option<Problem>,
-    /// Reads of the object that drives the session, in a row.
+    /// Reads of the object that owns the session, in a row.
     pub(crate) owner_reads: u32,
     /// A promise would have been broken: nothing is done before the next edit.
     pub(crate) halted: Option<Violation>,

@@ -97,7 +97,7 @@ impl View {
         self.with(self.ledger()).0
     }
 
-    /// The session that the object drives, or would: that of the ledger until it is empty, then
+    /// The session that the object owns, or would: that of the ledger until it is empty, then
     /// that of the spec.
     #[must_use]
     pub fn place(&self) -> Place {
@@ -188,7 +188,7 @@ impl View {
         }
     }
 
-    /// Whether with `ledger` the object would drive another session than the copy shows, or the
+    /// Whether with `ledger` the object would own another session than the copy shows, or the
     /// same one elsewhere: ownership, clock and permits there are not known yet.
     #[must_use]
     pub(crate) fn goes_on_elsewhere(&self, ledger: &Ledger) -> bool {

@@ -203,8 +203,8 @@ impl Scheduler {
         if let Some(claimant) = claimant {
             self.shared.claims.set(key, claimant);
         }
-        // One that another object keeps from its session has to say so. One that waits is looked at:
-        // this version may be older than what it waits for.
+        // One that another object keeps from its session has to say so. One that waits is looked
+        // at: this version may be older than what it waits for.
         let waits = self.queue.has_timer(key) || self.shared.buckets.is_waiting(key);
         let converged = converged && !waits && !self.shared.claims.is_contender(key);
         if self.queue.saw(key, version, converged) {
@@ -217,7 +217,7 @@ impl Scheduler {
         self.shared.buckets.cancel(key);
     }
 
-    /// Objects that drive their session now, or don't any more, are due.
+    /// Objects that own their session now, or don't any more, are due.
     fn wake_claimants(&mut self) {
         for key in self.shared.claims.take_changed() {
             self.queue.cancel_timer(&key);

@@ -1,5 +1,5 @@
-//! What scheduling needs of an object. The ids are read when a session is reconciled: memory grows
-//! with sessions, not with phones.
+//! What scheduling needs of an object. The ids are read when an object is reconciled: memory grows
+//! with objects, not with instances.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Who goes first of those that wait for one quota: by class, then by group in turn, then by the
-//! order in which they came. Pure.
+//! Who goes first of those that wait for one quota: by priority, then by namespace in turn, then by
+//! the order in which they came. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::iter::Cycle;
@@ -9,14 +9,14 @@ use std::sync::Arc;
 use crate::ledger::plan::Priority;
 use crate::object::ObjectKey;
 
-/// Which class is favoured at each grant in turn. Where it does not wait, the first class that does
-/// goes.
+/// Which priority is favoured at each grant in turn. Where it does not wait, the first priority
+/// that does goes.
 ///
-/// Strict classes would starve the lower ones for as long as there is enough to do above, so that
-/// each has one grant in eight. At 20 a second that is one in 0.4 s, much less than a retry pauses
-/// anyway, and at the floor of one a second still one in 8 s. It costs the classes above at most a
-/// quarter of the grants, and one that comes first in its class a single grant: no two favours of
-/// lower classes are next to each other.
+/// Strict priorities would starve the lower ones for as long as there is enough to do above, so
+/// that each has one grant in eight. At 20 a second that is one in 0.4 s, much less than a retry
+/// pauses anyway, and at the floor of one a second still one in 8 s. It costs the priorities above
+/// at most a quarter of the grants, and one that comes first in its priority a single grant: no two
+/// favours of lower priorities are next to each other.
 const FAVOURED: [Priority; 8] = {
     use Priority::{Attach, Detach, Retry};
     [Detach, Detach, Detach, Attach, Detach, Detach, Detach, Retry]
@@ -24,11 +24,11 @@ const FAVOURED: [Priority; 8] = {
 
 /// The keys that wait for one quota.
 ///
-/// A key waits once, so that this is bounded by the number of keys (objects) there are; groups and
-/// classes are there only while a key of theirs waits.
+/// A key waits once, so that this is bounded by the number of keys (objects) there are; namespaces
+/// and priorities are there only while a key of theirs waits.
 #[derive(Debug)]
 pub(super) struct FairQueue {
-    classes: BTreeMap<Priority, Class>,
+    rotations: BTreeMap<Priority, Rotation>,
     places: HashMap<ObjectKey, Position>,
     next_ticket: u64,
     favoured: Cycle<Iter<'static, Priority>>,
@@ -40,19 +40,19 @@ struct Position {
     ticket: u64,
 }
 
-/// The groups of one class, in the order of their turns.
+/// The namespaces of one priority, in the order of their turns.
 #[derive(Debug)]
-struct Class {
-    lines: BTreeMap<Turn, BTreeMap<u64, ObjectKey>>,
+struct Rotation {
+    queues: BTreeMap<Turn, BTreeMap<u64, ObjectKey>>,
     turn_of: HashMap<Arc<str>, Turn>,
-    /// How many grants this class had.
+    /// How many grants this priority had.
     grants: u64,
 }
 
-/// A group's place in the rotation, in the order of the fields.
+/// A namespace's place in the rotation, in the order of the fields.
 ///
 /// One that comes anew stands in front of the one that was served last and behind all others: a
-/// single long line is not in its way, and one that comes back at once, again and again, still
+/// single long queue is not in its way, and one that comes back at once, again and again, still
 /// overtakes nobody twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
@@ -64,15 +64,15 @@ struct Turn {
 impl FairQueue {
     pub(super) fn new() -> Self {
         Self {
-            classes: BTreeMap::new(),
+            rotations: BTreeMap::new(),
             places: HashMap::new(),
             next_ticket: 0,
             favoured: FAVOURED.iter().cycle(),
         }
     }
 
-    /// Puts `key` at the end of its group's line. One that waits already moves there if it comes
-    /// with a higher priority, and keeps its place if not; then the answer is false.
+    /// Puts `key` at the end of its namespace's queue. One that waits already moves there if it
+    /// comes with a higher priority, and keeps its place if not; then the answer is false.
     pub(super) fn enqueue(&mut self, key: ObjectKey, priority: Priority) -> bool {
         if self.places.get(&key).is_some_and(|place| place.priority <= priority) {
             return false;
@@ -81,15 +81,15 @@ impl FairQueue {
         let ticket = self.next_ticket;
         self.next_ticket = self.next_ticket.saturating_add(1);
         self.places.insert(key.clone(), Position { priority, ticket });
-        self.classes.entry(priority).or_insert_with(Class::new).push(ticket, key);
+        self.rotations.entry(priority).or_insert_with(Rotation::new).push(ticket, key);
         true
     }
 
     /// Gives the place of `key` back; false if it had none.
     pub(super) fn cancel(&mut self, key: &ObjectKey) -> bool {
         let Some(Position { priority, ticket }) = self.places.remove(key) else { return false };
-        if let Some(class) = self.classes.get_mut(&priority) {
-            class.remove(&key.namespace, ticket);
+        if let Some(rotation) = self.rotations.get_mut(&priority) {
+            rotation.remove(&key.namespace, ticket);
         }
         self.drop_if_empty(priority);
         true
@@ -97,14 +97,14 @@ impl FairQueue {
 
     /// Whose turn it is.
     pub(super) fn pop(&mut self) -> Option<ObjectKey> {
-        let first = *self.classes.first_key_value()?.0;
+        let first = *self.rotations.first_key_value()?.0;
         let priority = self
             .favoured
             .next()
             .copied()
-            .filter(|favoured| self.classes.contains_key(favoured))
+            .filter(|favoured| self.rotations.contains_key(favoured))
             .unwrap_or(first);
-        let key = self.classes.get_mut(&priority)?.pop()?;
+        let key = self.rotations.get_mut(&priority)?.pop()?;
         self.drop_if_empty(priority);
         self.places.remove(&key);
         Some(key)
@@ -119,15 +119,15 @@ impl FairQueue {
     }
 
     fn drop_if_empty(&mut self, priority: Priority) {
-        if self.classes.get(&priority).is_some_and(|class| class.lines.is_empty()) {
-            self.classes.remove(&priority);
+        if self.rotations.get(&priority).is_some_and(|rotation| rotation.queues.is_empty()) {
+            self.rotations.remove(&priority);
         }
     }
 }
 
-impl Class {
+impl Rotation {
     fn new() -> Self {
-        Self { lines: BTreeMap::new(), turn_of: HashMap::new(), grants: 0 }
+        Self { queues: BTreeMap::new(), turn_of: HashMap::new(), grants: 0 }
     }
 
     fn push(&mut self, ticket: u64, key: ObjectKey) {
@@ -136,29 +136,29 @@ impl Class {
             self.turn_of.insert(Arc::clone(&key.namespace), turn);
             turn
         });
-        self.lines.entry(turn).or_default().insert(ticket, key);
+        self.queues.entry(turn).or_default().insert(ticket, key);
     }
 
-    fn remove(&mut self, group: &str, ticket: u64) {
-        let Some(turn) = self.turn_of.get(group) else { return };
-        let Some(line) = self.lines.get_mut(turn) else { return };
-        line.remove(&ticket);
-        if line.is_empty() {
-            self.lines.remove(turn);
-            self.turn_of.remove(group);
+    fn remove(&mut self, namespace: &str, ticket: u64) {
+        let Some(turn) = self.turn_of.get(namespace) else { return };
+        let Some(queue) = self.queues.get_mut(turn) else { return };
+        queue.remove(&ticket);
+        if queue.is_empty() {
+            self.queues.remove(turn);
+            self.turn_of.remove(namespace);
         }
     }
 
     fn pop(&mut self) -> Option<ObjectKey> {
-        let (_, mut line) = self.lines.pop_first()?;
-        let (ticket, key) = line.pop_first()?;
+        let (_, mut queue) = self.queues.pop_first()?;
+        let (ticket, key) = queue.pop_first()?;
         self.grants = self.grants.saturating_add(1);
-        if line.is_empty() {
+        if queue.is_empty() {
             self.turn_of.remove(&key.namespace);
         } else {
             let turn = Turn { after_grants: self.grants, was_served: true, ticket };
             self.turn_of.insert(Arc::clone(&key.namespace), turn);
-            self.lines.insert(turn, line);
+            self.queues.insert(turn, queue);
         }
         Some(key)
     }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_take_turns_and_their_keys_go_in_their_order() {
+    fn namespaces_take_turns_and_their_keys_go_in_their_order() {
         let mut queue = FairQueue::new();
         for name in ["a/1", "a/2", "a/3", "b/1", "c/1", "c/2"] {
             queue.enqueue(key(name), Attach);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_comes_anew_goes_before_the_one_that_was_served_last() {
+    fn a_namespace_that_comes_anew_goes_before_the_one_that_was_served_last() {
         let mut queue = FairQueue::new();
         for name in ["a/1", "a/2", "b/1", "b/2"] {
             queue.enqueue(key(name), Attach);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_comes_back_at_once_overtakes_nobody_twice() {
+    fn a_namespace_that_comes_back_at_once_overtakes_nobody_twice() {
         let mut queue = FairQueue::new();
         for name in ["crowd/1", "crowd/2", "crowd/3"] {
             queue.enqueue(key(name), Attach);
@@ -263,11 +263,11 @@ mod tests {
         }
         assert_eq!(drain(&mut queue).len(), 200);
 
-        assert!(queue.is_empty() && queue.classes.is_empty());
+        assert!(queue.is_empty() && queue.rotations.is_empty());
     }
 
     #[test]
-    fn a_cancelled_key_costs_its_group_no_turn() {
+    fn a_cancelled_key_costs_its_namespace_no_turn() {
         let mut queue = FairQueue::new();
         for name in ["a/1", "b/1", "a/2", "b/2"] {
             queue.enqueue(key(name), Attach);
@@ -298,7 +298,7 @@ mod tests {
     proptest! {
         /// Against a list of who waits, with the place of each.
         #[test]
-        fn whoever_waits_is_served_once_in_its_groups_order_and_no_class_starves(moves in moves()) {
+        fn whoever_waits_is_served_once_in_its_namespaces_order_and_no_priority_starves(moves in moves()) {
             let (mut queue, mut model) = (FairQueue::new(), Vec::<(Priority, u32)>::new());
             let mut passed = HashMap::from([(Attach, 0), (Retry, 0)]);
             for one in moves.into_iter().chain(std::iter::repeat_n(Move::Pop, 400)) {
@@ -321,12 +321,12 @@ mod tests {
                             continue;
                         };
                         let at = model.iter().position(|(_, other)| numbered(*other) == key).expect("it waited");
-                        let (class, _) = model[at];
-                        let earlier = |(other_class, other): &(Priority, u32)| *other_class == class && numbered(*other).namespace == key.namespace;
-                        prop_assert!(!model[..at].iter().any(earlier), "its group's line is in order");
+                        let (priority, _) = model[at];
+                        let earlier = |(other_priority, other): &(Priority, u32)| *other_priority == priority && numbered(*other).namespace == key.namespace;
+                        prop_assert!(!model[..at].iter().any(earlier), "its namespace's queue is in order");
                         for (lower, count) in &mut passed {
                             let waits = model.iter().any(|(other, _)| other == lower);
-                            *count = if waits && *lower != class { *count + 1 } else { 0 };
+                            *count = if waits && *lower != priority { *count + 1 } else { 0 };
                             prop_assert!(*count < 8, "{lower:?} was passed over {count} times");
                         }
                         model.remove(at);
@@ -334,7 +334,7 @@ mod tests {
                 }
                 prop_assert_eq!(queue.len(), model.len());
             }
-            prop_assert!(queue.classes.is_empty());
+            prop_assert!(queue.rotations.is_empty());
         }
     }
 }

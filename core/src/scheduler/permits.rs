@@ -75,8 +75,8 @@ impl Permits {
         if self.waiting.is_empty() { self.take(now) } else { None }
     }
 
-    /// Puts `key` at the end of its group's line. One that waits already moves there if it comes
-    /// with a higher priority, and keeps its place if not; then the answer is false.
+    /// Puts `key` at the end of its namespace's queue. One that waits already moves there if it
+    /// comes with a higher priority, and keeps its place if not; then the answer is false.
     pub fn enqueue(&mut self, key: ObjectKey, priority: Priority) -> bool {
         self.waiting.enqueue(key, priority)
     }

@@ -210,7 +210,7 @@ impl Run {
                     self.lose_permit(shared);
                 }
             }
-            Response::Answer(answer) => self.called(shared, answer, now),
+            Response::Answer(answer) => self.call_ended(shared, answer, now),
             _ => {}
         }
         if shared.stopping {
@@ -221,9 +221,8 @@ impl Run {
         }
     }
 
-    /// The call is over: its permit comes back one window after the answer, or after the deadline
-    /// of a call that nobody answered.
-    fn called(&mut self, shared: &mut Shared, answer: &Answer, now: Duration) {
+    /// The call is over: what it teaches about the account, and when its permit comes back.
+    fn call_ended(&mut self, shared: &mut Shared, answer: &Answer, now: Duration) {
         let Last::Call { sent_at, ids } = self.last else { return };
         if let (true, Some(credential)) = (is_too_large(&answer.code), &self.credential)
             && let Some(batch_size) = shared.too_large(credential, ids)
@@ -236,9 +235,15 @@ impl Run {
         {
             self.lesson = Some(Lesson::Throttled { calls_per_second: quota.get() });
         }
+        shared.buckets.spent(permit, self.permit_comes_back_at(answer, sent_at, now));
+    }
+
+    /// One window after the answer, or after the deadline of a call that nobody answered: so long
+    /// the service may count it.
+    fn permit_comes_back_at(&self, answer: &Answer, sent_at: Duration, now: Duration) -> Duration {
         let unanswered = answer.verdict == Verdict::Unanswered;
         let over = if unanswered { now.max(sent_at + self.call_deadline) } else { now };
-        shared.buckets.spent(permit, over + WINDOW);
+        over + WINDOW
     }
 
     fn lose_permit(&mut self, shared: &mut Shared) {

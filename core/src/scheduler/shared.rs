@@ -10,7 +10,7 @@ use crate::scheduler::buckets::Buckets;
 /// What all runs share.
 #[derive(Debug)]
 pub struct Shared {
-    /// Who drives which session.
+    /// Who owns which session.
     pub claims: Claims,
     /// The permits, and who waits for one.
     pub buckets: Buckets,
@@ -44,8 +44,8 @@ impl Shared {
         self.batch_sizes.get(credential).copied().unwrap_or(usize::MAX)
     }
 
-    /// The service called a call of `ids` ids too large: the credential's next ones have half of that.
-    /// Of one id there is nothing to halve. Answers how many they have if that is news.
+    /// The service called a call of `ids` ids too large: the credential's next ones have half of
+    /// that. Of one id there is nothing to halve. Answers how many they have if that is news.
     pub fn too_large(&mut self, credential: &Arc<str>, ids: usize) -> Option<usize> {
         let half = ids / 2;
         let is_news = half > 0 && half < self.batch_size_max(credential);

@@ -120,7 +120,7 @@ impl World {
         claims
     }
 
-    /// Whether the object drives the session by what all of them show: what another one says is
+    /// Whether the object owns the session by what all of them show: what another one says is
     /// stale, and it will say so once it knows.
     fn owns(&self, name: Name, session: &SessionId) -> bool {
         self.claims().owner(&place(session)) == Some(&name.key())

@@ -34,7 +34,9 @@ fn settings(batch_size_max: usize) -> Arc<Settings> {
         let of = |batch_size_max| Settings {
             rules: Rules { validity, batch_size_max, ..Rules::default() },
             journal_age_max_seconds: 3,
-            patience: Duration::from_millis(3_000 + CALL_DEADLINE_MS + API_DEADLINE_MS),
+            foreign_journal_timeout: Duration::from_millis(
+                3_000 + CALL_DEADLINE_MS + API_DEADLINE_MS,
+            ),
             retry_base: Duration::from_secs(1),
         };
         [1, 2, 3, 100].into_iter().map(|size| (size, Arc::new(of(size)))).collect()

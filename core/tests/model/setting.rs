@@ -28,7 +28,7 @@ pub fn settings() -> &'static Arc<Settings> {
         Arc::new(Settings {
             rules: Rules { validity: VALIDITY, batch_size_max: 2, ..Rules::default() },
             journal_age_max_seconds: 0,
-            patience: Duration::ZERO,
+            foreign_journal_timeout: Duration::ZERO,
             retry_base: Duration::ZERO,
         })
     })

@@ -1,4 +1,4 @@
-//! An object whose session another one drives.
+//! An object whose session another one owns.
 
 use streamsession_core::conditions::Reason;
 use streamsession_core::ownership::claims::Ownership;
@@ -9,7 +9,7 @@ use streamsession_testkit::fixtures::{key, last_call};
 
 use crate::driver::{Driver, at, settings, with_a};
 
-/// The object of that name drives the session.
+/// The object of that name owns the session.
 fn contender(owner: &str) -> StepContext {
     StepContext { ownership: Ownership::Contender(key(owner)), ..at(Some(1_000), 0) }
 }

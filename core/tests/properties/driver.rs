@@ -22,7 +22,7 @@ pub fn settings() -> Arc<Settings> {
         Arc::new(Settings {
             rules: Rules { validity: VALIDITY, batch_size_max: 2, ..Rules::default() },
             journal_age_max_seconds: 3,
-            patience: Duration::from_secs(8),
+            foreign_journal_timeout: Duration::from_secs(8),
             retry_base: Duration::from_secs(1),
         })
     });

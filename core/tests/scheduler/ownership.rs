@@ -126,7 +126,7 @@ fn a_regained_ownership_is_acknowledged_by_the_write_that_says_so() {
     let contender = contested(object("contender"), 6);
     let mut process = Process::new(LIMITS, &[owner.clone(), contender]);
     process.reconciled();
-    // For a while the other one drives the session.
+    // For a while the other one owns the session.
     process.see(&version("2", credentials_failed(&owner)));
     process.see(&version("3", owner.clone()));
     let lost = |process: &Process| process.scheduler.shared().claims.lost_ownership(&key("owner"));
@@ -185,7 +185,7 @@ fn a_late_echo_of_an_earlier_reconcile_does_not_end_the_wait_for_a_timer() {
     let settled = owner.clone();
     process.finish(run, Requeue::OnChange);
 
-    // Another one drives the session for a moment, so that the call is made again, and refused.
+    // Another one owns the session for a moment, so that the call is made again, and refused.
     process.see(&contested(converged("other"), 1));
     process.tell(Event::Gone(key("other")));
     process.now += WINDOW;
