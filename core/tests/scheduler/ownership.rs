@@ -172,7 +172,7 @@ fn a_write_that_fails_acknowledges_nothing() {
     assert!(lost(&process));
 }
 
-/// Seed 179749 of the fleets found it.
+/// A fleet found it.
 #[test]
 #[ignore = "fails: an old version that was converged cancels the timer of the reconcile after it"]
 fn a_late_echo_of_an_earlier_reconcile_does_not_end_the_wait_for_a_timer() {
@@ -186,7 +186,7 @@ fn a_late_echo_of_an_earlier_reconcile_does_not_end_the_wait_for_a_timer() {
     let settled = owner.clone();
     process.finish(run, Requeue::OnChange);
 
-    // Another one drives the session for a moment, so that the call is made again, and refused.
+    // Another one drives the session for a while, so that the call is made again, and refused.
     process.see(&contested(converged("other"), 1));
     process.tell(Event::Gone(key("other")));
     process.now += WINDOW;
