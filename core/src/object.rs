@@ -62,3 +62,14 @@ impl Scope {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_has_the_name_of_its_namespace() {
+        assert_eq!(Scope::Namespace("arcade".into()).name(), "arcade");
+        assert_eq!(Scope::All.name(), "");
+    }
+}

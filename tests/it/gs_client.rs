@@ -321,7 +321,7 @@ async fn a_readable_answer_sets_the_endpoints_clock() {
 }
 
 #[tokio::test]
-async fn a_proxys_page_does_not_set_the_clock() {
+async fn a_page_of_a_proxy_does_not_set_the_clock() {
     for answer in [
         http("502 Bad Gateway", &[DATE], REFUSED),
         http("200 OK", &[DATE], "<html>"),

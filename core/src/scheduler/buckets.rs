@@ -103,10 +103,7 @@ impl Buckets {
 
     /// The next key whose turn it is, with its permit.
     pub fn grant(&mut self, now: Duration) -> Option<(ObjectKey, Permit)> {
-        let (next, bucket) = self.next_grant(now)?;
-        if next > now {
-            return None;
-        }
+        let (_, bucket) = self.next_grant(now)?;
         let bucket = Arc::clone(bucket);
         let (key, inner) = self.permits.get_mut(&bucket)?.grant(now)?;
         self.waiting.remove(&key);

@@ -115,6 +115,11 @@ fn a_failure_says_for_whom_and_what_the_service_said() {
     );
     retrying(
         &["a"],
+        &after("", ledger(&[])),
+        "The service did not answer the last call. The operator tries again. 1 to attach.",
+    );
+    retrying(
+        &["a"],
         &after_result(CallResult::NotSent, "ConnectFailed"),
         "The last call could not be sent (ConnectFailed). Check the network and the operator's \
          log. The operator tries again. 1 to attach.",

@@ -91,7 +91,7 @@ impl World {
     fn why_unsettled(&self, claims: &Claims, name: Name, object: &Object) -> Option<String> {
         let wants =
             object.spec.instances.iter().map(InstanceId::as_str).collect::<Vec<_>>().join(" ");
-        let told = format!(
+        let status = format!(
             "{:?} {:?}, wants [{wants}] of {}, has {}",
             object.mode(),
             object.reason(),
@@ -99,13 +99,13 @@ impl World {
             describe::ledger(&object.status.ledger, 0)
         );
         if object.deleting {
-            return Some(format!("is still being deleted: {told}"));
+            return Some(format!("is still being deleted: {status}"));
         }
         if object.status.observed_generation != object.generation {
-            return Some(format!("has not seen generation {}: {told}", object.generation));
+            return Some(format!("has not seen generation {}: {status}", object.generation));
         }
         let Some(ledger) = object.ledger().filter(|ledger| ledger.journal.is_none()) else {
-            return Some(format!("has no ledger, or an open call: {told}"));
+            return Some(format!("has no ledger, or an open call: {status}"));
         };
         let members = object.view();
         let members = members.desired.at(ledger.target.as_ref());
@@ -115,7 +115,7 @@ impl World {
                 .iter()
                 .find(|(id, record)| members.want(id) == Want::Out && record.is_tracked());
             return match stale_members {
-                Some((id, _)) => Some(format!("is a contender and still tracks {id}: {told}")),
+                Some((id, _)) => Some(format!("is a contender and still tracks {id}: {status}")),
                 // One whose credentials were refused says so until an edit, or its turn, brings
                 // another call.
                 None if object.mode() == Some(Mode::Stalled)
@@ -126,11 +126,11 @@ impl World {
                 {
                     None
                 }
-                None => Some(format!("is a contender and does not say so: {told}")),
+                None => Some(format!("is a contender and does not say so: {status}")),
             };
         }
         if !object.is_ready() {
-            return Some(format!("owns {} and is not Ready: {told}", object.spec.session));
+            return Some(format!("owns {} and is not Ready: {status}", object.spec.session));
         }
         let clean = |(id, record): (&InstanceId, &Record)| {
             object.spec.instances.contains(id) && *record == Record::attached()

@@ -37,7 +37,7 @@ pub fn effect(run_id: RunId, name: Name, effect: &Effect, facts: &Facts) -> Stri
         Effect::WriteStatus(status, notices) => {
             let conditions = status.conditions.as_ref();
             let conditions = conditions
-                .map_or(String::new(), |told| format!("{:?}/{}", told.mode, told.reason.as_str()));
+                .map_or(String::new(), |is| format!("{:?}/{}", is.mode, is.reason.as_str()));
             let ledger_text = match &status.ledger {
                 LedgerState::Current(current) => ledger(current, 0),
                 LedgerState::New => "new".to_owned(),
@@ -59,7 +59,7 @@ pub fn effect(run_id: RunId, name: Name, effect: &Effect, facts: &Facts) -> Stri
 
 /// What the service made of a call.
 pub fn served(call: &SentCall, answer: &Answer, done: &BTreeSet<InstanceId>) -> String {
-    let told = match &answer.verdict {
+    let outcome = match &answer.verdict {
         Verdict::Processed { succeeded, refused } => {
             format!("succeeded [{}] refused [{}]", ids(succeeded), ids(refused))
         }
@@ -68,7 +68,7 @@ pub fn served(call: &SentCall, answer: &Answer, done: &BTreeSet<InstanceId>) -> 
     let what = format!("{} {}", operation(call.operation), ids(&call.instances));
     let SentCall { name, credential, request, .. } = call;
     let signed = format!("signed at {} by {credential}", request.start_time);
-    format!("SERVICE {}: {what} of {name}, {signed}: {told}; done [{}]", call.session, ids(done))
+    format!("SERVICE {}: {what} of {name}, {signed}: {outcome}; done [{}]", call.session, ids(done))
 }
 
 /// An object after a write.
@@ -80,6 +80,7 @@ pub fn written(name: Name, object: Option<&Object>) -> String {
         if object.finalizer { " finalizer" } else { "" },
         if object.deleting { " deleting" } else { "" }
     );
-    let found = if object.is_lost() { "lost".to_owned() } else { ledger(&object.status.ledger, 0) };
-    format!("API {name} version {}{flags}, {state}: {found}", object.version)
+    let ledger =
+        if object.is_lost() { "lost".to_owned() } else { ledger(&object.status.ledger, 0) };
+    format!("API {name} version {}{flags}, {state}: {ledger}", object.version)
 }

@@ -337,12 +337,12 @@ impl State {
         }
         // The finalizer without a ledger means that it was lost; neither means that there never was
         // one.
-        let found = &object.view.status.ledger;
-        if object.view.finalizer && *found == LedgerState::New {
+        let ledger = &object.view.status.ledger;
+        if object.view.finalizer && *ledger == LedgerState::New {
             Arc::make_mut(&mut object.view).status.ledger =
                 LedgerState::Lost { why: "no record".into(), remains: Ledger::default() };
         } else if !object.view.finalizer
-            && matches!(found, LedgerState::Lost { remains, .. } if *remains == Ledger::default())
+            && matches!(ledger, LedgerState::Lost { remains, .. } if *remains == Ledger::default())
         {
             Arc::make_mut(&mut object.view).status.ledger = LedgerState::New;
         }

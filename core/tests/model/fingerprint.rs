@@ -40,7 +40,7 @@ use crate::world::{EPOCH, Operator, State};
 
 /// The highest number that a rule compares a count with.
 const COUNT_MAX: u32 = 5;
-/// Ids, codes and journals are no longer than that; messages are told apart elsewhere.
+/// Ids, codes and journals are no longer than that; `Sink::message` hashes messages.
 const TEXT_MAX: usize = 40;
 
 /// 128 bits of a state; if it is `coarse`, whatever the conditions say counts as the same, but for
@@ -122,8 +122,8 @@ fn folded(x: u64, y: u64) -> u64 {
 pub fn of_state(state: &ReconcileState, copy: &View, effect: &Effect) -> u64 {
     let mut sink = Sink::new(0);
     let status = if let Effect::WriteStatus(status, _) = effect { Some(&**status) } else { None };
-    for found in [&copy.status].into_iter().chain(status).map(|status| &status.ledger) {
-        if let LedgerState::Current(Ledger { journal: Some(journal), .. }) = found {
+    for status in [&copy.status].into_iter().chain(status) {
+        if let LedgerState::Current(Ledger { journal: Some(journal), .. }) = &status.ledger {
             journal.id.hash(&mut sink);
         } else {
             sink.journals.push([0; 32]);

@@ -207,8 +207,8 @@ impl Setting {
         if let Some(object) = &state.object {
             let desired = &object.view.desired;
             let lost = matches!(object.view.status.ledger, LedgerState::Lost { .. });
-            // Who is taken out of the spec while the ledger is lost can't be known: out of reach,
-            // and said in the design.
+            // Who is taken out of the spec while the ledger is lost can't be known: out of reach
+            // (docs/design.md, 3.9).
             if has(Kind::Edit) && !desired.deleting && !lost {
                 moves.extend((0..self.ids.len()).map(|n| Move::Edit(u8::try_from(n).unwrap())));
             }

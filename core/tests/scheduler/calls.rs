@@ -37,6 +37,7 @@ fn a_permit_comes_back_one_window_after_the_answer() {
     for answered in [done(), answer(Verdict::NothingDone(NothingDone::NotSent))] {
         let (mut process, mut first) = one_calls_and_one_waits();
         process.now += seconds(3);
+        assert!(!process.scheduler.has_news(), "nothing happened");
 
         process.answer(&mut first, answered);
 

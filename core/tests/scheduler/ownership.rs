@@ -172,7 +172,7 @@ fn a_write_that_fails_acknowledges_nothing() {
     assert!(lost(&process));
 }
 
-/// Seed 179749 of the fleets found it.
+/// A fleet found it.
 #[test]
 fn a_late_echo_of_an_earlier_reconcile_does_not_end_the_wait_for_a_timer() {
     let mut owner = contested(object("owner"), 5);

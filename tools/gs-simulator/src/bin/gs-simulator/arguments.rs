@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn without_arguments_it_is_the_librarys_default() {
+    fn without_arguments_it_is_the_default_of_the_library() {
         let options: Options = Arguments::parse_from(["gs-simulator"]).into();
         assert_eq!(format!("{options:?}"), format!("{:?}", Options::default()));
     }
