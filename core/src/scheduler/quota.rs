@@ -38,7 +38,7 @@ impl Quota {
     /// What it is at `now`.
     pub(super) fn at(&self, now: Duration) -> NonZeroU32 {
         let Some(Halved { at, to }) = self.halved else { return self.setting };
-        let recovered = now.saturating_sub(at).as_secs() / WINDOW.as_secs();
+        let recovered = now.saturating_sub(at).as_millis() / WINDOW.as_millis();
         to.saturating_add(u32::try_from(recovered).unwrap_or(u32::MAX)).min(self.setting)
     }
 

@@ -375,6 +375,7 @@ mod tests {
     fn what_a_new_list_does_not_name_is_gone() {
         let mut queue = WorkQueue::default();
         saw(&mut queue, "1", true);
+        assert!(!queue.is_empty());
 
         queue.list_began(&Scope::All);
 

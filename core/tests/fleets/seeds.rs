@@ -16,7 +16,7 @@ use crate::world::World;
 const SEEDS: u64 = 20_000;
 /// Lines of a failure that are printed.
 const LINES: usize = 60;
-/// What happens in so many seeds, or the scenarios do not play what they are meant to.
+/// What happens in what CI plays, or the scenarios do not play what they are meant to.
 const NOTABLE: [&str; 6] = [
     "a batch size that was halved",
     "a list in two portions",
@@ -25,7 +25,6 @@ const NOTABLE: [&str; 6] = [
     "a stop that timed out",
     "a stop with reconciles under way",
 ];
-const SEEDS_FOR_NOTABLE: u64 = 1_000;
 /// Failures after which no more seeds are played.
 const FAILURES_MAX: usize = 20;
 /// Events that may be spent on making a failure short.
@@ -162,7 +161,7 @@ pub fn play_all() {
     let mut failed = failed.into_inner().unwrap();
     failed.sort_by_key(|(events, seed, _)| (*events, *seed));
     let Some((_, seed, failure)) = failed.first().cloned() else {
-        if played >= SEEDS_FOR_NOTABLE {
+        if played >= SEEDS {
             assert!(notable.keys().eq(&NOTABLE), "not all of {NOTABLE:?} happened: {notable:?}");
         }
         return;

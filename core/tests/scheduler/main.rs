@@ -8,4 +8,5 @@ mod lessons;
 mod ownership;
 mod process;
 mod queue;
+mod runs;
 mod stopping;

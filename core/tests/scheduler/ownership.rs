@@ -206,3 +206,16 @@ fn a_late_echo_of_an_earlier_reconcile_does_not_end_the_wait_for_a_timer() {
     process.finish(run, requeue);
     assert_eq!(process.wakes_at(), Some(process.now + pause));
 }
+
+#[test]
+fn a_run_knows_at_its_first_read_that_another_object_owns_the_session() {
+    let (owner, other) = (contested(object("owner"), 1), contested(object("other"), 5));
+    let mut process = Process::new(LIMITS, &[owner, other.clone()]);
+    let (mut runs, _) = process.commands();
+    let run = runs.iter_mut().find(|run| &*run.key().name == "other").unwrap();
+
+    let effect = process.read(run, &other);
+
+    let Effect::WriteStatus(status, _) = effect else { panic!("it says so, not {effect:?}") };
+    assert_eq!(status.conditions.unwrap().reason, Reason::SessionConflict);
+}
