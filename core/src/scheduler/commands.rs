@@ -207,9 +207,7 @@ impl Scheduler {
         // at: this version may be older than what it waits for.
         let waits = self.queue.has_timer(key) || self.shared.buckets.is_waiting(key);
         let converged = converged && !waits && !self.shared.claims.is_contender(key);
-        if self.queue.saw(key, version, converged) {
-            self.queue.cancel_timer(key);
-        }
+        self.queue.saw(key, version, converged);
     }
 
     fn forget(&mut self, key: &ObjectKey) {

@@ -94,8 +94,8 @@ impl WorkQueue {
         gone
     }
 
-    /// The watch saw this version of the object. Answers whether it is due now because of that.
-    pub fn saw(&mut self, key: &ObjectKey, version: Arc<str>, converged: bool) -> bool {
+    /// The watch saw this version of the object: if that is news, it is due, whatever it waits for.
+    pub fn saw(&mut self, key: &ObjectKey, version: Arc<str>, converged: bool) {
         let Some(entry) = self.entries.get_mut(key) else {
             let entry = Entry {
                 version,
@@ -111,16 +111,15 @@ impl WorkQueue {
             if !converged {
                 self.due(key);
             }
-            return !converged;
+            return;
         };
         entry.listed = true;
         let news = entry.version != version && !entry.own_versions.contains(&version);
         (entry.version, entry.converged) = (version, converged);
-        if !news || (converged && entry.state == EntryState::Idle) {
-            return false;
+        if news && !(converged && entry.state == EntryState::Idle) {
+            self.cancel_timer(key);
+            self.due(key);
         }
-        self.due(key);
-        true
     }
 
     /// The object is gone.
@@ -293,8 +292,8 @@ mod tests {
         crate::fixtures::key("lobby")
     }
 
-    fn saw(queue: &mut WorkQueue, version: &str, converged: bool) -> bool {
-        queue.saw(&key(), version.into(), converged)
+    fn saw(queue: &mut WorkQueue, version: &str, converged: bool) {
+        queue.saw(&key(), version.into(), converged);
     }
 
     #[test]
