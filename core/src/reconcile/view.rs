@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_drives_the_session_of_its_ledger_until_that_is_empty() {
+    fn an_object_owns_the_session_of_its_ledger_until_that_is_empty() {
         let held = ledger(&[("a", Record::attached())]);
         let moving = on_the_move(held.clone());
         assert_eq!(
