@@ -1,5 +1,5 @@
 //! The shell around the core: performs the commands of the scheduler and the effects of each
-//! reconcile, and tells them what came of it. It decides nothing.
+//! reconcile, and tells them what came of it. It decides nothing about sessions.
 //!
 //! ```text
 //!  watch ──Event──▶ Scheduler ──Command──▶ Controller ──Run──▶ reconcile: effect → response → …
