@@ -1,7 +1,5 @@
 //! The API server of all tests, and the ways to reach it.
 
-use std::io::Write;
-use std::process::Stdio;
 use std::sync::OnceLock;
 
 use devcluster::{Binaries, Cluster, report_to_stderr};
@@ -37,16 +35,7 @@ fn kubectl_on(cluster: &Cluster, arguments: &[&str], stdin: &str) -> String {
 }
 
 fn run_kubectl(cluster: &Cluster, arguments: &[&str], stdin: &str) -> (bool, String) {
-    let mut child = cluster
-        .kubectl()
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("kubectl");
-    child.stdin.take().expect("a pipe").write_all(stdin.as_bytes()).expect("kubectl reads");
-    let output = child.wait_with_output().expect("kubectl ends");
+    let output = cluster.run_kubectl(arguments, stdin).expect("kubectl");
     (
         output.status.success(),
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),

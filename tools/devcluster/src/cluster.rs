@@ -2,9 +2,10 @@
 
 use std::{
     fs,
+    io::{self, Write},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -137,6 +138,21 @@ impl Cluster {
         command.env("KUBECONFIG", self.folder.kubeconfig());
         command.env("KUBECACHEDIR", self.folder.kubectl_cache()).env("KUBERC", "off");
         command
+    }
+
+    /// Runs kubectl to its end, with `stdin` as its standard input.
+    pub fn run_kubectl(&self, arguments: &[&str], stdin: &str) -> io::Result<Output> {
+        let mut child = self
+            .kubectl()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        if let Some(mut pipe) = child.stdin.take() {
+            pipe.write_all(stdin.as_bytes())?;
+        }
+        child.wait_with_output()
     }
 
     /// Where the API server listens, such as `https://127.0.0.1:41235`.

@@ -8,7 +8,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -21,16 +21,7 @@ const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: pho
 
 /// Runs kubectl, which must succeed; returns its stdout.
 fn kubectl(cluster: &Cluster, arguments: &[&str], stdin: &str) -> String {
-    let mut child = cluster
-        .kubectl()
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("kubectl starts");
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = cluster.run_kubectl(arguments, stdin).expect("kubectl runs");
     assert!(
         output.status.success(),
         "kubectl {arguments:?}: {}",
