@@ -25,8 +25,6 @@ const SERVICE_SIGNATURE_VALIDITY: Duration = Duration::from_mins(5);
 /// How long a journal may be on its way to the service before it is taken back: longer than any
 /// healthy write, shorter than a person waits.
 const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
-/// Seconds that the service may take to work on a request that it has let in.
-const MARGIN_SECONDS: i64 = 5;
 
 /// What the operator is told.
 #[derive(Args, Clone, Debug)]
@@ -171,7 +169,7 @@ impl Options {
             rules: Rules {
                 validity: Validity {
                     signature_seconds: seconds(self.signature_validity),
-                    margin_seconds: MARGIN_SECONDS,
+                    ..Validity::default()
                 },
                 batch_size_max: self.batch_size.get().into(),
                 session_gone_codes: self.session_gone_codes.clone(),
