@@ -77,8 +77,8 @@ impl Shell {
             let failpoint = failpoint::before(&effect, self.copy.as_deref());
             let performed = match effect {
                 Effect::Read => {
-                    let outcome = self.object.read().await;
-                    self.respond(outcome)
+                    let result = self.object.read().await;
+                    self.respond(result)
                 }
                 Effect::Credentials => Ok(self.credentials().await),
                 Effect::AskTime => Ok(self.ask_time(&run).await),
@@ -126,8 +126,8 @@ impl Shell {
         Endpoint::from_target(text, self.context.allow_insecure_endpoint)
     }
 
-    fn respond(&mut self, outcome: RequestResult) -> Result<Response, Unreadable> {
-        Ok(match outcome {
+    fn respond(&mut self, result: RequestResult) -> Result<Response, Unreadable> {
+        Ok(match result {
             RequestResult::Copy(copy) => {
                 let view = api::view(&copy, &self.context.defaults)?;
                 self.copy = Some(copy);
@@ -139,43 +139,43 @@ impl Shell {
         })
     }
 
-    fn wrote(&mut self, outcome: RequestResult) -> Response {
-        let result = match &outcome {
+    fn wrote(&mut self, result: RequestResult) -> Response {
+        let label = match &result {
             RequestResult::Copy(_) => "written",
             RequestResult::Gone => "gone",
             RequestResult::Conflict => "conflict",
             RequestResult::Failed => "failed",
         };
-        self.context.metrics.write(result);
-        self.respond(outcome).unwrap_or(Response::Failed)
+        self.context.metrics.write(label);
+        self.respond(result).unwrap_or(Response::Failed)
     }
 
     /// The object that owns the session; none if it can't be read now.
     async fn read_owner(&self, owner: ObjectKey) -> Response {
         let client = self.context.client.clone();
-        let outcome = Object::new(client, owner, self.context.kube_deadline).read().await;
-        let RequestResult::Copy(copy) = outcome else { return Response::Owner(None) };
+        let result = Object::new(client, owner, self.context.kube_deadline).read().await;
+        let RequestResult::Copy(copy) = result else { return Response::Owner(None) };
         Response::Owner(api::view(&copy, &self.context.defaults).ok().map(Box::new))
     }
 
     async fn write_status(&mut self, status: &Status, notices: Vec<Notice>) -> Response {
         let Some(copy) = &self.copy else { return Response::Failed };
         let before = copy.status.as_ref().and_then(api::conditions);
-        let outcome = self.object.write_status(copy, status).await;
-        if let (RequestResult::Copy(written), Some(after)) = (&outcome, &status.conditions) {
+        let result = self.object.write_status(copy, status).await;
+        if let (RequestResult::Copy(written), Some(after)) = (&result, &status.conditions) {
             self.context.events.transition(written, before.as_ref(), after);
             for notice in notices {
                 self.context.metrics.notice(&notice);
                 self.context.events.notice(copy, written, &notice);
             }
         }
-        self.wrote(outcome)
+        self.wrote(result)
     }
 
     async fn write_finalizer(&mut self, present: bool) -> Response {
         let Some(copy) = &self.copy else { return Response::Failed };
-        let outcome = self.object.write_finalizer(copy, present).await;
-        self.wrote(outcome)
+        let result = self.object.write_finalizer(copy, present).await;
+        self.wrote(result)
     }
 
     async fn credentials(&mut self) -> Response {
