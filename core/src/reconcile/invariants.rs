@@ -3,7 +3,6 @@
 //! same, so that an error in the rules stops the work on one object and harms nobody.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use crate::answer::Operation;
 use crate::conditions::Mode;
@@ -17,66 +16,45 @@ use crate::time::{ServiceTime, over};
 
 /// A promise that would have been broken: I1 nothing leaks, I2 it converges and says so truly, I3
 /// deletion is honest, I4 hands off what is not ours, I5 one writer, I6 no harm.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Violation {
-    /// I1: an instance would leave the ledger without a reason.
+    /// An instance would leave the ledger without a reason.
+    #[error("I1: {0} would leave the ledger without a reason")]
     Forgotten(InstanceId),
-    /// I1: instances would be tracked in no session.
+    /// Instances would be tracked in no session.
+    #[error("I1: instances would be tracked in no session")]
     NoSession,
-    /// I1: the status could not hold so many records.
+    /// The status could not hold so many records.
+    #[error("I1: {0} records would not fit into the status")]
     TooManyRecords(usize),
-    /// I1: the journal of a call would not name each instance once, in order.
+    /// The journal of a call would not name each instance once, in order.
+    #[error("I1: the journal of a call would not name each instance once")]
     UnorderedJournal,
-    /// I1: the API server did not store the status as it was written.
+    /// The API server did not store the status as it was written.
+    #[error(
+        "I1: the API server did not store the status as it was written; is the \
+         CustomResourceDefinition that of this version, and does an admission webhook change the \
+         status?"
+    )]
     NotStored,
-    /// I2: Ready would be true while something is open.
+    /// Ready would be true while something is open.
+    #[error("I2: Ready would be true while something is open")]
     FalseReady,
-    /// I3: the object would go while its ledger tracks something.
+    /// The object would go while its ledger tracks something.
+    #[error("I3: the object would go while its ledger tracks something")]
     EarlyRelease,
-    /// I3: a call would be made for an object that may go at any moment.
+    /// A call would be made for an object that may go at any moment.
+    #[error("I3: a call would be made for an object that may go at any moment")]
     NoFinalizer,
-    /// I4: an instance would be detached that this object never attached.
+    /// An instance would be detached that this object never attached.
+    #[error("I4: {0} would be detached, and this object never attached it")]
     NeverAttached(InstanceId),
-    /// I5: an instance would be attached while another object owns the session.
+    /// An instance would be attached while another object owns the session.
+    #[error("I5: {0} would be attached, and another object owns the session")]
     NotOwner(InstanceId),
-    /// I6: an instance would be attached that the spec does not want.
+    /// An instance would be attached that the spec does not want.
+    #[error("I6: {0} would be attached, and the spec does not want it")]
     Unwanted(InstanceId),
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Forgotten(id) => write!(f, "I1: {id} would leave the ledger without a reason"),
-            Self::NoSession => f.write_str("I1: instances would be tracked in no session"),
-            Self::TooManyRecords(count) => {
-                write!(f, "I1: {count} records would not fit into the status")
-            }
-            Self::UnorderedJournal => {
-                f.write_str("I1: the journal of a call would not name each instance once")
-            }
-            Self::NotStored => f.write_str(
-                "I1: the API server did not store the status as it was written; is the \
-                 CustomResourceDefinition that of this version, and does an admission webhook \
-                 change the status?",
-            ),
-            Self::FalseReady => f.write_str("I2: Ready would be true while something is open"),
-            Self::EarlyRelease => {
-                f.write_str("I3: the object would go while its ledger tracks something")
-            }
-            Self::NoFinalizer => {
-                f.write_str("I3: a call would be made for an object that may go at any moment")
-            }
-            Self::NeverAttached(id) => {
-                write!(f, "I4: {id} would be detached, and this object never attached it")
-            }
-            Self::NotOwner(id) => {
-                write!(f, "I5: {id} would be attached, and another object owns the session")
-            }
-            Self::Unwanted(id) => {
-                write!(f, "I6: {id} would be attached, and the spec does not want it")
-            }
-        }
-    }
 }
 
 /// Why instances may leave the ledger.

@@ -5,7 +5,8 @@ use streamsession_core::conditions::{
 };
 use streamsession_core::ledger::record::Record;
 use streamsession_core::ownership::claims::Ownership;
-use streamsession_testkit::fixtures::key;
+use streamsession_core::reconcile::invariants::Violation;
+use streamsession_testkit::fixtures::{id, key};
 
 use crate::{NOW, Report, desired, ledger, report, report_of};
 
@@ -46,7 +47,7 @@ fn a_ledger_that_cannot_be_made_anew_yet_says_what_it_waits_for() {
 
 #[test]
 fn a_broken_promise_is_reported_with_the_way_out() {
-    Report(invariant_violated(&"I1: a would leave the ledger without a reason")).is(
+    Report(invariant_violated(&Violation::Forgotten(id("a")))).is(
         Mode::Stalled,
         Reason::InvariantViolated,
         "The operator has stopped working on this object: the next step would break a promise (I1: \
@@ -54,4 +55,38 @@ fn a_broken_promise_is_reported_with_the_way_out() {
          of the spec makes it try again. To delete the object now and leave its instances \
          attached, set spec.deletionPolicy to Orphan.",
     );
+}
+
+#[test]
+fn each_broken_promise_is_named() {
+    let a = || id("a");
+    let texts = [
+        (Violation::NoSession, "I1: instances would be tracked in no session"),
+        (Violation::TooManyRecords(2001), "I1: 2001 records would not fit into the status"),
+        (
+            Violation::UnorderedJournal,
+            "I1: the journal of a call would not name each instance once",
+        ),
+        (
+            Violation::NotStored,
+            "I1: the API server did not store the status as it was written; is the \
+             CustomResourceDefinition that of this version, and does an admission webhook change \
+             the status?",
+        ),
+        (Violation::FalseReady, "I2: Ready would be true while something is open"),
+        (Violation::EarlyRelease, "I3: the object would go while its ledger tracks something"),
+        (
+            Violation::NoFinalizer,
+            "I3: a call would be made for an object that may go at any moment",
+        ),
+        (
+            Violation::NeverAttached(a()),
+            "I4: a would be detached, and this object never attached it",
+        ),
+        (Violation::NotOwner(a()), "I5: a would be attached, and another object owns the session"),
+        (Violation::Unwanted(a()), "I6: a would be attached, and the spec does not want it"),
+    ];
+    for (violation, text) in texts {
+        assert_eq!(violation.to_string(), text);
+    }
 }
