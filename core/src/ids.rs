@@ -1,4 +1,5 @@
-//! The names of the field, parsed once at the border and trusted after it.
+//! The ids of instances and sessions, parsed once at the border and trusted after it; and the ids
+//! of journals.
 //!
 //! ```
 //! use streamsession_core::ids::{InstanceId, InvalidId};

@@ -23,7 +23,7 @@ pub struct Context {
     pub api_server: String,
     /// The service.
     pub gs: gs::Client,
-    /// Who pays.
+    /// Who we are to the service: the credentials.
     pub credentials: gs::CredentialStore,
     /// Which object is reconciled when.
     pub scheduler: SharedScheduler,

@@ -1,5 +1,5 @@
-//! The one place that talks to the service. Whatever happens on the way is an [`Answer`]: nothing
-//! here fails or retries.
+//! The one place that talks to the service. Whatever happens on the way of a call is an [`Answer`]:
+//! a call never fails. Nothing here retries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ use crate::scheduler::permits::{self, Permits};
 /// What the service counts separately: an account, and where its calls enter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket {
-    /// Whose quota it is, as far as we can tell: the `SecretId`.
+    /// Whose quota it is, as far as we can tell: the credential's name, a `SecretId` or a role.
     pub account: Arc<str>,
     /// Which access region, as far as we can tell: the endpoint.
     pub endpoint: Arc<str>,

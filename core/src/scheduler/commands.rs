@@ -43,9 +43,9 @@ pub enum Command {
 /// How much may be under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Runs at a time that began without a permit; those that hold one come on top, and there are
-    /// never more of them than calls a second. So calls that wait for the service never keep edits
-    /// from being read.
+    /// Runs at a time that began without a permit; those that hold one come on top, of each bucket
+    /// never more than its calls a second. So calls that wait for the service never keep edits from
+    /// being read.
     pub concurrency: usize,
     /// Calls a second, for each account and endpoint.
     pub calls_per_second: NonZeroU32,
@@ -140,7 +140,7 @@ impl Scheduler {
         self.wake_claimants();
     }
 
-    /// What to do next at `now`. Ask until it is not to start something.
+    /// What to do next at `now`. After a [`Command::Start`], ask again at once.
     pub fn next_command(&mut self, now: Duration) -> Command {
         self.wake_claimants();
         self.queue.expire_timers(now);

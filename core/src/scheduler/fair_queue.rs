@@ -9,14 +9,14 @@ use std::sync::Arc;
 use crate::ledger::plan::Priority;
 use crate::object::ObjectKey;
 
-/// Which priority is favoured at each grant in turn. Where it does not wait, the first priority
-/// that does goes.
+/// Which priority each grant favours, in turn. If nobody waits in that one, the grant goes to the
+/// highest priority in which somebody waits.
 ///
-/// Strict priorities would starve the lower ones for as long as there is enough to do above, so
-/// that each has one grant in eight. At 20 a second that is one in 0.4 s, much less than a retry
-/// pauses anyway, and at the floor of one a second still one in 8 s. It costs the priorities above
-/// at most a quarter of the grants, and one that comes first in its priority a single grant: no two
-/// favours of lower priorities are next to each other.
+/// Strict priorities would starve the lower ones for as long as there is enough to do above. So
+/// attaches and retries are favoured by one grant in eight each. At 20 grants a second that is one
+/// in 0.4 s, much less than a retry pauses anyway; at the floor of one a second it is one in 8 s.
+/// The higher priorities lose at most a quarter of the grants. And whoever is first in line there
+/// waits for one such grant at most: after each comes one that favours detaches.
 const FAVOURED: [Priority; 8] = {
     use Priority::{Attach, Detach, Retry};
     [Detach, Detach, Detach, Attach, Detach, Detach, Detach, Retry]

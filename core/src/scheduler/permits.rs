@@ -48,8 +48,8 @@ pub struct Permits {
 }
 
 impl Permits {
-    /// A quota of `per_second` calls, of a process that began at `started`. Every permit counts as
-    /// spent just then: nobody knows what the process before it did in its last second.
+    /// A quota of `per_second` calls. Every permit counts as spent when the process began, at zero:
+    /// nobody knows what the process before it did in its last second.
     #[must_use]
     pub fn new(per_second: NonZeroU32) -> Self {
         let capacity = count(per_second.get());
