@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Finds out, on a real account, what nobody published: what adding a present slave and removing an absent one answer, and what a wrong session does.
-# It makes at most seven calls and leaves the instance out of the session. Never run by CI.
+# Finds out, on a real account, what nobody published: what adding a present slave and removing an absent one answer, what a wrong session does, and
+# whether a call that is rejected for one bad id did nothing for its good one. It makes at most ten calls and leaves the instance out of the session. Never run by CI.
 #
 #   TENCENTCLOUD_SECRET_ID=… TENCENTCLOUD_SECRET_KEY=… SESSION_ID=… INSTANCE_ID=… make smoke
 set -euo pipefail
@@ -34,4 +34,8 @@ say "attach again (add-present)" "$(call "$SESSION_ID" --attach "$INSTANCE_ID")"
 say "detach" "$(call "$SESSION_ID" --detach "$INSTANCE_ID")"
 say "detach again (remove-absent)" "$(call "$SESSION_ID" --detach "$INSTANCE_ID")"
 say "attach an instance that does not exist" "$(call "$SESSION_ID" --attach "no-such-instance")"
+say "attach a good and a bad one in one call" "$(call "$SESSION_ID" --attach "$INSTANCE_ID" --attach "no-such-instance")"
+echo "  If that was an error of the whole call, the next line tells whether it did something for the good one:"
+echo "  it did nothing if the line says what \"detach again\" said above. (If \"detach again\" succeeded, nobody can tell.)"
+say "detach the good one" "$(call "$SESSION_ID" --detach "$INSTANCE_ID")"
 say "attach to a session that does not exist" "$(call "1" --attach "$INSTANCE_ID")"

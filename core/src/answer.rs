@@ -25,6 +25,13 @@ pub enum NothingDone {
     Throttled,
     /// The credentials were refused.
     Credentials,
+    /// `AuthFailure.SignatureExpire`: it came too late. That says nothing of the key.
+    SignatureExpired,
+    /// The gateway knows no such action, or not for this account, region or address: no product
+    /// has seen the call.
+    ActionUnavailable,
+    /// `RequestSizeLimitExceeded`: it names too many ids.
+    TooLarge,
     /// Not one byte of the request was written: DNS, connect, TLS handshake; or the call was given
     /// up before it was sent.
     NotSent,
@@ -45,10 +52,10 @@ pub enum Verdict {
     NothingDone(NothingDone),
     /// The session does not exist any more.
     SessionGone,
-    /// `InvalidParameter*`: of a single id, a refusal.
-    Invalid,
-    /// Another `ResourceNotFound*`: of a single id, a refusal.
-    NotFound,
+    /// The request's content was rejected as a whole: `InvalidParameter*`, `MissingParameter`,
+    /// `UnknownParameter`, another `ResourceNotFound*`. Nothing was done (an assumption: ADR 6),
+    /// and nothing is proven: the phone may be in all the same.
+    Rejected,
     /// Any other error that the service answered: nobody says whether it was done, but it can't
     /// arrive later.
     Unclear,
@@ -66,14 +73,18 @@ pub enum CallResult {
     Throttled,
     /// The credentials were refused; nothing was done.
     CredentialsRejected,
+    /// It came too late; nothing was done.
+    SignatureExpired,
+    /// The call is not offered to this account, region or address; nothing was done.
+    ActionUnavailable,
+    /// It named too many ids; nothing was done.
+    TooLarge,
     /// It never left this machine.
     NotSent,
     /// The session does not exist any more.
     SessionGone,
-    /// The request's content was refused.
-    Invalid,
-    /// Something that it names does not exist.
-    NotFound,
+    /// The request's content was rejected; nothing was done.
+    Rejected,
     /// Another error: nobody says whether it was done.
     Unclear,
     /// No readable answer.
@@ -100,6 +111,8 @@ pub enum Outcome {
     Done,
     /// The service would not.
     Refused,
+    /// The call was rejected as a whole: nothing was done, and nothing is proven.
+    Rejected,
     /// The service answered, and nobody knows what it did.
     Unclear,
     /// Likewise, of a batch that is being split to find whose fault it is: it counts for nobody
@@ -111,6 +124,9 @@ pub enum Outcome {
     NothingDone,
 }
 
+const SIGNATURE_EXPIRED: &str = "AuthFailure.SignatureExpire";
+const REQUEST_TOO_LARGE: &str = "RequestSizeLimitExceeded";
+
 fn is(code: &str, family: &str) -> bool {
     code.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
@@ -119,11 +135,11 @@ fn any(code: &str, families: &[&str]) -> bool {
     families.iter().any(|family| is(code, family))
 }
 
-/// Whether the code says that the call named too many ids. What was done of it is unclear, as with
-/// any other error.
+/// Whether the code says that the call named too many ids. If it is the answer that was too large,
+/// what was done is unclear.
 #[must_use]
 pub fn is_too_large(code: &str) -> bool {
-    any(code, &["RequestSizeLimitExceeded", "ResponseSizeLimitExceeded"])
+    any(code, &[REQUEST_TOO_LARGE, "ResponseSizeLimitExceeded"])
 }
 
 impl Verdict {
@@ -134,17 +150,20 @@ impl Verdict {
             Self::Processed { .. } => CallResult::Processed,
             Self::NothingDone(NothingDone::Throttled) => CallResult::Throttled,
             Self::NothingDone(NothingDone::Credentials) => CallResult::CredentialsRejected,
+            Self::NothingDone(NothingDone::SignatureExpired) => CallResult::SignatureExpired,
+            Self::NothingDone(NothingDone::ActionUnavailable) => CallResult::ActionUnavailable,
+            Self::NothingDone(NothingDone::TooLarge) => CallResult::TooLarge,
             Self::NothingDone(NothingDone::NotSent) => CallResult::NotSent,
             Self::SessionGone => CallResult::SessionGone,
-            Self::Invalid => CallResult::Invalid,
-            Self::NotFound => CallResult::NotFound,
+            Self::Rejected => CallResult::Rejected,
             Self::Unclear => CallResult::Unclear,
             Self::Unanswered => CallResult::Unanswered,
         }
     }
 
     /// What an error code means. Codes match whole or up to a dot, since products add suffixes
-    /// (`docs/tencent.md`); texts are never parsed.
+    /// (`docs/tencent.md`); those of the gateway match whole, since one with a suffix comes from a
+    /// product. Texts are never parsed.
     ///
     /// ```
     /// use streamsession_core::answer::{NothingDone, Verdict};
@@ -159,6 +178,23 @@ impl Verdict {
     pub fn of_code(code: &str, session_gone_codes: &[String]) -> Self {
         const THROTTLED: &[&str] =
             &["RequestLimitExceeded", "FailedOperation.SlowDown", "FailedOperation.TooFrequently"];
+        const GATEWAY: &[&str] = &[
+            "ActionOffline",
+            "InvalidAction",
+            "IpInBlacklist",
+            "IpNotInWhitelist",
+            "NoSuchProduct",
+            "NoSuchVersion",
+            "UnsupportedProtocol",
+            "UnsupportedRegion",
+        ];
+        const REJECTED: &[&str] = &[
+            "InvalidParameter",
+            "InvalidParameterValue",
+            "MissingParameter",
+            "ResourceNotFound",
+            "UnknownParameter",
+        ];
         const UNANSWERED: &[&str] = &[
             "InternalError",
             "ServiceUnavailable",
@@ -169,16 +205,20 @@ impl Verdict {
         ];
         if any(code, THROTTLED) {
             Self::NothingDone(NothingDone::Throttled)
+        } else if code == SIGNATURE_EXPIRED {
+            Self::NothingDone(NothingDone::SignatureExpired)
         } else if any(code, &["AuthFailure", "UnauthorizedOperation"]) {
             Self::NothingDone(NothingDone::Credentials)
+        } else if GATEWAY.contains(&code) {
+            Self::NothingDone(NothingDone::ActionUnavailable)
+        } else if is(code, REQUEST_TOO_LARGE) {
+            Self::NothingDone(NothingDone::TooLarge)
         } else if code == "ResourceNotFound.SessionNotFound"
             || session_gone_codes.iter().any(|gone| gone == code)
         {
             Self::SessionGone
-        } else if any(code, &["InvalidParameter", "InvalidParameterValue"]) {
-            Self::Invalid
-        } else if is(code, "ResourceNotFound") {
-            Self::NotFound
+        } else if any(code, REJECTED) {
+            Self::Rejected
         } else if any(code, UNANSWERED) || code.ends_with("Timeout") {
             Self::Unanswered
         } else {
@@ -192,7 +232,7 @@ impl Answer {
     /// not make the call is not, nor one whose signature came too late.
     #[must_use]
     pub fn rejects_key(&self) -> bool {
-        is(&self.code, "AuthFailure") && self.code != "AuthFailure.SignatureExpire"
+        is(&self.code, "AuthFailure") && self.code != SIGNATURE_EXPIRED
     }
 
     /// A call that was given up before it was sent.
@@ -217,8 +257,8 @@ impl Answer {
         }
     }
 
-    /// What it says about `id`, one of `ids_in_call` ids. A gone session is not asked here: it
-    /// speaks of every record of the ledger.
+    /// What it says about `id`, one of `ids_in_call` ids. A gone session that is believed is not
+    /// asked here: it speaks of every record of the ledger.
     #[must_use]
     pub fn outcome(&self, id: &InstanceId, ids_in_call: usize) -> Outcome {
         let listed = match &self.verdict {
@@ -252,18 +292,16 @@ impl Answer {
     /// `listed`: whether the id is among those that succeeded, and among those that were refused.
     fn outcome_of(&self, listed: (bool, bool), ids_in_call: usize) -> Outcome {
         match &self.verdict {
+            // A lone id that is too large is to blame.
+            Verdict::NothingDone(NothingDone::TooLarge) if ids_in_call == 1 => Outcome::Rejected,
             Verdict::NothingDone(_) => Outcome::NothingDone,
             Verdict::Processed { .. } => match listed {
                 (true, false) => Outcome::Done,
                 (false, true) => Outcome::Refused,
                 (false, false) | (true, true) => Outcome::Unclear,
             },
-            Verdict::Invalid | Verdict::NotFound | Verdict::SessionGone if ids_in_call == 1 => {
-                Outcome::Refused
-            }
-            Verdict::Invalid | Verdict::NotFound | Verdict::SessionGone | Verdict::Unclear => {
-                Outcome::Unclear
-            }
+            Verdict::Rejected => Outcome::Rejected,
+            Verdict::SessionGone | Verdict::Unclear => Outcome::Unclear,
             Verdict::Unanswered => Outcome::Unanswered,
         }
     }
@@ -294,13 +332,33 @@ mod tests {
         }
         for code in [
             "AuthFailure.SignatureFailure",
-            "AuthFailure.SignatureExpire",
+            "AuthFailure.SignatureExpire.X",
             "UnauthorizedOperation",
             "UnauthorizedOperation.X",
         ] {
             assert_eq!(verdict(code), Verdict::NothingDone(NothingDone::Credentials), "{code}");
         }
         assert_eq!(outcome(Verdict::NothingDone(NothingDone::NotSent), 1), Outcome::NothingDone);
+        let expired = Verdict::NothingDone(NothingDone::SignatureExpired);
+        assert_eq!(verdict("AuthFailure.SignatureExpire"), expired, "the key may be good");
+    }
+
+    #[test]
+    fn what_the_gateway_refuses_no_product_has_seen() {
+        for code in [
+            "ActionOffline",
+            "InvalidAction",
+            "IpInBlacklist",
+            "IpNotInWhitelist",
+            "NoSuchProduct",
+            "NoSuchVersion",
+            "UnsupportedProtocol",
+            "UnsupportedRegion",
+        ] {
+            let unavailable = Verdict::NothingDone(NothingDone::ActionUnavailable);
+            assert_eq!(verdict(code), unavailable, "{code}");
+            assert_eq!(verdict(&format!("{code}.X")), Verdict::Unclear, "{code}.X: a product's");
+        }
     }
 
     #[test]
@@ -316,24 +374,28 @@ mod tests {
     fn only_the_documented_code_and_the_configured_ones_say_that_the_session_is_gone() {
         assert_eq!(verdict("ResourceNotFound.SessionNotFound"), Verdict::SessionGone);
         assert_eq!(verdict("FailedOperation.Closed"), Verdict::SessionGone);
-        assert_eq!(verdict("ResourceNotFound.SessionNotFound.X"), Verdict::NotFound);
-        assert_eq!(verdict("ResourceNotFound"), Verdict::NotFound);
+        assert_eq!(verdict("ResourceNotFound.SessionNotFound.X"), Verdict::Rejected);
     }
 
     #[test]
-    fn an_invalid_parameter_refuses_a_lone_id_and_says_nothing_about_one_of_many() {
+    fn a_call_whose_content_is_rejected_proves_nothing_about_any_of_its_ids() {
         for code in [
             "InvalidParameter",
             "InvalidParameter.SessionId",
             "InvalidParameterValue",
             "InvalidParameterValue.X",
+            "MissingParameter",
+            "MissingParameter.X",
+            "ResourceNotFound",
+            "ResourceNotFound.Instance",
+            "UnknownParameter",
         ] {
-            assert_eq!(verdict(code), Verdict::Invalid, "{code}");
+            assert_eq!(verdict(code), Verdict::Rejected, "{code}");
         }
-        for verdict in [Verdict::Invalid, Verdict::NotFound] {
-            assert_eq!(outcome(verdict.clone(), 1), Outcome::Refused);
-            assert_eq!(outcome(verdict, 2), Outcome::Unclear);
+        for ids in [1, 2] {
+            assert_eq!(outcome(Verdict::Rejected, ids), Outcome::Rejected);
         }
+        assert_eq!(outcome(Verdict::SessionGone, 1), Outcome::Unclear, "it is not believed");
     }
 
     #[test]
@@ -368,12 +430,17 @@ mod tests {
 
     #[test]
     fn a_call_that_named_too_many_is_told_from_other_errors() {
-        for code in
-            ["RequestSizeLimitExceeded", "RequestSizeLimitExceeded.X", "ResponseSizeLimitExceeded"]
-        {
+        let too_large = || Verdict::NothingDone(NothingDone::TooLarge);
+        for (code, means) in [
+            ("RequestSizeLimitExceeded", too_large()),
+            ("RequestSizeLimitExceeded.X", too_large()),
+            ("ResponseSizeLimitExceeded", Verdict::Unclear),
+        ] {
             assert!(is_too_large(code), "{code}");
-            assert_eq!(verdict(code), Verdict::Unclear, "{code}");
+            assert_eq!(verdict(code), means, "{code}");
         }
+        assert_eq!(outcome(too_large(), 2), Outcome::NothingDone);
+        assert_eq!(outcome(too_large(), 1), Outcome::Rejected, "it is the one");
         assert!(!is_too_large("LimitExceeded"));
     }
 
@@ -392,10 +459,12 @@ mod tests {
             (processed(&[], &[]), "processed"),
             (Verdict::NothingDone(NothingDone::Throttled), "throttled"),
             (Verdict::NothingDone(NothingDone::Credentials), "credentials_rejected"),
+            (Verdict::NothingDone(NothingDone::SignatureExpired), "signature_expired"),
+            (Verdict::NothingDone(NothingDone::ActionUnavailable), "action_unavailable"),
+            (Verdict::NothingDone(NothingDone::TooLarge), "too_large"),
             (Verdict::NothingDone(NothingDone::NotSent), "not_sent"),
             (Verdict::SessionGone, "session_gone"),
-            (Verdict::Invalid, "invalid"),
-            (Verdict::NotFound, "not_found"),
+            (Verdict::Rejected, "rejected"),
             (Verdict::Unclear, "unclear"),
             (Verdict::Unanswered, "unanswered"),
         ] {

@@ -30,6 +30,6 @@ same!(api::InstanceState, State: Attached, Detached, Unknown);
 same!(api::FailureReason, FailureReason: Refused, Unclear, Unanswered, SessionGone);
 same!(
     api::CallResult, CallResult:
-    Processed, Throttled, CredentialsRejected, NotSent, SessionGone, Invalid, NotFound, Unclear,
-    Unanswered
+    Processed, Throttled, CredentialsRejected, SignatureExpired, ActionUnavailable, TooLarge, NotSent,
+    SessionGone, Rejected, Unclear, Unanswered
 );

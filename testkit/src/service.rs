@@ -46,8 +46,10 @@ impl UnspecifiedBehaviour {
 pub enum CallFault {
     /// It is refused for the rate.
     Throttle,
-    /// It is called invalid as a whole.
-    Invalid,
+    /// The gateway knows no such call.
+    Unavailable,
+    /// It is rejected as a whole, whoever is in.
+    Rejected,
     /// The answer is an error that says nothing, and this part of the call was done.
     Unclear {
         /// The part.
@@ -114,7 +116,8 @@ where
 {
     let (part, refuse, omit) = match fault {
         Some(CallFault::Throttle) => return Served::nothing("RequestLimitExceeded"),
-        Some(CallFault::Invalid) => return Served::nothing("InvalidParameterValue"),
+        Some(CallFault::Unavailable) => return Served::nothing("InvalidAction"),
+        Some(CallFault::Rejected) => return Served::nothing("InvalidParameterValue"),
         Some(CallFault::Unclear { done }) => (done, 0, 0),
         Some(CallFault::Refuse(ids)) => (u8::MAX, ids, 0),
         Some(CallFault::Omit(ids)) => (u8::MAX, 0, ids),
@@ -245,6 +248,7 @@ impl Service {
         }
         match fault {
             Some(CallFault::Throttle) => return Served::nothing("RequestLimitExceeded"),
+            Some(CallFault::Unavailable) => return Served::nothing("InvalidAction"),
             Some(CallFault::Unclear { done: 0 }) => return Served::nothing("FailedOperation"),
             _ => {}
         }
@@ -357,7 +361,8 @@ mod tests {
             (Verdict::of_code(code, &[]), code.to_owned(), members.to_owned())
         };
         assert_eq!(after(CallFault::Throttle), error("RequestLimitExceeded", ""));
-        assert_eq!(after(CallFault::Invalid), error("InvalidParameterValue", ""));
+        assert_eq!(after(CallFault::Unavailable), error("InvalidAction", ""));
+        assert_eq!(after(CallFault::Rejected), error("InvalidParameterValue", ""));
         assert_eq!(after(CallFault::Unclear { done: 0b10 }), error("FailedOperation", "b"));
         let told = |succeeded: &[&str], refused: &[&str], members: &str| {
             (processed(succeeded, refused), String::new(), members.to_owned())

@@ -262,6 +262,23 @@ async fn an_owner_whose_key_is_refused_yields_and_takes_over_with_the_right_key(
 }
 
 #[tokio::test]
+async fn an_object_that_wants_nothing_takes_no_session_from_anybody() {
+    let lab = Lab::start().await;
+    lab.create("stranger", &[], json!({"credentialsRef": {"name": "missing"}})).await;
+    lab.until_ready("stranger", &[]).await;
+    lab.create("victim", &["a"], json!({})).await;
+    lab.until_ready("victim", &["a"]).await;
+    lab.until_ready("stranger", &[]).await;
+
+    lab.edit_ids("stranger", &["b"]).await;
+    lab.until_reason("stranger", "CredentialsNotFound").await;
+    lab.edit_ids("stranger", &[]).await;
+    lab.until_ready("stranger", &[]).await;
+    lab.until_ready("victim", &["a"]).await;
+    assert_eq!(lab.history(), ["Attach a"]);
+}
+
+#[tokio::test]
 async fn a_contender_without_members_is_deleted_at_once() {
     let lab = lab_with_contender().await;
 

@@ -29,7 +29,7 @@ fn table() -> Vec<Row> {
     let row = |class, verdict, outcomes, codes| Row { class, codes, verdict, outcomes };
     let nothing = [Outcome::NothingDone; 2];
     let unclear = [Outcome::Unclear; 2];
-    let refused = [Outcome::Refused, Outcome::Unclear];
+    let rejected = [Outcome::Rejected; 2];
     vec![
         row(
             "Throttled",
@@ -59,45 +59,41 @@ fn table() -> Vec<Row> {
             Verdict::NothingDone(NothingDone::Credentials),
             nothing,
             "AuthFailure AuthFailure.InvalidSecretId AuthFailure.SecretIdNotFound \
-             AuthFailure.SignatureFailure AuthFailure.SignatureExpire AuthFailure.MFAFailure \
+             AuthFailure.SignatureFailure AuthFailure.MFAFailure \
              AuthFailure.TokenFailure AuthFailure.UnauthorizedOperation AuthFailure.New \
              UnauthorizedOperation UnauthorizedOperation.CamNoAuth \
              AuthFailure.InvalidAuthorization",
         ),
         row(
-            "Credentials, but something may have been done",
-            Verdict::Unclear,
-            unclear,
-            "IpInBlacklist IpNotInWhitelist",
+            "Late: it says nothing of the key",
+            Verdict::NothingDone(NothingDone::SignatureExpired),
+            nothing,
+            "AuthFailure.SignatureExpire",
         ),
         row(
-            "Invalid, one id may be to blame",
-            Verdict::Invalid,
-            refused,
+            "Gateway: no product has seen the call",
+            Verdict::NothingDone(NothingDone::ActionUnavailable),
+            nothing,
+            "InvalidAction NoSuchProduct NoSuchVersion UnsupportedRegion UnsupportedProtocol \
+             ActionOffline IpInBlacklist IpNotInWhitelist",
+        ),
+        row(
+            "Rejected: one id may be to blame, and nothing is proven of any",
+            Verdict::Rejected,
+            rejected,
             "InvalidParameter InvalidParameter.New InvalidParameterValue \
-             InvalidParameterValue.SlaveInstanceIds",
-        ),
-        row(
-            "Invalid, of the whole request",
-            Verdict::Unclear,
-            unclear,
-            "MissingParameter MissingParameter.New UnknownParameter InvalidAction NoSuchProduct \
-             NoSuchVersion UnsupportedRegion UnsupportedProtocol InvalidRequest ActionOffline",
+             InvalidParameterValue.SlaveInstanceIds MissingParameter MissingParameter.New \
+             UnknownParameter ResourceNotFound ResourceNotFound.InstanceNotFound \
+             ResourceNotFound.SessionNotFound.New",
         ),
         row(
             "TooLarge",
-            Verdict::Unclear,
-            unclear,
-            "RequestSizeLimitExceeded RequestSizeLimitExceeded.New ResponseSizeLimitExceeded",
+            Verdict::NothingDone(NothingDone::TooLarge),
+            [Outcome::Rejected, Outcome::NothingDone],
+            "RequestSizeLimitExceeded RequestSizeLimitExceeded.New",
         ),
-        row("SessionGone", Verdict::SessionGone, refused, "ResourceNotFound.SessionNotFound"),
-        row(
-            "another ResourceNotFound, perhaps of an instance",
-            Verdict::NotFound,
-            refused,
-            "ResourceNotFound ResourceNotFound.InstanceNotFound \
-             ResourceNotFound.SessionNotFound.New",
-        ),
+        row("TooLarge, but the answer", Verdict::Unclear, unclear, "ResponseSizeLimitExceeded"),
+        row("SessionGone", Verdict::SessionGone, unclear, "ResourceNotFound.SessionNotFound"),
         row(
             "Quota",
             Verdict::Unclear,
@@ -109,7 +105,8 @@ fn table() -> Vec<Row> {
             Verdict::Unclear,
             unclear,
             "FailedOperation FailedOperation.New OperationDenied OperationDenied.New \
-             UnsupportedOperation UnsupportedOperation.New Anything RequestLimitExceededNew \
+             UnsupportedOperation UnsupportedOperation.New InvalidRequest InvalidAction.New \
+             UnsupportedRegion.New Anything RequestLimitExceededNew \
              AuthFailureNew InvalidParameterNew InternalErrorNew ResourceNotFoundNew",
         ),
     ]
@@ -285,29 +282,64 @@ async fn refused_credentials_stall_the_object_and_are_tried_again_within_a_short
 }
 
 #[tokio::test]
-async fn an_invalid_lone_instance_is_refused() {
+async fn a_signature_that_came_too_late_says_nothing_of_the_key() {
+    let lab = Lab::start().await;
+    assert_retried(&lab, "AuthFailure.SignatureExpire", &RETRIED).await;
+}
+
+#[tokio::test]
+async fn a_call_that_may_not_be_made_names_the_action_that_a_policy_has_to_allow() {
+    let lab = Lab::start().await;
+    lab.simulator.set_faults(errors(&[("UnauthorizedOperation.CamNoAuth", u32::MAX)]));
+    lab.create("lobby", &["a"], json!({})).await;
+    let message = lab.until_reason("lobby", "CredentialsRejected").await;
+    assert!(message.contains("gs:SwitchCloudPhoneMultipleStreamSessionSlaves"), "{message}");
+}
+
+/// The API is offered to some accounts only: many first tries meet this.
+#[tokio::test]
+async fn an_action_that_is_not_offered_did_nothing_is_tried_slowly_and_blocks_no_deletion() {
+    let lab = Lab::start().await;
+    for code in ["InvalidAction", "UnsupportedRegion", "IpNotInWhitelist"] {
+        let expected = Expected { reason: "ActionUnavailable", stalled: true, ..RETRIED };
+        assert_retried(&lab, code, &expected).await;
+
+        lab.simulator.set_faults(errors(&[(code, u32::MAX)]));
+        let name = format!("gone-{}", code.to_lowercase());
+        let calls = lab.calls().len();
+        lab.create_apart(&name, &["b", "c"]).await;
+        let message = lab.until_reason(&name, "ActionUnavailable").await;
+        assert!(message.contains(code), "{message}");
+        lab.delete(&name).await;
+        lab.until_gone(&name).await;
+        let sizes: Vec<_> =
+            lab.calls()[calls..].iter().map(|call| call.instance_ids.len()).collect();
+        assert!(sizes.iter().all(|size| *size == 2), "no batch is split for it: {sizes:?}");
+        lab.simulator.set_faults(Faults::default());
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_lone_instance_is_refused() {
     let lab = Lab::start().await;
     let expected = Expected { failure: Some(FailureReason::Refused), ..RETRIED };
     for code in [
         "InvalidParameterValue.SlaveInstanceIds",
         "InvalidParameter",
         "ResourceNotFound.InstanceNotFound",
+        "MissingParameter",
     ] {
         assert_retried(&lab, code, &expected).await;
     }
 }
 
 #[tokio::test]
-async fn an_error_of_the_whole_request_a_quota_and_any_other_error_are_unclear() {
+async fn a_quota_and_any_other_error_are_unclear() {
     let lab = Lab::start().await;
     let expected = Expected { failure: Some(FailureReason::Unclear), ..RETRIED };
-    for code in [
-        "MissingParameter",
-        "LimitExceeded.New",
-        "ResourceInsufficient",
-        "OperationDenied.New",
-        "FailedOperation",
-    ] {
+    for code in
+        ["LimitExceeded.New", "ResourceInsufficient", "OperationDenied.New", "FailedOperation"]
+    {
         assert_retried(&lab, code, &expected).await;
     }
 }

@@ -36,7 +36,8 @@ pub fn conditions(inputs: &ConditionInputs<'_>) -> Conditions {
     let open = Open::of(inputs);
     let is_contender = matches!(inputs.ownership, Ownership::Contender(_));
     let is_at_rest = open.is_empty() && ledger.journal.is_none();
-    if is_at_rest && !inputs.adoption_pending && !is_contender {
+    // Who wants nothing gets that, whoever owns the session.
+    if is_at_rest && !inputs.adoption_pending && (!is_contender || desired.wants_nothing()) {
         return at_rest(inputs, &open);
     }
     let mut conditions = unfinished(inputs, &open);
@@ -86,6 +87,10 @@ fn unfinished(inputs: &ConditionInputs<'_>, open: &Open<'_>) -> Conditions {
             CallResult::CredentialsRejected => {
                 let message = messages::credentials_rejected(&call.code);
                 return Conditions::stalled(Reason::CredentialsRejected, message);
+            }
+            CallResult::ActionUnavailable => {
+                let message = messages::action_unavailable(&call.code, ledger);
+                return Conditions::stalled(Reason::ActionUnavailable, message);
             }
             CallResult::SessionGone if !is_contender && tracks_something => {
                 let message = messages::target_mismatch(session, &call.code, ledger);

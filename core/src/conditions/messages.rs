@@ -17,6 +17,9 @@ use crate::time::{ServiceTime, over};
 /// Ids that a message names; the rest is a count.
 const IDS_NAMED_MAX: usize = 5;
 
+/// What an access policy has to allow.
+const CAM_ACTION: &str = "gs:SwitchCloudPhoneMultipleStreamSessionSlaves";
+
 /// How to end a deletion that waits.
 const HOW_TO_ORPHAN: &str = "To delete the object now and leave its instances attached, set \
                              spec.deletionPolicy to Orphan.";
@@ -118,9 +121,33 @@ pub(super) fn up_to_date(instances: usize) -> String {
 }
 
 pub(super) fn credentials_rejected(code: &str) -> String {
+    let what = if code.starts_with("UnauthorizedOperation") {
+        format!(
+            "The credentials may not make the call ({code}). Allow them the CAM action {CAM_ACTION}."
+        )
+    } else {
+        format!("The service rejects the credentials ({code}). Check the key.")
+    };
+    format!("{what} The operator tries again every minute, and at once after an edit of the spec.")
+}
+
+pub(super) fn action_unavailable(code: &str, ledger: &Ledger) -> String {
+    let region = ledger.target.as_ref().and_then(|target| target.region.as_deref());
+    let region = region.map_or_else(String::new, |region| format!(" in region {region}"));
+    let what = match code {
+        "IpInBlacklist" | "IpNotInWhitelist" => {
+            format!("The service refuses calls from the operator's address ({code}).")
+        }
+        _ => format!("The service does not offer the call to this account{region} ({code})."),
+    };
+    let then = match code {
+        "IpInBlacklist" | "IpNotInWhitelist" => "Let the address in.",
+        "UnsupportedRegion" => "Set spec.region, or the operator's --region.",
+        _ => "Ask Tencent Cloud for it, or check spec.region and the operator's --gs-endpoint.",
+    };
     format!(
-        "The service rejects the credentials ({code}). Check the key and its permissions. The \
-         operator tries again every minute, and at once after an edit of the spec."
+        "{what} Nothing was done. {then} The operator tries again every few minutes, and at once \
+         after an edit of the spec."
     )
 }
 

@@ -24,6 +24,7 @@ pub enum Reason {
     TargetMismatch,
     LedgerLost,
     TooManyInstances,
+    ActionUnavailable,
     InvariantViolated,
     Deleting,
 }

@@ -44,6 +44,12 @@ impl Desired {
         self.session != target.session || (self.region.is_some() && self.region != target.region)
     }
 
+    /// Whether it wants nobody in any session.
+    #[must_use]
+    pub fn wants_nothing(&self) -> bool {
+        self.deleting || self.instances.is_empty()
+    }
+
     /// The target of a ledger that starts now.
     #[must_use]
     pub fn target(&self, credential: Option<String>) -> Target {

@@ -15,6 +15,7 @@
 //! | --- | --- |
 //! | done | Attached / Detached, no refusals; the *opposite* deadline goes if it was over when the journal was written |
 //! | refused | an attach with a deadline, or of an Attached one: Unknown; a detach of an Attached one that a detach may still hit: Unknown; else as it was |
+//! | rejected | as it was, Attached and Unknown too; counts like a refusal, but not while its batch is bisected |
 //! | unclear | Unknown; counts like a refusal, but not while its batch is bisected |
 //! | unanswered | Unknown; the operation's own deadline: when the journal's signature ends |
 //! | nothing done | as it was |
@@ -150,6 +151,10 @@ impl Record {
                     }
                     (_, state) => state,
                 };
+                self.count_refusal(call, opposite_was_over, want);
+                self.note_failure(call, FailureReason::Refused, want);
+            }
+            Outcome::Rejected => {
                 self.count_refusal(call, opposite_was_over, want);
                 self.note_failure(call, FailureReason::Refused, want);
             }

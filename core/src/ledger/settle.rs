@@ -3,7 +3,7 @@
 use crate::answer::{Answer, Operation, Outcome, Verdict};
 use crate::ids::InstanceId;
 use crate::ledger::desired::{Desired, DesiredMembers};
-use crate::ledger::record::{FailureReason, Record, State};
+use crate::ledger::record::{FailureReason, Record};
 use crate::ledger::rule::FinishedCall;
 use crate::ledger::{Journal, LastCall, Ledger, Rules};
 use crate::time::Validity;
@@ -56,7 +56,8 @@ impl Ledger {
             let mut settled = Vec::with_capacity(journal.instances.len());
             for (id, outcome) in answer.outcomes(&journal.instances) {
                 let record = self.records.remove(id).unwrap_or_default();
-                let outcome = match Self::outcome(&journal, &record, answer, outcome, believed) {
+                let outcome = match outcome {
+                    Outcome::Rejected if splitting => Outcome::NothingDone,
                     Outcome::Unclear if splitting => Outcome::Suspect,
                     outcome => outcome,
                 };
@@ -86,31 +87,6 @@ impl Ledger {
             code: code.clone(),
         });
         self.tidied(desired, Some(journal.start_time))
-    }
-
-    /// The two answers that need the ledger to be understood: a lone id that isn't attached and is an
-    /// invalid parameter of a detach can't be in; and a gone session that is not believed says
-    /// nothing.
-    fn outcome(
-        journal: &Journal,
-        record: &Record,
-        answer: &Answer,
-        outcome: Outcome,
-        believed: bool,
-    ) -> Outcome {
-        let lone = journal.instances.len() == 1;
-        match answer.verdict {
-            Verdict::Invalid
-                if lone
-                    && journal.operation == Operation::Detach
-                    && record.state != State::Attached
-                    && believed =>
-            {
-                Outcome::Done
-            }
-            Verdict::SessionGone => Outcome::Unclear,
-            _ => outcome,
-        }
     }
 
     /// The session is gone, and everything that it held with it; nothing can arrive there any more.
@@ -193,6 +169,7 @@ mod tests {
     use crate::answer::NothingDone;
     use crate::fixtures::{answer, id, journal, processed};
     use crate::ledger::desired::Target;
+    use crate::ledger::record::State;
     use crate::time::ServiceTime;
     use Operation::{Attach, Detach};
 
@@ -252,33 +229,36 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_lone_detach_of_what_is_not_attached_proves_that_it_is_out_if_it_is_believed() {
-        let unknown = [("a", State::Unknown)];
-        assert_eq!(
-            state(&settle(ledger(&unknown, Detach, &["a"]), Verdict::Invalid, "AKID", &[]), "a"),
-            None
-        );
-        assert_eq!(
-            state(&settle(ledger(&unknown, Detach, &["a"]), Verdict::Invalid, "OTHER", &[]), "a"),
-            Some(State::Unknown)
-        );
-        assert_eq!(
-            state(
-                &settle(
-                    ledger(&[("a", State::Attached)], Detach, &["a"]),
-                    Verdict::Invalid,
-                    "AKID",
-                    &[]
-                ),
-                "a"
-            ),
-            Some(State::Attached)
-        );
-        let two = [("a", State::Unknown), ("b", State::Unknown)];
-        assert_eq!(
-            state(&settle(ledger(&two, Detach, &["a", "b"]), Verdict::Invalid, "AKID", &[]), "a"),
-            Some(State::Unknown)
-        );
+    fn a_rejected_call_proves_nothing_of_any_id_whoever_made_it() {
+        for before in [State::Attached, State::Unknown] {
+            for called in [&["a"][..], &["a", "b"]] {
+                let held = ledger(&[("a", before), ("b", before)], Detach, called);
+                let settled = settle(held, Verdict::Rejected, "AKID", &[]);
+                let record = settled.records.get(&id("a")).unwrap();
+                assert_eq!((record.state, record.refusals.unwrap().count), (before, 1));
+                assert!(settled.target.unwrap().credential_proven);
+            }
+        }
+        let new = settle(ledger(&[], Attach, &["a"]), Verdict::Rejected, "AKID", &["a"]);
+        assert!(new.tracks_nothing(), "a typing error leaves nothing behind");
+    }
+
+    #[test]
+    fn an_error_proves_no_credential() {
+        for verdict in [Verdict::Rejected, Verdict::Unclear, Verdict::SessionGone] {
+            let unproven = Ledger::default().target_for(&desired(&[]), "AKID");
+            let open = Ledger { target: Some(unproven), ..ledger(&[], Detach, &["a"]) };
+            let settled = settle(open, verdict, "AKID", &["b"]);
+            assert!(settled.target.is_none_or(|target| !target.credential_proven));
+        }
+    }
+
+    #[test]
+    fn a_rejected_part_of_a_batch_that_is_split_counts_for_nobody_yet() {
+        let held = ledger(&[("a", State::Attached)], Detach, &["a", "b"]);
+        let split =
+            held.settle(&answer(Verdict::Rejected), "AKID", &desired(&[]), &Rules::default(), true);
+        assert_eq!(split.records.get(&id("a")), Some(&Record::attached()));
     }
 
     #[test]

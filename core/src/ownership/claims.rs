@@ -6,7 +6,7 @@
 //!
 //! | first comes | because |
 //! | --- | --- |
-//! | whose credentials work | another one can do nothing |
+//! | who is able: its credentials serve, the action is offered | another one can do nothing |
 //! | then who has members there, or a call in flight | its calls must not hit a successor unawares |
 //! | then who is there to stay, not deleted or on the move | it would have to be relieved soon |
 //! | then the older, then the smaller uid | somebody must |
@@ -47,8 +47,8 @@ pub struct Claimant {
     pub uid: Arc<str>,
     /// When it was created, in seconds.
     pub created: i64,
-    /// It is Stalled for its credentials.
-    pub credentials_failed: bool,
+    /// It can't make a call: its credentials do not serve, or the action is not offered to it.
+    pub is_unable: bool,
     /// One claim, or two while it moves.
     pub claims: Vec<Claim>,
 }
@@ -155,9 +155,8 @@ impl Claims {
         let rank = |key: &&ObjectKey| {
             let claimant = self.claimants.get(*key)?;
             let claim = claimant.claims.iter().find(|claim| claim.place == *place)?;
-            let failed = claimant.credentials_failed;
             let uid = Arc::clone(&claimant.uid);
-            Some((failed, !claim.has_members, claim.leaving, claimant.created, uid))
+            Some((claimant.is_unable, !claim.has_members, claim.leaving, claimant.created, uid))
         };
         self.claimants_of(place)?.iter().min_by_key(rank)
     }
@@ -248,7 +247,7 @@ mod tests {
     fn claimant(uid: &str, created: i64, has_members: bool) -> Claimant {
         let claim =
             Claim { place: place("1"), has_members, has_inflight_call: false, leaving: false };
-        Claimant { uid: uid.into(), created, credentials_failed: false, claims: vec![claim] }
+        Claimant { uid: uid.into(), created, is_unable: false, claims: vec![claim] }
     }
 
     fn claims(all: &[(&str, Claimant)]) -> Claims {
@@ -283,12 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_something_comes_before_age_and_who_has_credentials_before_both() {
+    fn who_holds_something_comes_before_age_and_who_is_able_before_both() {
         let holding = claims(&[("a", claimant("1", 5, false)), ("b", claimant("2", 9, true))]);
         assert_eq!(holding.owner(&place("1")), Some(&key("b")));
-        let credentials_failed = Claimant { credentials_failed: true, ..claimant("2", 9, true) };
+        let unable = Claimant { is_unable: true, ..claimant("2", 9, true) };
         assert_eq!(
-            claims(&[("a", claimant("1", 5, false)), ("b", credentials_failed)]).owner(&place("1")),
+            claims(&[("a", claimant("1", 5, false)), ("b", unable)]).owner(&place("1")),
             Some(&key("a"))
         );
     }
@@ -314,7 +313,7 @@ mod tests {
     fn one_that_lost_ownership_for_a_moment_is_known_until_it_is_regained() {
         let mut claims = claims(&[("a", claimant("1", 5, true)), ("b", claimant("2", 6, false))]);
         assert!(!claims.lost_ownership(&key("a")));
-        claims.set(&key("a"), Claimant { credentials_failed: true, ..claimant("1", 5, true) });
+        claims.set(&key("a"), Claimant { is_unable: true, ..claimant("1", 5, true) });
         claims.set(&key("a"), claimant("1", 5, true));
         assert!(claims.lost_ownership(&key("a")) && claims.lost_ownership(&key("b")));
         claims.regained(&key("a"));

@@ -324,6 +324,9 @@ impl Reconcile {
             self.state.owner_reads = 0;
             return None;
         }
+        if view.desired.wants_nothing() && ledger.tracks_nothing() {
+            return None;
+        }
         if matches!(self.state.problem, Some(Problem::Credentials(_))) {
             return Some(self.state.retry.whole_opens_in(context.elapsed));
         }

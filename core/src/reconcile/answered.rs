@@ -32,8 +32,7 @@ impl Reconcile {
                 ledger.clone().settle(&answer, &own.credential, &view.desired, rules, bisecting);
             let call_failed = settled.last_call.as_ref().is_some_and(|call| call.failed > 0);
             let failing = Self::counts(view, &settled).failed > 0;
-            let blames_an_id =
-                matches!(answer.verdict, Verdict::Invalid | Verdict::NotFound | Verdict::Unclear);
+            let blames_an_id = matches!(answer.verdict, Verdict::Rejected | Verdict::Unclear);
             let retry = &mut self.state.retry;
             if settled.target.is_none() {
                 // The session that was to be left is gone: the way to the next one is free.
@@ -133,7 +132,7 @@ mod tests {
             "nobody is reached"
         );
         assert_eq!(
-            due(&after(new(), &[], &["a"], Verdict::Invalid).0),
+            due(&after(new(), &[], &["a"], Verdict::Rejected).0),
             (true, false),
             "it is the one"
         );

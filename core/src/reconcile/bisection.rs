@@ -27,7 +27,7 @@ pub struct Bisection {
 /// Whether an answer to a call of `ids` ids may be the fault of one of them.
 #[must_use]
 pub fn may_be_one_ids_fault(answer: &Answer, ids: usize) -> bool {
-    ids > 1 && matches!(answer.verdict, Verdict::Invalid | Verdict::NotFound | Verdict::Unclear)
+    ids > 1 && matches!(answer.verdict, Verdict::Rejected | Verdict::Unclear)
 }
 
 impl Bisection {
@@ -136,7 +136,7 @@ mod tests {
                 until_found = calls;
             }
             let verdict = if failed {
-                Verdict::Invalid
+                Verdict::Rejected
             } else {
                 Verdict::Processed {
                     succeeded: instances.iter().cloned().collect(),
@@ -226,7 +226,7 @@ mod tests {
             Bisection::after(
                 None,
                 &journal(Operation::Attach, &["a"]),
-                &answer(Verdict::Invalid),
+                &answer(Verdict::Rejected),
                 false
             ),
             None
@@ -247,7 +247,7 @@ mod tests {
         };
         assert_eq!(fruitless(processed(&["a"], &[])), 0);
         assert_eq!(fruitless(processed(&[], &["a"])), 2);
-        assert_eq!(fruitless(Verdict::Invalid), 2);
+        assert_eq!(fruitless(Verdict::Rejected), 2);
         assert_eq!(fruitless(Verdict::Unanswered), 1, "nothing is known");
     }
 

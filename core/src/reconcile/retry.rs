@@ -88,8 +88,9 @@ impl Retry {
                 }
             }
             Verdict::NothingDone(NothingDone::Credentials) => self.credentials_failed(now),
-            // One id may be the cause: its neighbours that were not tried yet need not wait for it.
-            Verdict::Invalid | Verdict::NotFound => {
+            // One id may be the cause: its neighbours that were not tried yet need not wait for it,
+            // and half as many of them may be called at once.
+            Verdict::Rejected | Verdict::NothingDone(NothingDone::TooLarge) => {
                 self.instances.close(self.base, RETRY_MAX, self.seed, now);
             }
             Verdict::NothingDone(_)
@@ -179,7 +180,7 @@ mod tests {
 
     #[test]
     fn one_that_is_found_to_fail_waits_and_its_neighbours_do_not() {
-        for verdict in [Verdict::Invalid, Verdict::NotFound] {
+        for verdict in [Verdict::Rejected, Verdict::NothingDone(NothingDone::TooLarge)] {
             let mut retry = Retry::new(SECOND, 1);
             retry.answered(&answer(verdict), true, true, Duration::ZERO);
             assert_eq!(retry.due(Duration::ZERO), Due { fresh: true, failed: false });
@@ -206,6 +207,7 @@ mod tests {
         );
         for verdict in [
             Verdict::NothingDone(NothingDone::Throttled),
+            Verdict::NothingDone(NothingDone::ActionUnavailable),
             Verdict::SessionGone,
             Verdict::Unclear,
             Verdict::Unanswered,

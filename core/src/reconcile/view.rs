@@ -140,8 +140,8 @@ impl View {
     }
 
     /// What the object claims: its spec's session and, until its ledger is empty, the one that the
-    /// ledger is about. A ledger that is not the object's own, or a record that is assumed, proves
-    /// nothing.
+    /// ledger is about. Who wants nothing and holds nothing claims nothing. A ledger that is not
+    /// the object's own, or a record that is assumed, proves nothing.
     #[must_use]
     pub fn claimant(&self) -> Claimant {
         let place = |endpoint: &Arc<str>, session: &SessionId| Place {
@@ -168,7 +168,10 @@ impl View {
                 leaving: deleting || target.session != self.desired.session,
             });
         }
-        if target.is_none_or(|target| target.session != self.desired.session) {
+        let may_hold = matches!(self.status.ledger, LedgerState::Lost { .. });
+        if target.is_none_or(|target| target.session != self.desired.session)
+            && (!self.desired.wants_nothing() || may_hold)
+        {
             claims.push(Claim {
                 place: place(&self.desired.endpoint, &self.desired.session),
                 has_members: false,
@@ -180,9 +183,13 @@ impl View {
         Claimant {
             uid: Arc::clone(&self.uid),
             created: self.created,
-            credentials_failed: matches!(
+            is_unable: matches!(
                 reason,
-                Some(Reason::CredentialsNotFound | Reason::CredentialsRejected)
+                Some(
+                    Reason::CredentialsNotFound
+                        | Reason::CredentialsRejected
+                        | Reason::ActionUnavailable
+                )
             ),
             claims,
         }
@@ -346,10 +353,23 @@ mod tests {
         let two = [("1".into(), true, false, true), ("2".into(), false, false, false)];
         assert_eq!(claims(&moving), two);
         moving.desired.deleting = true;
-        let two = [("1".into(), true, false, true), ("2".into(), false, false, true)];
-        assert_eq!(claims(&moving), two);
+        assert_eq!(claims(&moving), [("1".into(), true, false, true)], "it wants nothing there");
+        moving.desired.deleting = false;
         moving.status.ledger = LedgerState::Current(Ledger { records: [].into(), ..ledger(&[]) });
-        assert_eq!(claims(&moving), [("2".into(), false, false, true)], "it has left the other");
+        assert_eq!(claims(&moving), [("2".into(), false, false, false)], "it has left the other");
+    }
+
+    #[test]
+    fn who_wants_nothing_and_holds_nothing_claims_nothing() {
+        let mut empty = view(Ledger::default(), &[]);
+        assert_eq!(claims(&empty), []);
+        empty.desired.instances = ids(&["a"]);
+        assert_eq!(claims(&empty).len(), 1);
+        empty.desired.deleting = true;
+        assert_eq!(claims(&empty), []);
+        empty.status.ledger =
+            LedgerState::Lost { why: "no ledger".into(), remains: Ledger::default() };
+        assert_eq!(claims(&empty).len(), 1, "nobody knows what it holds");
     }
 
     #[test]
@@ -373,17 +393,18 @@ mod tests {
     }
 
     #[test]
-    fn an_object_whose_credentials_failed_says_so_in_its_claim() {
-        for (reason, failed) in [
+    fn an_object_that_can_do_nothing_says_so_in_its_claim() {
+        for (reason, unable) in [
             (Reason::CredentialsNotFound, true),
             (Reason::CredentialsRejected, true),
+            (Reason::ActionUnavailable, true),
             (Reason::SessionNotFound, false),
         ] {
             let mut object = at_rest();
             object.status.conditions.as_mut().unwrap().reason = reason;
             let claimant = object.claimant();
-            assert_eq!((&*claimant.uid, claimant.credentials_failed), ("u", failed));
+            assert_eq!((&*claimant.uid, claimant.is_unable), ("u", unable));
         }
-        assert!(!view(Ledger::default(), &[]).claimant().credentials_failed);
+        assert!(!view(Ledger::default(), &[]).claimant().is_unable);
     }
 }

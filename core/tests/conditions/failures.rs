@@ -182,10 +182,46 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
         &desired(&["a"]),
         &after("AuthFailure.SignatureFailure", ledger(&[])),
         Reason::CredentialsRejected,
-        "The service rejects the credentials (AuthFailure.SignatureFailure). Check the key and its \
-         permissions. The operator tries again every minute, and at once after an edit of the \
-         spec.",
+        "The service rejects the credentials (AuthFailure.SignatureFailure). Check the key. The \
+         operator tries again every minute, and at once after an edit of the spec.",
     );
+    stalled(
+        &desired(&["a"]),
+        &after("UnauthorizedOperation.X", ledger(&[])),
+        Reason::CredentialsRejected,
+        "The credentials may not make the call (UnauthorizedOperation.X). Allow them the CAM \
+         action gs:SwitchCloudPhoneMultipleStreamSessionSlaves. The operator tries again every \
+         minute, and at once after an edit of the spec.",
+    );
+    let unavailable = |region: Option<&str>, code, what: &str| {
+        let object = Desired { region: region.map(str::to_owned), ..desired(&["a"]) };
+        let target = object.target(Some("AKID".into()));
+        let message = format!(
+            "{what} The operator tries again every few minutes, and at once after an edit of the \
+             spec."
+        );
+        let ledger = after(code, Ledger { target: Some(target), ..ledger(&[]) });
+        stalled(&object, &ledger, Reason::ActionUnavailable, &message);
+    };
+    unavailable(
+        None,
+        "InvalidAction",
+        "The service does not offer the call to this account (InvalidAction). Nothing was done. \
+         Ask Tencent Cloud for it, or check spec.region and the operator's --gs-endpoint.",
+    );
+    unavailable(
+        Some("ap-x"),
+        "UnsupportedRegion",
+        "The service does not offer the call to this account in region ap-x (UnsupportedRegion). \
+         Nothing was done. Set spec.region, or the operator's --region.",
+    );
+    for code in ["IpInBlacklist", "IpNotInWhitelist"] {
+        let what = format!(
+            "The service refuses calls from the operator's address ({code}). Nothing was done. Let \
+             the address in."
+        );
+        unavailable(Some("ap-x"), code, &what);
+    }
     stalled(
         &desired(&["a"]),
         &after(GONE, ledger(&[])),

@@ -179,6 +179,7 @@ fn each_reason_is_read_as_it_is_written() {
         "TargetMismatch",
         "LedgerLost",
         "TooManyInstances",
+        "ActionUnavailable",
         "InvariantViolated",
         "Deleting",
     ];

@@ -78,7 +78,11 @@ fn a_conflict_names_the_other_object() {
         );
     };
     waits(&desired(&["a"]), &ledger(&[]), conflict);
-    waits(&desired(&[]), &ledger(&[]), conflict);
+    report_of(&desired(&[]), &ledger(&[]), |inputs| inputs.ownership = &contender).is(
+        Mode::Ready,
+        Reason::UpToDate,
+        "No slave instance is wanted, and none is attached.",
+    );
     waits(&desired(&["a"]), &after(GONE, ledger(&[])), conflict);
     let stale_members =
         "2 of its instances wait until arcade/lobby has them or does not want them.";
@@ -122,7 +126,6 @@ fn a_conflict_names_the_other_object() {
     .is(
         Mode::Stalled,
         Reason::CredentialsRejected,
-        "The service rejects the credentials (AuthFailure.X). Check the key and its permissions. \
-         The operator tries again every minute, and at once after an edit of the spec.",
+        "The service rejects the credentials (AuthFailure.X). Check the key. The operator tries again every minute, and at once after an edit of the spec.",
     );
 }

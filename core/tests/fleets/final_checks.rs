@@ -109,19 +109,22 @@ impl World {
         };
         let members = object.view();
         let members = members.desired.at(ledger.target.as_ref());
-        if claims.owner(&place(&object.spec.session)) != Some(&name.key()) {
+        if claims.is_contender(&name.key()) {
             let stale_members = ledger
                 .records
                 .iter()
                 .find(|(id, record)| members.want(id) == Want::Out && record.is_tracked());
             return match stale_members {
                 Some((id, _)) => Some(format!("is a contender and still tracks {id}: {status}")),
-                // One whose credentials were refused says so until an edit, or its turn, brings
-                // another call.
+                // One whose last call was refused says so until an edit, or its turn, brings another.
                 None if object.mode() == Some(Mode::Stalled)
                     && matches!(
                         object.reason(),
-                        Some(Reason::SessionConflict | Reason::CredentialsRejected)
+                        Some(
+                            Reason::SessionConflict
+                                | Reason::CredentialsRejected
+                                | Reason::ActionUnavailable
+                        )
                     ) =>
                 {
                     None

@@ -388,8 +388,10 @@ impl Scenario {
                 8 if troubles.has(Trouble::ServiceFaults) => {
                     Fault::Internal(rng.coin().then_some(wait))
                 }
-                _ if troubles.has(Trouble::ServiceFaults) => Fault::Call(match rng.below(5) {
+                _ if troubles.has(Trouble::ServiceFaults) => Fault::Call(match rng.below(7) {
                     0 => CallFault::Throttle,
+                    3 => CallFault::Unavailable,
+                    4 => CallFault::Rejected,
                     1 => CallFault::Unclear { done: if rng.coin() { u8::MAX } else { 0 } },
                     2 => CallFault::Omit(rng.small(255)),
                     _ => CallFault::Refuse(rng.small(255)),

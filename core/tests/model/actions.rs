@@ -190,7 +190,7 @@ impl Setting {
         running.answered = true;
         running.has_permit = false;
         running.bisection |= request.ids.count_ones() > 1
-            && matches!(answer.verdict, Verdict::Unclear | Verdict::Invalid);
+            && matches!(answer.verdict, Verdict::Unclear | Verdict::Rejected);
         self.drive(state, which, running, Response::Answer(answer), permit)
     }
 
@@ -277,7 +277,9 @@ impl DetachRefusals {
     fn note_answer(&mut self, request: &Request, outcome: Outcome, quiet: bool) {
         match (request.operation, outcome) {
             (_, Outcome::Done) => *self = Self { count: 0, since: 0 },
-            (Operation::Detach, Outcome::Refused | Outcome::Unclear) if quiet => {
+            (Operation::Detach, Outcome::Refused | Outcome::Rejected | Outcome::Unclear)
+                if quiet =>
+            {
                 if self.count == 0 {
                     self.since = request.start;
                 }

@@ -321,13 +321,10 @@ impl Setting {
             results.push(CallResult::Unanswered);
             if is_heard {
                 results.push(faulty(CallFault::Throttle));
+                results.push(faulty(CallFault::Unavailable));
                 let parts = [0].into_iter().chain(request.parts());
                 results.extend(parts.map(|done| faulty(CallFault::Unclear { done })));
-                // An invalid parameter of a detach says that it is not in: that is believed
-                // (docs/design.md, 3.2), and so must be true here.
-                if request.operation == Operation::Attach || state.members & request.ids == 0 {
-                    results.push(faulty(CallFault::Invalid));
-                }
+                results.push(faulty(CallFault::Rejected));
                 if request.ids.count_ones() > 1 {
                     results.push(faulty(CallFault::Omit(u8::MAX)));
                 }
