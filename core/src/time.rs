@@ -1,6 +1,7 @@
 //! The service's clock, in whole seconds: the only clock of the protocol.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Seconds since 1970 on the service's clock. Requests are signed with it, deadlines are judged by
 /// it.
@@ -62,6 +63,12 @@ impl Validity {
     #[must_use]
     pub fn end(self, start: ServiceTime) -> ServiceTime {
         start.plus(self.signature_seconds).plus(self.margin_seconds)
+    }
+
+    /// How long that is: the longest that any doubt takes.
+    #[must_use]
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.end(ServiceTime(0)).0.try_into().unwrap_or(0))
     }
 }
 

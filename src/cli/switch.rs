@@ -219,6 +219,7 @@ fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Done => "Succeeded",
         Outcome::Refused => "Refused",
+        Outcome::Rejected => "Rejected",
         Outcome::Unclear | Outcome::Suspect => "Unclear",
         Outcome::Unanswered => "Unanswered",
         Outcome::NothingDone => "NothingDone",

@@ -24,6 +24,7 @@ use crate::ownership::claims::Ownership;
 ///     full: false,
 ///     adoption_pending: false,
 ///     held_back_assumed: false,
+///     deletion_is_late: false,
 ///     ownership: &Ownership::Uncontested,
 ///     now: Some(NOW),
 ///     rules: &Rules::default(),
@@ -35,19 +36,21 @@ pub fn conditions(inputs: &ConditionInputs<'_>) -> Conditions {
     let ConditionInputs { desired, ledger, .. } = inputs;
     let open = Open::of(inputs);
     let is_contender = matches!(inputs.ownership, Ownership::Contender(_));
-    let is_at_rest = open.is_empty() && ledger.journal.is_none();
+    let is_done = open.is_empty() && ledger.journal.is_none() && !inputs.adoption_pending;
     // Who wants nothing gets that, whoever owns the session.
-    if is_at_rest && !inputs.adoption_pending && (!is_contender || desired.wants_nothing()) {
-        return at_rest(inputs, &open);
-    }
-    let mut conditions = unfinished(inputs, &open);
+    let mut conditions = if is_done && (!is_contender || desired.wants_nothing()) {
+        at_rest(inputs, &open)
+    } else {
+        unfinished(inputs, &open)
+    };
     if let Some(move_) = messages::Move::of(desired, ledger)
+        && !is_done
         && conditions.reason != Reason::Progressing
     {
         conditions.message += &messages::move_waits(&move_);
     }
     let waits = desired.deleting && desired.deletion_policy == DeletionPolicy::Delete;
-    if waits && conditions.mode == Mode::Stalled {
+    if waits && (conditions.mode == Mode::Stalled || inputs.deletion_is_late) {
         conditions.message += &messages::how_to_orphan();
     }
     conditions

@@ -39,15 +39,21 @@ pub fn names(ids: &[&InstanceId]) -> String {
 }
 
 /// The conditions of an object whose ledger is lost, as long as it can't be rebuilt; `why` names
-/// the evidence.
+/// the evidence, `deletion_is_late` says that its deletion has waited for long.
 #[must_use]
-pub fn ledger_unreadable(why: &str, problem: Option<&Problem>) -> Conditions {
+pub fn ledger_unreadable(
+    why: &str,
+    problem: Option<&Problem>,
+    deletion_is_late: bool,
+) -> Conditions {
     let problem = match problem {
         Some(Problem::Credentials(text) | Problem::Unreachable(text)) => format!(" {text}"),
         None => String::new(),
     };
-    let message =
-        format!("{why}. The ledger is rebuilt once the service has told its time.{problem}");
+    let how_to_end = if deletion_is_late { how_to_orphan() } else { String::new() };
+    let message = format!(
+        "{why}. The ledger is rebuilt once the service has told its time.{problem}{how_to_end}"
+    );
     Conditions::reconciling(Reason::LedgerLost, message)
 }
 

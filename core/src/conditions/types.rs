@@ -121,6 +121,8 @@ pub struct ConditionInputs<'a> {
     pub adoption_pending: bool,
     /// Detaches of assumed instances wait because another object names the session.
     pub held_back_assumed: bool,
+    /// Its deletion has waited for longer than any doubt takes.
+    pub deletion_is_late: bool,
     /// How the object stands among those that name the session.
     pub ownership: &'a Ownership,
     /// The service's time.

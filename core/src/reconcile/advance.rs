@@ -257,6 +257,7 @@ impl Reconcile {
             full: plan.full,
             adoption_pending: plan.adoption_pending,
             held_back_assumed: plan.held_back_assumed,
+            deletion_is_late: self.deletion_is_late_in(context) == Some(Duration::ZERO),
             ownership: &context.ownership,
             now: context.service,
             rules: &self.settings.rules,
@@ -309,7 +310,8 @@ impl Reconcile {
             .then(|| retry.whole_opens_in(context.elapsed));
         let backoff = retry.opens_in(plan.held_back, context.elapsed);
         let owner = self.owner_read_in(ledger, view, context);
-        let wake = deadline.into_iter().chain(clock).chain(backoff).chain(owner).min();
+        let late = self.deletion_is_late_in(context).filter(|late| !late.is_zero());
+        let wake = deadline.into_iter().chain(clock).chain(backoff).chain(owner).chain(late).min();
         wake.map_or(Requeue::OnChange, |wake| Requeue::After(wake.min(WAKE_MAX)))
     }
 

@@ -30,13 +30,12 @@ pub enum Violation {
     /// The journal of a call would not name each instance once, in order.
     #[error("I1: the journal of a call would not name each instance once")]
     UnorderedJournal,
-    /// The API server did not store the status as it was written.
+    /// The API server did not store this field as it was written.
     #[error(
-        "I1: the API server did not store the status as it was written; is the \
-         CustomResourceDefinition that of this version, and does an admission webhook change the \
-         status?"
+        "I1: the API server did not store {0} as it was written; is the CustomResourceDefinition \
+         that of this version, and does an admission webhook or policy change the object?"
     )]
-    NotStored,
+    NotStored(&'static str),
     /// Ready would be true while something is open.
     #[error("I2: Ready would be true while something is open")]
     FalseReady,
@@ -140,14 +139,31 @@ fn is_as_declared(view: &View, ledger: &Ledger) -> bool {
         && view.desired.instances.iter().all(is_attached)
 }
 
-/// What was written is what is there: no admission policy, and no schema of another version, has
-/// taken something away.
+/// What was written is what is there, field by field of ours: no admission policy, and no schema of
+/// another version, has taken something away.
 pub fn was_written(status: &Status, copy: &View) -> Result<(), Violation> {
-    if status.ledger == copy.status.ledger && status.handled == copy.status.handled {
-        Ok(())
-    } else {
-        Err(Violation::NotStored)
-    }
+    let stored = &copy.status;
+    let ledger = match (&status.ledger, &stored.ledger) {
+        (LedgerState::Current(written), LedgerState::Current(stored)) => [
+            ("status.target", written.target == stored.target),
+            ("status.pendingCall", written.journal == stored.journal),
+            (
+                "status.attachedInstanceIds or status.unsettledInstances",
+                written.records == stored.records,
+            ),
+            ("status.lastCall", written.last_call == stored.last_call),
+        ],
+        (written, stored) => [("status.objectUID", written == stored); 4],
+    };
+    let rest = [
+        ("status.lastHandledForgetInstances", status.handled.forget == stored.handled.forget),
+        ("status.lastHandledAdopt", status.handled.adopt == stored.handled.adopt),
+        ("status.conditions", status.conditions == stored.conditions),
+        ("a count of the status", status.counts == stored.counts),
+        ("status.observedGeneration", status.observed_generation == stored.observed_generation),
+    ];
+    let mut fields = ledger.into_iter().chain(rest);
+    fields.find(|(_, same)| !same).map_or(Ok(()), |(field, _)| Err(Violation::NotStored(field)))
 }
 
 /// I3: an object goes with an empty ledger, or with the policy that says so.
@@ -204,8 +220,10 @@ pub fn may_call(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::CallResult;
     use crate::conditions::{Conditions, Reason};
     use crate::fixtures::{self, NOW, id, journal, key, ledger, view};
+    use crate::ledger::LastCall;
 
     fn status(ledger: Ledger, mode: Mode) -> Status {
         let conditions = Conditions { mode, reason: Reason::UpToDate, message: String::new() };
@@ -320,11 +338,55 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_was_stored_otherwise_is_noticed() {
-        let written = status(ledger(&[("a", Record::assumed(NOW))]), Mode::Reconciling);
-        assert!(was_written(&written, &view(ledger(&[("a", Record::assumed(NOW))]), &[])).is_ok());
-        let pruned = Record { assumed: false, ..Record::assumed(NOW) };
-        assert!(was_written(&written, &view(ledger(&[("a", pruned)]), &[])).is_err());
+    fn a_field_that_was_stored_otherwise_is_named() {
+        let call = journal(Operation::Detach, &["a"]);
+        let last_call = LastCall {
+            operation: Operation::Attach,
+            request_id: String::new(),
+            time: NOW,
+            succeeded: 1,
+            failed: 0,
+            result: CallResult::Processed,
+            code: String::new(),
+        };
+        let held = Ledger {
+            journal: Some(call),
+            last_call: Some(last_call),
+            ..ledger(&[("a", Record::assumed(NOW))])
+        };
+        let written = status(held.clone(), Mode::Reconciling);
+        let copy = View { status: written.clone(), ..view(ledger(&[]), &[]) };
+        assert_eq!(was_written(&written, &copy), Ok(()));
+
+        type Change = fn(&mut Status, &mut Ledger);
+        let changes: [(&str, Change); 10] = [
+            ("status.target", |_, ledger| ledger.target = None),
+            ("status.pendingCall", |_, ledger| ledger.journal = None),
+            ("status.attachedInstanceIds or status.unsettledInstances", |_, ledger| {
+                ledger.records.values_mut().for_each(|record| record.attach_until = None);
+            }),
+            ("status.lastCall", |_, ledger| ledger.last_call = None),
+            ("status.objectUID", |status, ledger| {
+                let remains = ledger.clone();
+                status.ledger = LedgerState::Lost { why: "another's".into(), remains };
+            }),
+            ("status.lastHandledForgetInstances", |status, _| {
+                status.handled.forget = Some("a".into());
+            }),
+            ("status.lastHandledAdopt", |status, _| status.handled.adopt = Some("a".into())),
+            ("status.conditions", |status, _| status.conditions = None),
+            ("a count of the status", |status, _| status.counts.failed += 1),
+            ("status.observedGeneration", |status, _| status.observed_generation -= 1),
+        ];
+        for (field, change) in changes {
+            let (mut stored, mut ledger) = (written.clone(), held.clone());
+            change(&mut stored, &mut ledger);
+            if let LedgerState::Current(current) = &mut stored.ledger {
+                *current = ledger;
+            }
+            let copy = View { status: stored, ..copy.clone() };
+            assert_eq!(was_written(&written, &copy), Err(Violation::NotStored(field)));
+        }
     }
 
     #[test]

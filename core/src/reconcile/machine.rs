@@ -10,6 +10,7 @@ use crate::ownership::claims::Place;
 use crate::ownership::hand_over::OwnerView;
 use crate::reconcile::effect::{Effect, Notice, Requeue, StepContext};
 use crate::reconcile::invariants::{RemovalReasons, Violation};
+use crate::reconcile::retry::RETRY_MAX;
 use crate::reconcile::settings::Settings;
 use crate::reconcile::state::ReconcileState;
 use crate::reconcile::view::{Handled, Status, View};
@@ -32,6 +33,9 @@ pub struct Reconcile {
     /// could be read.
     pub(super) owner: Option<(ObjectKey, Option<OwnerView>)>,
     pub(super) reads: u32,
+    pub(super) effects: u32,
+    /// What stopped the work was reported, and the copy does not show it: it is not stored.
+    pub(super) reported: bool,
     pub(super) batch_size_max: usize,
 }
 
@@ -114,7 +118,9 @@ impl Draft {
 impl Reconcile {
     /// A reconcile that continues from `state`; `permit` says whether one was granted to it.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, state: ReconcileState, permit: bool) -> Self {
+    pub fn new(settings: Arc<Settings>, mut state: ReconcileState, permit: bool) -> Self {
+        // Whatever kept the API server from storing it may be gone.
+        state.halted.take_if(|violation| matches!(violation, Violation::NotStored(_)));
         Self {
             batch_size_max: settings.rules.batch_size_max,
             settings,
@@ -125,6 +131,8 @@ impl Reconcile {
             permit: if permit { PermitState::Held } else { PermitState::NotAsked },
             owner: None,
             reads: 0,
+            effects: 0,
+            reported: false,
         }
     }
 
@@ -162,6 +170,13 @@ impl Reconcile {
         self.view.as_ref().map(|view| view.endpoint())
     }
 
+    /// How long until the deletion has waited for the longest time that any doubt takes; then
+    /// users are told how to end it.
+    pub(super) fn deletion_is_late_in(&self, context: &StepContext) -> Option<Duration> {
+        let late = self.settings.rules.validity.duration();
+        self.state.deleting_since.map(|since| (since + late).saturating_sub(context.elapsed))
+    }
+
     /// Whether the service may be asked for its time, and a Secret be looked for.
     pub(super) fn may_ask(&self, context: &StepContext) -> bool {
         self.state.retry.due(context.elapsed).fresh
@@ -169,6 +184,7 @@ impl Reconcile {
 
     /// Reports these conditions and touches nothing else; looks again after `pause`.
     pub(super) fn report(
+        &mut self,
         view: &View,
         conditions: Conditions,
         notices: Vec<Notice>,
@@ -179,9 +195,10 @@ impl Reconcile {
             conditions: Some(conditions),
             ..view.status.clone()
         };
-        if status == view.status {
+        if status == view.status || self.reported {
             Effect::Done(Requeue::After(pause.min(WAKE_MAX)))
         } else {
+            self.reported = true;
             Effect::WriteStatus(Box::new(status), notices)
         }
     }
@@ -190,8 +207,18 @@ impl Reconcile {
     /// worse.
     pub(super) fn halt(&mut self, view: &View, violation: Violation) -> Effect {
         self.state.halted = Some(violation.clone());
+        self.report_violation(view, violation)
+    }
+
+    /// The work on this object has stopped. What was not stored is tried again after a while: it
+    /// is not our error.
+    pub(super) fn report_violation(&mut self, view: &View, violation: Violation) -> Effect {
+        let pause = match violation {
+            Violation::NotStored(_) => RETRY_MAX,
+            _ => WAKE_MAX,
+        };
         let conditions = invariant_violated(&violation);
-        Self::report(view, conditions, vec![Notice::Violated(violation)], WAKE_MAX)
+        self.report(view, conditions, vec![Notice::Violated(violation)], pause)
     }
 
     /// How many instances are as the spec wants them.

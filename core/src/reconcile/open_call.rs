@@ -1,5 +1,7 @@
 //! A call may be open: its journal stands in the object, or only we know of it.
 
+use std::time::Duration;
+
 use crate::answer::{Operation, Verdict};
 use crate::conditions::ledger_unreadable;
 use crate::ledger::record::{Record, State, Want};
@@ -51,9 +53,10 @@ impl Reconcile {
             if self.may_ask(context) {
                 return Effect::AskTime;
             }
-            let conditions = ledger_unreadable(why, self.state.problem.as_ref());
+            let late = self.deletion_is_late_in(context) == Some(Duration::ZERO);
+            let conditions = ledger_unreadable(why, self.state.problem.as_ref(), late);
             let pause = self.state.retry.whole_opens_in(context.elapsed);
-            return Self::report(view, conditions, Vec::new(), pause);
+            return self.report(view, conditions, Vec::new(), pause);
         };
         let mut remains = remains.clone();
         // What a call of ours may have done is not lost with the status; it is remembered until

@@ -74,6 +74,8 @@ pub struct ReconcileState {
     pub(crate) problem: Option<Problem>,
     /// Reads of the object that owns the session, in a row.
     pub(crate) owner_reads: u32,
+    /// When its deletion was seen first.
+    pub(crate) deleting_since: Option<Duration>,
     /// A promise would have been broken: nothing is done before the next edit.
     pub(crate) halted: Option<Violation>,
 }
@@ -94,6 +96,7 @@ impl ReconcileState {
             conflicts: 0,
             problem: None,
             owner_reads: 0,
+            deleting_since: None,
             halted: None,
         }
     }

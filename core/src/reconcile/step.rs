@@ -14,18 +14,20 @@
 //! finds the journal.
 
 use crate::answer::{NothingDone, Verdict};
-use crate::conditions::{Problem, invariant_violated};
+use crate::conditions::Problem;
 use crate::ledger::Ledger;
 use crate::ledger::desired::DeletionPolicy;
 use crate::ownership::hand_over::OwnerView;
-use crate::reconcile::effect::{Effect, Notice, Requeue, Response, StepContext};
-use crate::reconcile::invariants;
-use crate::reconcile::machine::{PermitState, Phase, Reconcile, WAKE_MAX, Write};
+use crate::reconcile::effect::{Effect, Requeue, Response, StepContext};
+use crate::reconcile::invariants::{self, Violation};
+use crate::reconcile::machine::{PermitState, Phase, Reconcile, Write};
 use crate::reconcile::state::Stage;
 use crate::reconcile::view::{LedgerState, View};
 
 /// Reads in a reconcile, at most: each conflict costs one, and who keeps losing comes back later.
 const READS_MAX: u32 = 8;
+/// Effects in a reconcile, at most: then others have their turn, whatever becomes of what it writes.
+const EFFECTS_MAX: u32 = 64;
 
 impl Reconcile {
     /// Takes the response to the last effect and says what to do next. After [`Effect::Done`] the
@@ -105,8 +107,12 @@ impl Reconcile {
         if let Phase::Writing(write) = std::mem::replace(&mut self.phase, Phase::Read) {
             self.state.conflicts = 0;
             self.phase = Phase::Written;
-            if let Some(write) = write {
-                self.wrote(&write, &view);
+            match write {
+                Some(write) => self.wrote(&write, &view),
+                None if !view.finalizer && !view.desired.deleting => {
+                    self.state.halted = Some(Violation::NotStored("metadata.finalizers"));
+                }
+                None => {}
             }
         }
         self.view = Some(view);
@@ -148,7 +154,15 @@ impl Reconcile {
             Effect::Call(_) => true,
             _ => false,
         };
-        if acts && !context.may_act { self.pause_for_api_server() } else { effect }
+        self.effects += 1;
+        let may_end = self.effects > EFFECTS_MAX && !self.state.owes_settle();
+        match effect {
+            _ if acts && !context.may_act => self.pause_for_api_server(),
+            Effect::WriteStatus(..) | Effect::AddFinalizer if may_end => {
+                Effect::Done(Requeue::After(self.state.retry.pause(1)))
+            }
+            effect => effect,
+        }
     }
 
     fn read(&mut self) -> Effect {
@@ -168,6 +182,9 @@ impl Reconcile {
 
     fn decide_on(&mut self, view: &View, context: &StepContext) -> Effect {
         let deleting = view.desired.deleting;
+        if deleting {
+            self.state.deleting_since.get_or_insert(context.elapsed);
+        }
         if deleting && !view.finalizer {
             return Effect::Done(Requeue::OnChange);
         }
@@ -175,8 +192,7 @@ impl Reconcile {
             return Effect::RemoveFinalizer;
         }
         if let Some(violation) = self.state.halted.clone() {
-            let conditions = invariant_violated(&violation);
-            return Self::report(view, conditions, vec![Notice::Violated(violation)], WAKE_MAX);
+            return self.report_violation(view, violation);
         }
         let stored = match &view.status.ledger {
             LedgerState::New => Ledger::default(),

@@ -8,7 +8,7 @@ use streamsession_core::ownership::claims::Ownership;
 use streamsession_core::reconcile::invariants::Violation;
 use streamsession_testkit::fixtures::{id, key};
 
-use crate::{NOW, Report, desired, ledger, report, report_of};
+use crate::{LET_GO, NOW, Report, desired, ledger, report, report_of};
 
 #[test]
 fn an_assumed_instance_is_named_as_long_as_there_is_one() {
@@ -37,12 +37,14 @@ fn a_ledger_that_cannot_be_made_anew_yet_says_what_it_waits_for() {
     let down = Problem::Unreachable("The service is down.".into());
     let why = "The status is that of another object (uid u), copied or restored";
     let waits = format!("{why}. The ledger is rebuilt once the service has told its time.");
-    Report(ledger_unreadable(why, None)).is(Mode::Reconciling, Reason::LedgerLost, &waits);
-    Report(ledger_unreadable(why, Some(&down))).is(
-        Mode::Reconciling,
-        Reason::LedgerLost,
-        &format!("{waits} The service is down."),
-    );
+    Report(ledger_unreadable(why, None, false)).is(Mode::Reconciling, Reason::LedgerLost, &waits);
+    for (late, how_to_end) in [(false, ""), (true, LET_GO)] {
+        Report(ledger_unreadable(why, Some(&down), late)).is(
+            Mode::Reconciling,
+            Reason::LedgerLost,
+            &format!("{waits} The service is down.{how_to_end}"),
+        );
+    }
 }
 
 #[test]
@@ -68,10 +70,10 @@ fn each_broken_promise_is_named() {
             "I1: the journal of a call would not name each instance once",
         ),
         (
-            Violation::NotStored,
-            "I1: the API server did not store the status as it was written; is the \
-             CustomResourceDefinition that of this version, and does an admission webhook change \
-             the status?",
+            Violation::NotStored("status.pendingCall"),
+            "I1: the API server did not store status.pendingCall as it was written; is the \
+             CustomResourceDefinition that of this version, and does an admission webhook or \
+             policy change the object?",
         ),
         (Violation::FalseReady, "I2: Ready would be true while something is open"),
         (Violation::EarlyRelease, "I3: the object would go while its ledger tracks something"),

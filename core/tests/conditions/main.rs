@@ -94,6 +94,7 @@ fn report_of<'a>(
         full: false,
         adoption_pending: false,
         held_back_assumed: false,
+        deletion_is_late: false,
         ownership: &Ownership::Uncontested,
         now: Some(NOW),
         rules: &RULES,

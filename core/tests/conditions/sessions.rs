@@ -3,7 +3,7 @@
 use streamsession_core::answer::Operation;
 use streamsession_core::conditions::{Mode, Problem, Reason};
 use streamsession_core::ledger::Ledger;
-use streamsession_core::ledger::desired::Desired;
+use streamsession_core::ledger::desired::{DeletionPolicy, Desired};
 use streamsession_core::ledger::record::Record;
 use streamsession_core::ownership::claims::Ownership;
 use streamsession_testkit::fixtures::{key, session};
@@ -24,6 +24,38 @@ fn a_deletion_says_what_it_waits_for() {
         &ledger(&[("a", Record { detach_until: LATER, ..Record::default() })]),
         "All instances are detached. An earlier detach may still take effect until \
          2026-01-08T02:05:05Z; the object waits for that.",
+    );
+}
+
+#[test]
+fn a_deletion_that_waits_for_long_says_how_to_end_it_whatever_it_waits_for() {
+    let late = |ledger: &Ledger, problem: Option<&Problem>, message: &str| {
+        let object = deleting();
+        let told = report_of(&object, ledger, |inputs| {
+            (inputs.problem, inputs.deletion_is_late) = (problem, true);
+        });
+        assert_eq!(told.0.message, format!("{message}{LET_GO}"));
+    };
+    late(&attached(&["a"]), None, "1 to detach.");
+    let down = Problem::Unreachable("The service is down.".into());
+    late(&attached(&["a"]), Some(&down), "The service is down.");
+    late(
+        &after("InternalError", attached(&["a"])),
+        None,
+        "The service answered InternalError to the last call. The operator tries again. 1 to \
+         detach.",
+    );
+    late(
+        &ledger(&[("a", Record { detach_until: LATER, ..Record::default() })]),
+        None,
+        "All instances are detached. An earlier detach may still take effect until \
+         2026-01-08T02:05:05Z; the object waits for that.",
+    );
+    let orphaned = Desired { deletion_policy: DeletionPolicy::Orphan, ..deleting() };
+    report_of(&orphaned, &attached(&["a"]), |inputs| inputs.deletion_is_late = true).is(
+        Mode::Reconciling,
+        Reason::Deleting,
+        "1 to detach.",
     );
 }
 

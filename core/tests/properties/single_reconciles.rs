@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use streamsession_core::answer::{Answer, Verdict};
-use streamsession_core::conditions::Reason;
+use streamsession_core::conditions::{Mode, Reason};
 use streamsession_core::ledger::Ledger;
 use streamsession_core::ledger::record::Record;
+use streamsession_core::reconcile::retry::RETRY_MAX;
 use streamsession_core::reconcile::{
-    Effect, LedgerState, Notice, Reconcile, ReconcileState, Response, View,
+    Effect, LedgerState, Notice, Reconcile, ReconcileState, Requeue, Response, View,
 };
 use streamsession_core::time::ServiceTime;
 use streamsession_testkit::fixtures::{desired, id, ids, session};
@@ -168,4 +169,79 @@ fn the_work_stops_when_what_is_stored_breaks_a_promise_and_the_call_is_not_forgo
 
     assert!(reconcile.pause() > Duration::ZERO);
     assert_eq!(reconcile.reconcile.state().open_instances(), [&id("a")]);
+}
+
+/// What the reconcile says of a field that is not stored, and that it says it once.
+fn stops_for(mut reconcile: Driver, field: &str) -> Driver {
+    let conditions = reconcile.status().conditions.clone().unwrap();
+    assert_eq!(conditions.reason, Reason::InvariantViolated);
+    assert!(conditions.message.contains(field), "{}", conditions.message);
+    reconcile.write();
+    assert_eq!(reconcile.pause(), RETRY_MAX);
+    reconcile
+}
+
+#[test]
+fn a_field_that_is_not_stored_is_named_and_written_again_after_a_while() {
+    let mut reconcile = Driver::calling(&unstarted());
+    reconcile.answer(done());
+    let mut stored = reconcile.status().clone();
+    stored.counts.attached = 0; // a schema of another version does that
+    reconcile.object.status = stored;
+    reconcile.read();
+    let stopped = stops_for(reconcile, "a count of the status");
+
+    let (object, state) = (stopped.object, stopped.reconcile.into_state());
+    let mut again = Driver::resume(state, &object, false, at(Some(1_400), 400));
+    assert_eq!(again.status().conditions.as_ref().unwrap().mode, Mode::Ready);
+    again.write();
+    assert_eq!(again.effect, Effect::Done(Requeue::OnChange), "it is stored now");
+}
+
+#[test]
+fn a_finalizer_that_is_taken_off_at_each_write_is_not_put_on_for_ever() {
+    let mut object = with_a();
+    object.finalizer = false;
+    let mut reconcile = Driver::begin(&object, false);
+    assert_eq!(reconcile.effect, Effect::AddFinalizer);
+    reconcile.read();
+    stops_for(reconcile, "metadata.finalizers");
+}
+
+#[test]
+fn conditions_that_are_dropped_are_not_written_for_ever() {
+    let mut reconcile = Driver::begin(&with_a(), false);
+    for _ in 0..2 {
+        assert!(reconcile.status().conditions.is_some());
+        reconcile.read(); // without them
+    }
+    assert_eq!(reconcile.pause(), RETRY_MAX);
+}
+
+#[test]
+fn a_reconcile_ends_however_often_the_object_is_changed_meanwhile() {
+    let mut reconcile = Driver::begin(&with_a(), false);
+    let mut writes = 0;
+    while !matches!(reconcile.effect, Effect::Done(_)) {
+        writes += 1;
+        assert!(writes < 100, "it never ends");
+        reconcile.object.generation += 1;
+        reconcile.write();
+    }
+    assert_eq!(writes, 64);
+    assert!(reconcile.pause() > Duration::ZERO);
+}
+
+#[test]
+fn a_deletion_that_waits_for_long_says_so_when_it_is_late_and_looks_again_by_then() {
+    let mut object = lost();
+    object.desired.deleting = true;
+    let mut reconcile = Driver::begin_without_time(&object);
+    reconcile.no_time();
+    assert!(!reconcile.message().contains("Orphan"));
+    reconcile.write();
+    let (object, state) = (reconcile.object, reconcile.reconcile.into_state());
+    let mut late = Driver::resume(state, &object, false, at(None, 12));
+    late.no_time();
+    assert!(late.message().ends_with("set spec.deletionPolicy to Orphan."), "{}", late.message());
 }
