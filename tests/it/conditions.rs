@@ -60,6 +60,7 @@ fn conditions_of(
         full,
         adoption_pending: false,
         held_back_assumed: false,
+        deletion_is_late: false,
         ownership: &Ownership::Uncontested,
         now: Some(NOW),
         rules: &rules,
