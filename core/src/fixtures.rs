@@ -46,6 +46,7 @@ pub fn desired(session: &str, instances: &[&str]) -> Desired {
         deleting: false,
         deletion_policy: DeletionPolicy::Delete,
         forgets_failures: false,
+        generation: 1,
     }
 }
 
@@ -126,7 +127,6 @@ pub fn view(ledger: Ledger, instances: &[&str]) -> View {
         uid: "u".into(),
         version: "1".into(),
         created: 0,
-        generation: 1,
         finalizer: true,
         desired: desired("1", instances),
         asked: Asked::default(),

@@ -107,6 +107,7 @@ fn written_record(
             code: failure.code.clone(),
             attempts: failure.attempts.try_into().unwrap_or(i32::MAX),
             time: time(failure.time),
+            generation: failure.generation,
         }),
         assumed: record.assumed,
         other,

@@ -347,6 +347,10 @@ pub struct Failure {
     pub attempts: i32,
     /// time of the last.
     pub time: Time,
+    /// generation of the spec that asked for it: after an edit it is tried again at once.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = GENERATION_MAX))]
+    pub generation: i64,
 }
 
 /// A call that is about to be made, or was when its writer stopped.

@@ -83,6 +83,7 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
     };
     Ok(View {
         desired: Desired {
+            generation: object.metadata.generation.unwrap_or(0),
             session: wanted_session,
             region: object.spec.region.clone(),
             default_region: defaults.region.clone(),
@@ -113,7 +114,6 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
         uid: uid.into(),
         version: object.resource_version().unwrap_or_default().into(),
         created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
-        generation: object.metadata.generation.unwrap_or(0),
         finalizer,
     })
 }
@@ -253,6 +253,7 @@ fn stored_record(stored: &api::UnsettledInstance) -> Record {
             code: failure.code.clone(),
             attempts: failure.attempts.try_into().unwrap_or(0),
             time: seconds(&failure.time),
+            generation: failure.generation,
         }),
         assumed: stored.assumed,
     }

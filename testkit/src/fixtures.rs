@@ -74,7 +74,6 @@ pub fn new_object(desired: Desired) -> View {
         uid: "1".into(),
         version: "1".into(),
         created: 0,
-        generation: 1,
         finalizer: false,
         desired,
         asked: Asked::default(),
@@ -86,12 +85,11 @@ pub fn new_object(desired: Desired) -> View {
 #[must_use]
 pub fn with_status(object: &View, status: Status) -> View {
     // Without a clone of the status that there was.
-    let View { uid, version, created, generation, finalizer, desired, asked, status: _ } = object;
+    let View { uid, version, created, finalizer, desired, asked, status: _ } = object;
     View {
         uid: uid.clone(),
         version: version.clone(),
         created: *created,
-        generation: *generation,
         finalizer: *finalizer,
         desired: desired.clone(),
         asked: asked.clone(),

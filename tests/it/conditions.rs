@@ -43,6 +43,7 @@ fn desired(ids: &[&str]) -> Desired {
         deleting: false,
         deletion_policy: DeletionPolicy::Delete,
         forgets_failures: false,
+        generation: 1,
     }
 }
 
@@ -79,7 +80,14 @@ fn failed(operation: Operation, reason: FailureReason, attempts: u32) -> Record 
     Record {
         state: if operation == Operation::Attach { State::Detached } else { State::Attached },
         refusals: Some(Refusals { operation, count: attempts, since }),
-        last_failure: Some(Failure { operation, reason, code: String::new(), attempts, time: NOW }),
+        last_failure: Some(Failure {
+            operation,
+            reason,
+            code: String::new(),
+            attempts,
+            time: NOW,
+            generation: 1,
+        }),
         ..Record::default()
     }
 }
@@ -246,14 +254,16 @@ fn any_record() -> impl Strategy<Value = Record> {
         FailureReason::Unanswered,
         FailureReason::SessionGone,
     ];
-    let failure = (any_operation(), sample::select(reasons), any_code(), 0_u32..9, any_time())
-        .prop_map(|(operation, reason, code, attempts, time)| Failure {
-            operation,
-            reason,
-            code,
-            attempts,
-            time,
-        });
+    let failure =
+        (any_operation(), sample::select(reasons), any_code(), 0_u32..9, any_time(), 0_i64..9)
+            .prop_map(|(operation, reason, code, attempts, time, generation)| Failure {
+                operation,
+                reason,
+                code,
+                attempts,
+                time,
+                generation,
+            });
     let until = || option::of(any_time());
     let open = (state, until(), until(), option::of(refusals), option::of(failure)).prop_map(
         |(state, attach_until, detach_until, refusals, last_failure)| Record {

@@ -18,6 +18,8 @@ pub enum DeletionPolicy {
 /// What the object asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Desired {
+    /// Which spec asks for it; deletion raises it too.
+    pub generation: i64,
     /// The session.
     pub session: SessionId,
     /// The region, if the object names one.

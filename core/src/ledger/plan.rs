@@ -1,14 +1,15 @@
 //! What is due: the difference between what the spec wants and what the ledger holds.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::answer::Operation;
 use crate::ids::InstanceId;
 use crate::ledger::Ledger;
 use crate::ledger::desired::Desired;
-use crate::ledger::record::{Record, Want};
+use crate::ledger::record::{Failure, FailureReason, Record, Want};
 use crate::ledger::rule::Next;
-use crate::time::ServiceTime;
+use crate::time::{ServiceTime, Validity};
 
 /// How much a call matters against those of other objects; the order is that of their turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,18 +33,77 @@ pub struct Batch {
     pub priority: Priority,
 }
 
-/// What may be called now; the backoff of the object decides.
+/// How long to wait after failures in a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Backoff {
+    /// After the first one.
+    pub base: Duration,
+    /// After many.
+    pub max: Duration,
+    /// The object's own.
+    pub seed: u64,
+}
+
+impl Backoff {
+    /// `base` doubled with each failure in a row, at most `max`, less up to a quarter by the seed:
+    /// a fleet that failed together does not come back together, and the instances of one object
+    /// do.
+    #[must_use]
+    pub fn pause(self, failures: u32) -> Duration {
+        let doubled = self
+            .base
+            .saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX))
+            .min(self.max);
+        let mixed = self
+            .seed
+            .wrapping_add(u64::from(failures))
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .rotate_left(23);
+        doubled.saturating_sub(doubled / 4 / 256 * u32::from(mixed.to_le_bytes()[0]))
+    }
+
+    /// Likewise, in whole seconds: those of the service's clock.
+    fn seconds(self, failures: u32) -> i64 {
+        let pause = self.pause(failures).saturating_add(Duration::from_millis(500));
+        pause.as_secs().try_into().unwrap_or(i64::MAX)
+    }
+}
+
+/// What may be called now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Due {
-    /// Instances that were not tried yet, or whose last call was a success.
-    pub fresh: bool,
-    /// Instances whose last call failed.
-    pub failed: bool,
+    /// Whether anything may: the object does not wait as a whole.
+    pub open: bool,
+    /// How long each record waits for its own failures.
+    pub records: Backoff,
+    /// How long a call may still take effect.
+    pub validity: Validity,
 }
 
 impl Due {
-    /// Everything.
-    pub const ALL: Self = Self { fresh: true, failed: true };
+    /// Everything, at any time.
+    pub const ALL: Self = Self {
+        open: true,
+        records: Backoff { base: Duration::ZERO, max: Duration::ZERO, seed: 0 },
+        validity: Validity { signature_seconds: 300, margin_seconds: 5 },
+    };
+
+    /// When a record with this failure may be tried again, and from when on another one takes it
+    /// along; none: at once. An edit is worth another try; what nobody answered waits with the
+    /// object; and a failure of the future is nobody's.
+    fn again(
+        self,
+        failure: &Failure,
+        generation: i64,
+        now: Option<ServiceTime>,
+    ) -> Option<(ServiceTime, ServiceTime)> {
+        let is_its_own = matches!(failure.reason, FailureReason::Refused | FailureReason::Unclear);
+        let now = now.filter(|now| *now >= failure.time)?;
+        let pause = self.records.seconds(failure.attempts);
+        let at = failure.time.plus(pause);
+        (is_its_own && failure.generation == generation && now < at)
+            .then(|| (at, failure.time.plus(pause - pause / 4)))
+    }
 }
 
 /// What may be called at all; how the object stands among those that name the session decides.
@@ -84,8 +144,10 @@ impl Allowed<'_> {
 pub struct Plan {
     /// The next call, if one is due.
     pub batch: Option<Batch>,
-    /// Whether a call is held back by the backoff alone.
-    pub held_back: Held,
+    /// Whether a call waits for the object as a whole.
+    pub held_back: bool,
+    /// Whether the next call puts back what we took out.
+    pub puts_back: bool,
     /// Whether attaches are held back because the ledger is full.
     pub full: bool,
     /// Whether instances that a person told of are not in the ledger yet.
@@ -93,23 +155,15 @@ pub struct Plan {
     /// Whether detaches of assumed instances are held back because another object names the
     /// session.
     pub held_back_assumed: bool,
-    /// When a deadline passes, and something may change without anybody's doing.
+    /// When a deadline or a pause is over, and something may change without anybody's doing.
     pub wake: Option<ServiceTime>,
 }
 
-/// What the backoff holds back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Held {
-    /// Some instance that was not tried yet.
-    pub fresh: bool,
-    /// Some instance whose last call failed.
-    pub failed: bool,
-}
-
 impl Ledger {
-    /// The next call, of at most `batch_size_max` ids. Removals go before additions: a phone that
-    /// moves between two sessions must be free first. Fresh ids go before failed ones, and these in
-    /// the order of their last failures.
+    /// The next call, of at most `batch_size_max` ids. What we took out though it is wanted goes
+    /// back before anything else. Then removals go before additions: a phone that moves between two
+    /// sessions must be free first. Fresh ids go before failed ones, and of these the one that is
+    /// due for longest decides, whichever operation it needs.
     ///
     /// ```
     /// use streamsession_core::answer::Operation;
@@ -132,15 +186,17 @@ impl Ledger {
         allowed: Allowed<'_>,
     ) -> Plan {
         let members = desired.at(self.target.as_ref());
-        let mut plan = Plan {
-            wake: self.records.values().filter_map(|record| record.next_deadline(now)).min(),
-            ..Plan::default()
+        let stuck = |record: &Record| {
+            record.stuck_at(due.validity).filter(|at| now.is_some_and(|now| now < *at))
         };
+        let wakes =
+            |record: &Record| [record.next_deadline(now), stuck(record)].into_iter().flatten();
+        let mut plan =
+            Plan { wake: self.records.values().flat_map(wakes).min(), ..Plan::default() };
+        let mut put_back = Vec::new();
         let mut detach = Vec::new();
         let mut attach = Vec::new();
-        // With the time of the last failure.
-        let mut detach_again = Vec::new();
-        let mut attach_again = Vec::new();
+        let (mut detach_again, mut attach_again) = (Again::default(), Again::default());
         let mut room = Self::RECORDS_MAX.saturating_sub(self.records.len());
 
         let mut wanted = members.in_order();
@@ -154,12 +210,8 @@ impl Ledger {
                 plan.held_back_assumed |= allowed == Allowed::NotAssumed;
                 continue;
             }
-            let failure =
-                record.and_then(|record| record.failure(want)).map(|failure| failure.time);
-            let failed = failure.is_some();
-            if !(if failed { due.failed } else { due.fresh }) {
-                plan.held_back.failed |= failed;
-                plan.held_back.fresh |= !failed;
+            if !due.open {
+                plan.held_back = true;
                 continue;
             }
             if record.is_none() {
@@ -169,38 +221,49 @@ impl Ledger {
                 }
                 room -= 1;
             }
-            match (operation, failure) {
-                (Operation::Detach, None) => detach.push(id),
-                (Operation::Detach, Some(time)) => detach_again.push((time, id)),
-                (Operation::Attach, None) => attach.push(id),
-                (Operation::Attach, Some(time)) => attach_again.push((time, id)),
+            let is_out = record.is_some_and(|it| it.is_out_by_our_hand(want, now, due.validity));
+            let failure = record.and_then(|record| record.failure(want));
+            let (fresh, again) = match operation {
+                Operation::Attach if is_out => (&mut put_back, &mut attach_again),
+                Operation::Attach => (&mut attach, &mut attach_again),
+                Operation::Detach => (&mut detach, &mut detach_again),
+            };
+            let Some(failure) = failure.filter(|_| !is_out) else {
+                fresh.push(id);
+                continue;
+            };
+            match due.again(failure, desired.generation, now) {
+                None => again.due.push((failure.time, id)),
+                Some((at, early)) => {
+                    plan.wake = plan.wake.into_iter().chain([at]).min();
+                    if now.is_some_and(|now| early <= now) {
+                        again.early.push((failure.time, id));
+                    }
+                }
             }
         }
 
         // What failed longest ago is tried first, of either operation: a phone that can't be
         // removed must not keep others waiting for ever.
-        detach_again.sort_unstable();
-        attach_again.sort_unstable();
-        let oldest = |again: &[(ServiceTime, &InstanceId)]| again.first().map(|(time, _)| *time);
-        let attach_waits_longer = oldest(&attach_again)
-            .is_some_and(|time| oldest(&detach_again).is_none_or(|other| time < other));
-        let again = |ids: Vec<(ServiceTime, _)>| ids.into_iter().map(|(_, id)| id);
-        let (operation, priority, ids) = match (detach.is_empty(), attach.is_empty()) {
-            (false, _) => (
-                Operation::Detach,
-                Priority::Detach,
-                detach.into_iter().chain(again(detach_again)).collect(),
-            ),
-            (true, false) => (Operation::Attach, Priority::Attach, attach),
-            (true, true) if attach_waits_longer => {
-                (Operation::Attach, Priority::Retry, again(attach_again).collect())
-            }
-            _ => (
-                Operation::Detach,
-                Priority::Retry,
-                again(detach_again).collect::<Vec<&InstanceId>>(),
-            ),
-        };
+        let (detach_since, detach_again) = detach_again.in_turn();
+        let (attach_since, attach_again) = attach_again.in_turn();
+        let attach_waits_longer =
+            attach_since.is_some_and(|time| detach_since.is_none_or(|other| time < other));
+        plan.puts_back = !put_back.is_empty();
+        let (operation, priority, ids): (_, _, Vec<&InstanceId>) =
+            match (detach.is_empty(), attach.is_empty()) {
+                // Somebody waits for it as for a removal.
+                _ if plan.puts_back => (Operation::Attach, Priority::Detach, put_back),
+                (false, _) => {
+                    detach.extend(detach_again);
+                    (Operation::Detach, Priority::Detach, detach)
+                }
+                (true, false) => (Operation::Attach, Priority::Attach, attach),
+                (true, true) if attach_waits_longer => {
+                    (Operation::Attach, Priority::Retry, attach_again)
+                }
+                (true, true) => (Operation::Detach, Priority::Retry, detach_again),
+            };
         if !ids.is_empty() {
             let mut instances: Vec<_> =
                 ids.into_iter().take(batch_size_max.max(1)).cloned().collect();
@@ -211,26 +274,46 @@ impl Ledger {
     }
 }
 
+/// Instances whose last call failed, with its time.
+#[derive(Default)]
+struct Again<'a> {
+    /// They may be tried.
+    due: Vec<(ServiceTime, &'a InstanceId)>,
+    /// They go along if others are tried.
+    early: Vec<(ServiceTime, &'a InstanceId)>,
+}
+
+impl<'a> Again<'a> {
+    /// Since when the first one waits, and all of them in their turn; nobody if none is due.
+    fn in_turn(mut self) -> (Option<ServiceTime>, Vec<&'a InstanceId>) {
+        if self.due.is_empty() {
+            return (None, Vec::new());
+        }
+        self.due.append(&mut self.early);
+        self.due.sort_unstable();
+        let since = self.due.first().map(|(time, _)| *time);
+        (since, self.due.into_iter().map(|(_, id)| id).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixtures::{NOW, desired, id, ledger};
-    use crate::ledger::record::{Failure, FailureReason, State};
+    use crate::ledger::record::{Refusals, State};
     use Operation::{Attach, Detach};
 
     fn failed(state: State, operation: Operation, seconds: i64) -> Record {
         let (reason, time) = (FailureReason::Refused, ServiceTime(seconds));
-        Record {
-            state,
-            last_failure: Some(Failure {
-                operation,
-                reason,
-                code: String::new(),
-                attempts: 1,
-                time,
-            }),
-            ..Record::default()
-        }
+        let code = String::new();
+        let failure = Failure { operation, reason, code, attempts: 1, time, generation: 1 };
+        let refusals = Some(Refusals { operation, count: 1, since: time });
+        Record { state, refusals, last_failure: Some(failure), ..Record::default() }
+    }
+
+    /// It was wanted and refused, and then we took it out.
+    fn taken_out() -> Record {
+        Record { refusals: None, ..failed(State::Detached, Attach, NOW.0 - 1) }
     }
 
     fn next(
@@ -330,16 +413,120 @@ mod tests {
     }
 
     #[test]
-    fn what_the_backoff_holds_back_is_known_apart() {
+    fn an_object_that_waits_as_a_whole_calls_nobody() {
         let both = ledger(&[("a", failed(State::Detached, Attach, 10))]);
-        let held = |fresh, failed| {
-            let plan = plan(&both, &["a", "b"], Due { fresh, failed }, Allowed::All);
-            (plan.held_back, plan.batch.map_or(0, |batch| batch.instances.len()))
+        let held = |open| {
+            let plan = plan(&both, &["a", "b"], Due { open, ..Due::ALL }, Allowed::All);
+            (plan.held_back, plan.batch.is_some())
         };
-        assert_eq!(held(true, true), (Held::default(), 1));
-        assert_eq!(held(true, false), (Held { fresh: false, failed: true }, 1));
-        assert_eq!(held(false, true), (Held { fresh: true, failed: false }, 1));
-        assert_eq!(held(false, false), (Held { fresh: true, failed: true }, 0));
+        assert_eq!((held(true), held(false)), ((false, true), (true, false)));
+    }
+
+    /// Pauses of 8, 16, 32 seconds and so on.
+    const SLOW: Due = Due {
+        records: Backoff { base: Duration::from_secs(8), max: Duration::from_secs(64), seed: 0 },
+        ..Due::ALL
+    };
+
+    fn pause(failures: u32) -> i64 {
+        SLOW.records.seconds(failures)
+    }
+
+    #[test]
+    fn a_pause_doubles_and_ends_at_its_maximum() {
+        let second = Duration::from_secs(1);
+        let backoff = Backoff { base: second, max: second * 300, seed: 7 };
+        let pauses: Vec<_> = (1..20).map(|failures| backoff.pause(failures)).collect();
+
+        assert!(pauses[0] <= second && pauses[0] >= second * 3 / 4);
+        assert!(pauses.iter().all(|pause| *pause <= second * 300));
+        assert!(pauses[18] >= second * 300 * 3 / 4);
+        let short = Backoff { base: Duration::from_millis(10), ..backoff };
+        assert_eq!((backoff.seconds(1), short.seconds(1)), (1, 0));
+    }
+
+    #[test]
+    fn a_record_waits_for_its_own_failures_alone() {
+        let since = NOW.0 - pause(1);
+        let waits = failed(State::Detached, Attach, since + 1);
+        let records = [("a", failed(State::Detached, Attach, since)), ("b", waits.clone())];
+        let called = |records: &[(&str, Record)], wanted: &[&str]| {
+            let plan = plan(&ledger(records), wanted, SLOW, Allowed::All);
+            (plan.batch.map_or(vec![], |batch| batch.instances), plan.wake)
+        };
+        let wakes = Some(ServiceTime(NOW.0 + 1));
+        assert_eq!(called(&records[1..], &["b"]), (vec![], wakes));
+        assert_eq!(
+            called(&records, &["a", "b"]),
+            (vec![id("a"), id("b")], wakes),
+            "one that is nearly due goes along"
+        );
+        assert_eq!(called(&records[1..], &["b", "c"]).0, [id("c")], "a new one need not wait");
+
+        let first = failed(State::Detached, Attach, NOW.0 - 1);
+        assert_eq!(
+            called(&[records[0].clone(), ("b", first)], &["a", "b"]).0,
+            [id("a")],
+            "one that failed just now does not go along"
+        );
+        let mut often = waits.clone();
+        often.last_failure.as_mut().unwrap().attempts = 2;
+        let often_until = Some(ServiceTime(since + 1 + pause(2)));
+        assert_eq!(called(&[("b", often)], &["b"]), (vec![], often_until));
+    }
+
+    #[test]
+    fn who_keeps_being_refused_is_looked_at_when_a_person_has_to_act() {
+        let refused = |count, since| {
+            let refusals = Some(Refusals { operation: Detach, count, since: ServiceTime(since) });
+            let record = Record { refusals, ..failed(State::Attached, Detach, NOW.0) };
+            plan(&ledger(&[("a", record)]), &[], Due::ALL, Allowed::All).wake
+        };
+        assert_eq!(refused(5, NOW.0 - 599), Some(NOW.plus(1)));
+        assert_eq!((refused(5, NOW.0 - 600), refused(4, NOW.0 - 599)), (None, None));
+    }
+
+    #[test]
+    fn an_edit_an_outage_and_a_wrong_date_are_worth_a_try_at_once() {
+        let called = |change: fn(&mut Failure)| {
+            let mut record = failed(State::Detached, Attach, NOW.0);
+            change(record.last_failure.as_mut().unwrap());
+            plan(&ledger(&[("a", record)]), &["a"], SLOW, Allowed::All).batch.is_some()
+        };
+        assert!(!called(|_| ()));
+        assert!(called(|failure| failure.generation = 0));
+        assert!(called(|failure| failure.reason = FailureReason::Unanswered));
+        assert!(called(|failure| failure.time = ServiceTime(NOW.0 + 1)));
+        assert!(!called(|failure| failure.reason = FailureReason::Unclear));
+    }
+
+    #[test]
+    fn what_we_took_out_goes_back_before_anything_else() {
+        let refused = failed(State::Detached, Attach, NOW.0 - 1);
+        let lost = Record {
+            detach_until: Some(Due::ALL.validity.end(NOW)),
+            ..failed(State::Unknown, Attach, NOW.0 - 1)
+        };
+        let records = [("a", taken_out()), ("b", Record::attached()), ("c", lost), ("d", refused)];
+        let plan = plan(&ledger(&records), &["a", "c", "d", "e"], SLOW, Allowed::All);
+        let batch = plan.batch.unwrap();
+        assert_eq!((batch.operation, batch.instances), (Attach, vec![id("a"), id("c")]));
+        assert_eq!((batch.priority, plan.puts_back), (Priority::Detach, true));
+    }
+
+    #[test]
+    fn what_was_tried_since_our_detach_waits_and_so_does_a_session_that_is_gone() {
+        let is_out =
+            |record: &Record| record.is_out_by_our_hand(Want::In, Some(NOW), SLOW.validity);
+        let out = taken_out();
+        assert!(is_out(&out) && !out.is_out_by_our_hand(Want::Out, Some(NOW), SLOW.validity));
+        let until = Some(SLOW.validity.end(ServiceTime(NOW.0 - 2)));
+        assert!(!is_out(&Record { detach_until: until, ..out.clone() }));
+        assert!(!is_out(&Record { state: State::Unknown, ..out.clone() }));
+        assert!(!is_out(&Record { last_failure: None, ..out.clone() }));
+        let mut gone = out;
+        gone.last_failure.as_mut().unwrap().reason = FailureReason::SessionGone;
+        assert!(!is_out(&gone));
     }
 
     #[test]

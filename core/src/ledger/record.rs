@@ -1,7 +1,7 @@
 //! What is known of one instance.
 
 use crate::answer::Operation;
-use crate::time::{ServiceTime, over};
+use crate::time::{ServiceTime, Validity, over};
 
 /// What is known of an instance. An id without a record is `Detached`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +71,8 @@ pub struct Failure {
     pub attempts: u32,
     /// When the call was signed.
     pub time: ServiceTime,
+    /// The spec that asked for it: an edit is worth another try.
+    pub generation: i64,
 }
 
 /// What the ledger holds about one instance.
@@ -169,6 +171,27 @@ impl Record {
     #[must_use]
     pub fn failure(&self, want: Want) -> Option<&Failure> {
         self.last_failure.as_ref().filter(|failure| failure.operation == want.operation())
+    }
+
+    /// Whether a detach of ours may have taken it out since an attach of it was tried last, though
+    /// it is wanted: to know where it stands, or before an edit. It goes back with the next call.
+    #[must_use]
+    pub fn is_out_by_our_hand(
+        &self,
+        want: Want,
+        now: Option<ServiceTime>,
+        validity: Validity,
+    ) -> bool {
+        let tried = self
+            .failure(want)
+            .filter(|failure| want == Want::In && failure.reason != FailureReason::SessionGone);
+        tried.is_some_and(|failure| {
+            let is_found_out = self.state == State::Detached
+                && self.refusals.is_none()
+                && over(self.detach_until, now);
+            let tried_until = validity.end(failure.time);
+            is_found_out || self.detach_until.is_some_and(|until| tried_until <= until)
+        })
     }
 
     /// The next of its deadlines, if any is still to come: something may change then.

@@ -279,6 +279,7 @@ mod tests {
             code: "X".into(),
             attempts: 5,
             time: NOW,
+            generation: 1,
         };
         let told = Record { last_failure: Some(failure), ..stuck() };
         let out = Record { state: State::Detached, ..told.clone() };

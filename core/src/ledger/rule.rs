@@ -56,6 +56,8 @@ pub struct FinishedCall<'a> {
     pub code: &'a str,
     /// How long it may still take effect if nobody answered.
     pub validity: Validity,
+    /// The spec that counts now.
+    pub generation: i64,
 }
 
 impl Record {
@@ -77,6 +79,7 @@ impl Record {
     ///     start_time: now,
     ///     code: "",
     ///     validity: Validity::default(),
+    ///     generation: 1,
     /// };
     /// let doubt = new.after(call, Outcome::Unanswered, Want::In);
     /// assert_eq!((doubt.state, doubt.attach_until), (State::Unknown, Some(ServiceTime(1_305))));
@@ -203,6 +206,7 @@ impl Record {
                 code: call.code.to_owned(),
                 attempts,
                 time: call.start_time,
+                generation: call.generation,
             });
         }
     }
@@ -224,17 +228,22 @@ impl Record {
         }
     }
 
+    /// When the service has refused to let the instance go for long enough to ask a person; none if
+    /// it was not refused often enough yet.
+    #[must_use]
+    pub fn stuck_at(&self, validity: Validity) -> Option<ServiceTime> {
+        let refusals = self.refusals.filter(|refusals| {
+            refusals.operation == Operation::Detach && refusals.count >= REFUSALS_BEFORE_STUCK
+        })?;
+        Some(refusals.since.plus(validity.signature_seconds.saturating_mul(2)))
+    }
+
     /// Whether a person has to act: the service keeps refusing to let the instance go, and no
     /// attach of ours can be the reason.
     #[must_use]
     pub fn cannot_leave(&self, now: Option<ServiceTime>, validity: Validity) -> bool {
-        let long = validity.signature_seconds.saturating_mul(2);
-        self.refusals.is_some_and(|refusals| {
-            refusals.operation == Operation::Detach
-                && refusals.count >= REFUSALS_BEFORE_STUCK
-                && now.is_some_and(|now| now.since(refusals.since) >= long)
-                && over(self.attach_until, now)
-        })
+        let stuck = self.stuck_at(validity);
+        stuck.is_some_and(|at| now.is_some_and(|now| at <= now)) && over(self.attach_until, now)
     }
 
     fn refused(&self, operation: Operation) -> u32 {
@@ -291,7 +300,13 @@ mod tests {
     }
 
     fn after(record: Record, operation: Operation, outcome: Outcome, want: Want) -> Record {
-        let call = FinishedCall { operation, start_time: NOW, code: "", validity: VALIDITY };
+        let call = FinishedCall {
+            operation,
+            start_time: NOW,
+            code: "",
+            validity: VALIDITY,
+            generation: 1,
+        };
         record.after(call, outcome, want)
     }
 

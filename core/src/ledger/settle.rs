@@ -47,6 +47,7 @@ impl Ledger {
             start_time: journal.start_time,
             code: &code,
             validity: rules.validity,
+            generation: desired.generation,
         };
         let mut succeeded = 0;
         if answer.verdict == Verdict::SessionGone && believed {
@@ -151,6 +152,7 @@ impl Ledger {
             start_time: journal.start_time,
             code: "",
             validity: rules.validity,
+            generation: desired.generation,
         };
         for id in journal.instances {
             let record = self.records.remove(&id).unwrap_or_default();

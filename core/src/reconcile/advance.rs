@@ -105,12 +105,13 @@ impl Reconcile {
         context: &StepContext,
     ) -> Plan {
         let (desired, now) = (&view.desired, context.service);
-        let due = self.state.retry.due(context.elapsed);
+        let due = self.state.retry.due(context.elapsed, self.settings.rules.validity);
         let mut plan = draft.ledger.plan(desired, now, due, self.batch_size_max, allowed);
         plan.adoption_pending = draft.adoption_pending;
         plan.full |= draft.full;
         if let Some(bisection) = &self.state.bisection
-            && due.fresh
+            && due.open
+            && !plan.puts_back
             && plan
                 .batch
                 .as_ref()
@@ -176,7 +177,7 @@ impl Reconcile {
         context: &StepContext,
     ) -> Result<BTreeSet<InstanceId>, Effect> {
         self.state.bisection = None;
-        if view.status.observed_generation != view.generation {
+        if view.status.observed_generation != view.desired.generation {
             // An edit may have brought other credentials: what was said of the old ones keeps it
             // from its turn no longer.
             draft.ledger.last_call = None;
@@ -263,7 +264,7 @@ impl Reconcile {
             rules: &self.settings.rules,
         };
         Status {
-            observed_generation: view.generation,
+            observed_generation: view.desired.generation,
             conditions: Some(conditions(&inputs)),
             counts: Self::counts(view, &ledger),
             handled,
@@ -306,9 +307,9 @@ impl Reconcile {
             .map(|(until, now)| Duration::from_secs(until.since(now).try_into().unwrap_or(0)));
         // What needs a clock, and there is none: when the service may be asked again.
         let needs_clock = plan.wake.is_some() || plan.adoption_pending;
-        let clock = (needs_clock && context.service.is_none())
-            .then(|| retry.whole_opens_in(context.elapsed));
-        let backoff = retry.opens_in(plan.held_back, context.elapsed);
+        let clock =
+            (needs_clock && context.service.is_none()).then(|| retry.opens_in(context.elapsed));
+        let backoff = plan.held_back.then(|| retry.opens_in(context.elapsed));
         let owner = self.owner_read_in(ledger, view, context);
         let late = self.deletion_is_late_in(context).filter(|late| !late.is_zero());
         let wake = deadline.into_iter().chain(clock).chain(backoff).chain(owner).chain(late).min();
@@ -330,7 +331,7 @@ impl Reconcile {
             return None;
         }
         if matches!(self.state.problem, Some(Problem::Credentials(_))) {
-            return Some(self.state.retry.whole_opens_in(context.elapsed));
+            return Some(self.state.retry.opens_in(context.elapsed));
         }
         ledger.has_stale_members(view.desired.at(ledger.target.as_ref())).then(|| {
             self.state.owner_reads = self.state.owner_reads.saturating_add(1);

@@ -1,7 +1,7 @@
 //! An answer has come: what it means for the bisection and the backoff. What it means for the
 //! ledger is settled with the next write.
 
-use crate::answer::{Answer, Verdict};
+use crate::answer::Answer;
 use crate::reconcile::bisection::{Bisection, may_be_one_ids_fault};
 use crate::reconcile::effect::StepContext;
 use crate::reconcile::machine::Reconcile;
@@ -16,7 +16,6 @@ impl Reconcile {
             && let Some(own) = self.state.own.iter_mut().find(|own| own.journal.id == journal.id)
         {
             let ids = journal.instances.len();
-            let was_bisecting = self.state.bisection.is_some();
             let bisection = Bisection::after(
                 self.state.bisection.take(),
                 journal,
@@ -30,22 +29,14 @@ impl Reconcile {
             let rules = &self.settings.rules;
             let settled =
                 ledger.clone().settle(&answer, &own.credential, &view.desired, rules, bisecting);
-            let call_failed = settled.last_call.as_ref().is_some_and(|call| call.failed > 0);
-            let failing = Self::counts(view, &settled).failed > 0;
-            let blames_an_id = matches!(answer.verdict, Verdict::Rejected | Verdict::Unclear);
             let retry = &mut self.state.retry;
             if settled.target.is_none() {
                 // The session that was to be left is gone: the way to the next one is free.
                 retry.reset();
             } else if given_up {
                 retry.failed(context.elapsed);
-            } else if self.state.bisection.is_some() && blames_an_id {
-                // The search goes on at once; however many it finds, they are tried again after one
-                // pause.
-            } else if was_bisecting && self.state.bisection.is_none() && failing {
-                retry.instances_failed(context.elapsed);
             } else {
-                retry.answered(&answer, call_failed, failing, context.elapsed);
+                retry.answered(&answer, context.elapsed);
             }
             own.stage = Stage::Answered(answer, bisecting);
         }
@@ -58,12 +49,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::answer::Operation;
-    use crate::fixtures::{NOW, answer, context, id, journal, ledger, processed, settings, view};
+    use crate::answer::{Operation, Verdict};
+    use crate::fixtures::{answer, context, id, journal, ledger, processed, settings, view};
     use crate::ledger::Ledger;
-    use crate::ledger::plan::Due;
     use crate::ledger::record::Record;
-    use crate::ledger::record::{Failure, FailureReason};
     use crate::ownership::claims::Ownership;
     use crate::reconcile::state::Own;
     use crate::reconcile::state::ReconcileState;
@@ -100,77 +89,45 @@ mod tests {
         (reconcile.state, settled)
     }
 
-    fn due(state: &ReconcileState) -> (bool, bool) {
-        let Due { fresh, failed } = state.retry.due(Duration::ZERO);
-        (fresh, failed)
-    }
-
-    fn failed_before() -> Record {
-        let (operation, reason, code) = (Operation::Attach, FailureReason::Refused, String::new());
-        Record {
-            last_failure: Some(Failure { operation, reason, code, attempts: 1, time: NOW }),
-            ..Record::default()
-        }
+    fn is_open(state: &ReconcileState) -> bool {
+        state.retry.is_open(Duration::ZERO)
     }
 
     #[test]
-    fn who_failed_is_held_back_until_nobody_is_failing() {
+    fn who_is_reached_holds_nobody_back() {
         let new = || ReconcileState::new(&settings());
         let (refused, _) = after(new(), &[], &["a", "b"], processed(&["a"], &["b"]));
-        assert_eq!(due(&refused), (true, false));
-        assert_eq!(due(&after(new(), &[], &["a"], processed(&["a"], &[])).0), (true, true));
-        let failing = [("z", failed_before())];
-        assert_eq!(
-            due(&after(refused.clone(), &failing, &["a"], processed(&["a"], &[])).0),
-            (true, false),
-            "z is failing"
-        );
-        assert_eq!(due(&after(refused, &[], &["b"], processed(&["b"], &[])).0), (true, true));
-        assert_eq!(
-            due(&after(new(), &failing, &["a"], Verdict::Unanswered).0),
-            (false, false),
-            "nobody is reached"
-        );
-        assert_eq!(
-            due(&after(new(), &[], &["a"], Verdict::Rejected).0),
-            (true, false),
-            "it is the one"
-        );
+        assert!(is_open(&refused), "b waits by itself");
+        assert!(is_open(&after(new(), &[], &["a"], Verdict::Rejected).0), "it is the one");
+        assert!(!is_open(&after(new(), &[], &["a"], Verdict::Unanswered).0), "nobody is reached");
     }
 
     #[test]
-    fn a_batch_is_split_at_once_and_who_is_found_waits_once() {
+    fn a_batch_is_split_at_once_and_who_is_found_is_blamed() {
         let (halved, ledger) =
             after(ReconcileState::new(&settings()), &[], &["a", "b"], Verdict::Unclear);
         assert_eq!(
-            (due(&halved), ledger.records.get("a").unwrap().refusals),
-            ((true, true), None),
+            (is_open(&halved), ledger.records.get("a").unwrap().refusals),
+            (true, None),
             "it is nobody's fault yet"
         );
 
         let (lost, _) = after(halved.clone(), &[], &["a"], Verdict::Unanswered);
         assert_eq!(
-            (due(&lost), lost.bisection.is_some()),
-            ((false, false), true),
+            (is_open(&lost), lost.bisection.is_some()),
+            (false, true),
             "nobody is reached: the search goes on later"
         );
 
         let (found, ledger) = after(halved.clone(), &[], &["a"], Verdict::Unclear);
         assert_eq!(
-            (due(&found), found.bisection.is_some()),
-            ((true, true), true),
+            (is_open(&found), found.bisection.is_some()),
+            (true, true),
             "its neighbour need not wait"
         );
         assert_eq!(ledger.records.get("a").unwrap().refusals.unwrap().count, 1, "it is the one");
-        let (over, _) = after(found, &[("a", failed_before())], &["b"], processed(&["b"], &[]));
-        assert_eq!((due(&over), over.bisection), ((true, false), None));
-
-        let (one, _) = after(halved, &[], &["a"], processed(&["a"], &[]));
-        assert_eq!(
-            due(&after(one, &[], &["b"], processed(&["b"], &[])).0),
-            (true, true),
-            "it was nobody's"
-        );
+        let (over, _) = after(found, &[], &["b"], processed(&["b"], &[]));
+        assert_eq!((is_open(&over), over.bisection), (true, None));
     }
 
     #[test]
@@ -185,8 +142,8 @@ mod tests {
                 assert!(calls <= crate::reconcile::bisection::FRUITLESS_MAX, "it never ends");
             }
             assert_eq!(
-                (calls, state.bisection.as_ref(), due(&state)),
-                (crate::reconcile::bisection::FRUITLESS_MAX, None, (false, false))
+                (calls, state.bisection.as_ref(), is_open(&state)),
+                (crate::reconcile::bisection::FRUITLESS_MAX, None, false)
             );
             assert!(settled.records.get(&id("a")).unwrap().refusals.is_some(), "now it counts");
             let (next, _) = after(state.clone(), &[], &["a", "b"], Verdict::Unclear);

@@ -179,7 +179,7 @@ impl Reconcile {
 
     /// Whether the service may be asked for its time, and a Secret be looked for.
     pub(super) fn may_ask(&self, context: &StepContext) -> bool {
-        self.state.retry.due(context.elapsed).fresh
+        self.state.retry.is_open(context.elapsed)
     }
 
     /// Reports these conditions and touches nothing else; looks again after `pause`.
@@ -191,7 +191,7 @@ impl Reconcile {
         pause: Duration,
     ) -> Effect {
         let status = Status {
-            observed_generation: view.generation,
+            observed_generation: view.desired.generation,
             conditions: Some(conditions),
             ..view.status.clone()
         };

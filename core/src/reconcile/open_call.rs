@@ -55,7 +55,7 @@ impl Reconcile {
             }
             let late = self.deletion_is_late_in(context) == Some(Duration::ZERO);
             let conditions = ledger_unreadable(why, self.state.problem.as_ref(), late);
-            let pause = self.state.retry.whole_opens_in(context.elapsed);
+            let pause = self.state.retry.opens_in(context.elapsed);
             return self.report(view, conditions, Vec::new(), pause);
         };
         let mut remains = remains.clone();

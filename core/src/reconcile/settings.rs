@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::ledger::Rules;
+use crate::ledger::plan::Backoff;
+use crate::reconcile::retry::RETRY_MAX;
 
 /// The settings of a reconcile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,4 +18,14 @@ pub struct Settings {
     pub foreign_journal_timeout: Duration,
     /// The first pause of the backoff.
     pub retry_base: Duration,
+}
+
+impl Settings {
+    /// The backoff of an object with this seed: no pause is longer than five minutes, nor than any
+    /// doubt takes.
+    #[must_use]
+    pub fn backoff(&self, seed: u64) -> Backoff {
+        let max = RETRY_MAX.min(self.rules.validity.duration());
+        Backoff { base: self.retry_base, max, seed }
+    }
 }

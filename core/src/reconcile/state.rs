@@ -89,7 +89,7 @@ impl ReconcileState {
             generation: 0,
             own: Vec::new(),
             foreign: None,
-            retry: Retry::new(settings.retry_base, 0),
+            retry: Retry::new(settings.backoff(0)),
             bisection: None,
             other_half_first: false,
             api_failures: 0,
@@ -126,13 +126,13 @@ impl ReconcileState {
                 .fold(0_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
             *self = Self {
                 uid: Arc::clone(&view.uid),
-                retry: Retry::new(settings.retry_base, seed),
+                retry: Retry::new(settings.backoff(seed)),
                 ..Self::new(settings)
             };
         }
-        let edited = self.generation != view.generation;
+        let edited = self.generation != view.desired.generation;
         if edited {
-            self.generation = view.generation;
+            self.generation = view.desired.generation;
             self.retry.reset();
             self.halted = None;
         }
@@ -209,10 +209,10 @@ mod tests {
         assert!(!state.observe(&object, &settings));
         assert_eq!((&state.retry, &state.halted), (&failed, &halted));
 
-        object.generation += 1;
+        object.desired.generation += 1;
         assert!(state.observe(&object, &settings));
         assert_eq!(
-            (state.retry.whole_opens_in(Duration::ZERO), state.halted.as_ref(), state.own.len()),
+            (state.retry.opens_in(Duration::ZERO), state.halted.as_ref(), state.own.len()),
             (Duration::ZERO, None, 1)
         );
 

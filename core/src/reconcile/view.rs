@@ -77,8 +77,6 @@ pub struct View {
     pub version: Arc<str>,
     /// When it was created, in seconds.
     pub created: i64,
-    /// Of the spec; deletion raises it too.
-    pub generation: i64,
     /// Whether our finalizer is on it.
     pub finalizer: bool,
     /// What it asks for.
@@ -132,7 +130,7 @@ impl View {
                 && (self.finalizer || ledger.records.is_empty())
         };
         ready
-            && *observed_generation == self.generation
+            && *observed_generation == self.desired.generation
             && !self.desired.deleting
             && done(&self.asked.forget, &handled.forget)
             && done(&self.asked.adopt, &handled.adopt)
@@ -284,7 +282,7 @@ mod tests {
         type Change = fn(&mut View);
         assert!(at_rest().is_converged());
         let changes: [(&str, Change); 11] = [
-            ("an edit", |it| it.generation = 2),
+            ("an edit", |it| it.desired.generation = 2),
             ("a deletion", |it| it.desired.deleting = true),
             ("another session", |it| it.desired.session = desired("2", &[]).session),
             ("another region", |it| it.desired.region = Some("south".into())),

@@ -50,7 +50,14 @@ fn failed(operation: Operation, reason: FailureReason, code: &str, attempts: u32
     Record {
         state: if operation == Operation::Attach { State::Detached } else { State::Attached },
         refusals: Some(Refusals { operation, count: attempts, since: NOW.plus(-3600) }),
-        last_failure: Some(Failure { operation, reason, code: code.into(), attempts, time: NOW }),
+        last_failure: Some(Failure {
+            operation,
+            reason,
+            code: code.into(),
+            attempts,
+            time: NOW,
+            generation: 1,
+        }),
         ..Record::default()
     }
 }

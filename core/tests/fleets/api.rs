@@ -124,7 +124,6 @@ impl Object {
             uid: self.uid.as_str().into(),
             version: self.version.to_string().into(),
             created: self.created,
-            generation: self.generation,
             finalizer: self.finalizer,
             desired: Desired {
                 session: self.spec.session.clone(),
@@ -135,6 +134,7 @@ impl Object {
                 deleting: self.deleting,
                 deletion_policy: self.spec.policy,
                 forgets_failures: self.spec.forgets_failures,
+                generation: self.generation,
             },
             asked: self.asked.clone(),
             status: Status {

@@ -212,6 +212,7 @@ impl World {
                     Written::Copy(copy) => {
                         if before.as_ref().is_none_or(|before| before.version != copy.version) {
                             self.writes += 1;
+                            self.note_action();
                             self.note_write(name, before.as_ref(), &notices);
                         }
                         Reply::Written(Some(copy))
@@ -242,6 +243,8 @@ impl World {
         let answer = reply.answer(|ids| ids);
         self.trace.log(self.now_ms, || crate::trace::served(&call, &answer, &done));
         self.note_served(&call, &done);
+        self.note_outage(&call, &done);
+        self.note_action();
         Reply::Answer(answer, Some(self.second()))
     }
 

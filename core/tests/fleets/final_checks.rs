@@ -29,6 +29,7 @@ impl World {
         self.run(self.scenario.end_ms, 150_000);
         self.faults_are_over = true;
         self.repair();
+        self.start_stopwatch();
         let mut helped = BTreeMap::new();
         for look in 0..LOOKS_MAX {
             if self.failure.is_some() {
@@ -37,6 +38,9 @@ impl World {
             self.run(self.now_ms + PATIENCE_MS, EVENTS_MAX);
             let unsettled = self.unsettled();
             if unsettled.is_empty() {
+                if look == 0 {
+                    self.note_settled();
+                }
                 self.stay_quiet();
                 return;
             }

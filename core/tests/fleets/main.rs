@@ -27,6 +27,7 @@ mod api;
 mod calls;
 mod checks;
 mod effects;
+mod figures;
 mod final_checks;
 mod operator;
 mod oracle;
@@ -55,7 +56,7 @@ fn a_broken_environment_is_noticed() {
         Sabotage::Api(Broken::DoubtForgotten),
         Sabotage::OldSignatures,
     ] {
-        let found = seeds_until_found(sabotage, 500);
+        let found = seeds_until_found(sabotage, 2_000);
         println!("{sabotage:?}: {found:?}");
         assert!(found.is_some(), "{sabotage:?} was not noticed");
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::api::Broken;
 use crate::checks::Failure;
+use crate::figures::Worst;
 use crate::scenario::Scenario;
 use crate::trace::Trace;
 use crate::world::World;
@@ -135,6 +136,7 @@ pub fn play_all() {
     let failed = Mutex::new(Vec::<(usize, u64, Failure)>::new());
     let events = AtomicU64::new(0);
     let notable = Mutex::new(BTreeMap::<&str, u64>::new());
+    let figures = Mutex::new(BTreeMap::<String, Worst>::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -148,6 +150,11 @@ pub fn play_all() {
                     for (what, count) in world.notable {
                         *notable.lock().unwrap().entry(what).or_default() += count;
                     }
+                    let behaviour = format!("{:?}", world.scenario.behaviour);
+                    let mut figures = figures.lock().unwrap();
+                    let worst = figures.entry(behaviour).or_default();
+                    worst.add(seed, world.stopwatch.figures);
+                    drop(figures);
                     if let Some(failure) = failure {
                         failed.lock().unwrap().push((world.events, seed, failure));
                     }
@@ -157,6 +164,10 @@ pub fn play_all() {
     });
     let (played, notable) =
         (next.into_inner().min(from + count) - from, notable.into_inner().unwrap());
+    let figures = figures.into_inner().unwrap();
+    for (behaviour, worst) in &figures {
+        println!("{behaviour}: {worst}");
+    }
     println!("{played} seeds, {} events; {notable:?}", events.into_inner());
     let mut failed = failed.into_inner().unwrap();
     failed.sort_by_key(|(events, seed, _)| (*events, *seed));
@@ -164,6 +175,7 @@ pub fn play_all() {
         if played >= SEEDS {
             assert!(notable.keys().eq(&NOTABLE), "not all of {NOTABLE:?} happened: {notable:?}");
         }
+        figures.values().for_each(Worst::check);
         return;
     };
     for (events, seed, failure) in &failed {

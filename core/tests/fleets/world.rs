@@ -14,6 +14,7 @@ use crate::api::{Api, Name, Object};
 use crate::calls::{KEYS, SIGNATURE_SECONDS, SentCall};
 use crate::checks::Failure;
 use crate::effects::{InFlight, Reply};
+use crate::figures::Stopwatch;
 use crate::operator::{Operator, Running, STOP_PATIENCE_MS};
 use crate::oracle::Oracle;
 use crate::scenario::{Action, Scenario};
@@ -75,6 +76,7 @@ pub struct World {
     pub faults_are_over: bool,
     /// Something changed that the checks look at.
     pub needs_check: bool,
+    pub stopwatch: Stopwatch,
     pub trace: Trace,
     pub events: usize,
     pub writes: usize,
@@ -112,6 +114,7 @@ impl World {
             failure: None,
             faults_are_over: false,
             needs_check: false,
+            stopwatch: Stopwatch::default(),
             trace,
             events: 0,
             writes: 0,

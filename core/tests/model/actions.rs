@@ -101,21 +101,21 @@ impl Setting {
                     if !view.desired.instances.remove(&id) {
                         view.desired.instances.insert(id);
                     }
-                    view.generation += 1;
+                    view.desired.generation += 1;
                 });
             }
             Move::Delete => {
                 state.budgets.spend(Kind::Delete);
                 state.edit(|view| {
                     view.desired.deleting = true;
-                    view.generation += 1;
+                    view.desired.generation += 1;
                 });
             }
             Move::Orphan => {
                 state.budgets.spend(Kind::Orphan);
                 state.edit(|view| {
                     view.desired.deletion_policy = DeletionPolicy::Orphan;
-                    view.generation += 1;
+                    view.desired.generation += 1;
                 });
             }
             Move::Touch => {

@@ -67,7 +67,7 @@ pub fn state(setting: &Setting, state: &State) -> Result<(), Violation> {
         return broken(Promise::NoFalseLoss, "the ledger was never lost");
     }
     if conditions.mode == Mode::Ready
-        && object.view.status.observed_generation == object.view.generation
+        && object.view.status.observed_generation == object.view.desired.generation
         && !state.session_gone
     {
         let wanted = setting.bits(&object.view.desired.instances);
@@ -197,7 +197,7 @@ pub fn at_rest(setting: &Setting, state: &State) -> Result<(), String> {
         || setting.bits(ledger.records.keys()) != wanted
     {
         Err("the ledger says something else than the spec".into())
-    } else if view.status.observed_generation != view.generation
+    } else if view.status.observed_generation != view.desired.generation
         || view.status.conditions.as_ref().is_none_or(|conditions| conditions.mode != Mode::Ready)
     {
         Err("it is not said to be Ready".into())

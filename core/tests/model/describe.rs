@@ -58,7 +58,7 @@ fn situation(setting: &Setting, state: &State) -> String {
                 text,
                 " uid{} gen{} v{}{}{} wants{:?} {}",
                 view.uid,
-                view.generation,
+                view.desired.generation,
                 object.version,
                 if view.finalizer { " fin" } else { "" },
                 if view.desired.deleting { " deleting" } else { "" },

@@ -163,7 +163,7 @@ impl Sink {
     }
 
     fn view(&mut self, view: &View) {
-        let observed = view.status.observed_generation == view.generation;
+        let observed = view.status.observed_generation == view.desired.generation;
         let orphans = view.desired.deletion_policy == DeletionPolicy::Orphan;
         self.word(
             u64::from(view.finalizer)

@@ -26,7 +26,7 @@ fn refused_credentials_keep_an_object_from_its_turn_until_an_edit() {
     let reason = |object: &View| begin(object).status().conditions.as_ref().unwrap().reason;
 
     assert_eq!(reason(&object), Reason::SessionConflict, "it was edited");
-    object.status.observed_generation = object.generation;
+    object.status.observed_generation = object.desired.generation;
     assert_eq!(reason(&object), Reason::CredentialsRejected);
 }
 

@@ -29,7 +29,7 @@ fn a_call_whose_journal_somebody_removed_is_remembered_until_its_doubt_is_writte
     for found in [lost().status.ledger, LedgerState::Current(Ledger::default())] {
         let mut reconcile = Driver::calling(&unstarted());
         reconcile.answer(done());
-        reconcile.object.generation = 2;
+        reconcile.object.desired.generation = 2;
         reconcile.object.desired.instances = ids(&["b"]);
         reconcile.object.status.ledger = found;
 
@@ -55,7 +55,7 @@ fn a_call_is_remembered_until_the_ledger_tells_of_it_whatever_else_is_written() 
     reconcile.answer(done());
     reconcile.context = at(None, 1);
     reconcile.respond(Response::Conflict);
-    reconcile.object.generation = 2;
+    reconcile.object.desired.generation = 2;
     reconcile.object.status.ledger = lost().status.ledger;
     reconcile.read().no_time();
     assert_eq!(reconcile.status().observed_generation, 2);

@@ -225,7 +225,7 @@ fn a_reconcile_ends_however_often_the_object_is_changed_meanwhile() {
     while !matches!(reconcile.effect, Effect::Done(_)) {
         writes += 1;
         assert!(writes < 100, "it never ends");
-        reconcile.object.generation += 1;
+        reconcile.object.desired.generation += 1;
         reconcile.write();
     }
     assert_eq!(writes, 64);

@@ -135,7 +135,7 @@ impl World {
         if let Some(object) = self.object.as_mut().filter(|object| !object.desired.deleting) {
             let wanted = IDS.iter().enumerate().filter(|(n, _)| bits & (1 << n) != 0);
             object.desired.instances = wanted.map(|(_, text)| id(text)).collect();
-            object.generation += 1;
+            object.desired.generation += 1;
             self.object_changed();
         }
     }
@@ -149,7 +149,7 @@ impl World {
         };
         if object.finalizer {
             object.desired.deleting = true;
-            object.generation += 1;
+            object.desired.generation += 1;
         } else if tracks_nothing {
             self.object = None;
         } else {
@@ -317,7 +317,7 @@ impl World {
         };
         let conditions = object.status.conditions.as_ref();
         if conditions.is_some_and(|conditions| conditions.mode == Mode::Ready)
-            && object.status.observed_generation == object.generation
+            && object.status.observed_generation == object.desired.generation
         {
             let wanted = &object.desired.instances;
             assert_eq!(self.members(), wanted, "Ready, but the service holds others");
