@@ -68,6 +68,18 @@ pub fn invariant_violated(violation: &dyn Display) -> Conditions {
     Conditions::stalled(Reason::InvariantViolated, message)
 }
 
+/// The conditions of an object whose ledger is about another service than the one that is called.
+#[must_use]
+pub fn another_service(service: &str, desired: &Desired) -> Conditions {
+    let how_to_end = if desired.deleting { how_to_orphan() } else { String::new() };
+    let message = format!(
+        "The instances were attached at the service {service}, and the operator calls {} \
+         (--gs-endpoint). Nothing is sent. Let the operator call that service again.{how_to_end}",
+        desired.endpoint
+    );
+    Conditions::stalled(Reason::TargetMismatch, message)
+}
+
 /// From which session to which one an object moves; the region is named where nothing else tells
 /// them apart.
 pub(super) struct Move {

@@ -14,13 +14,13 @@
 //! finds the journal.
 
 use crate::answer::{NothingDone, Verdict};
-use crate::conditions::Problem;
+use crate::conditions::{Problem, another_service};
 use crate::ledger::Ledger;
 use crate::ledger::desired::DeletionPolicy;
 use crate::ownership::hand_over::OwnerView;
 use crate::reconcile::effect::{Effect, Requeue, Response, StepContext};
 use crate::reconcile::invariants::{self, Violation};
-use crate::reconcile::machine::{PermitState, Phase, Reconcile, Write};
+use crate::reconcile::machine::{PermitState, Phase, Reconcile, WAKE_MAX, Write};
 use crate::reconcile::state::Stage;
 use crate::reconcile::view::{LedgerState, View};
 
@@ -193,6 +193,10 @@ impl Reconcile {
         }
         if let Some(violation) = self.state.halted.clone() {
             return self.report_violation(view, violation);
+        }
+        if let Some(service) = view.foreign_service() {
+            let conditions = another_service(service, &view.desired);
+            return self.report(view, conditions, Vec::new(), WAKE_MAX);
         }
         let stored = match &view.status.ledger {
             LedgerState::New => Ledger::default(),

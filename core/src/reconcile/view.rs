@@ -103,6 +103,14 @@ impl View {
         Place { endpoint: Arc::clone(endpoint), session: session.clone() }
     }
 
+    /// The service that the ledger is about, if it is not the one that the operator calls. Nothing
+    /// is sent there, whatever a status says.
+    #[must_use]
+    pub fn foreign_service(&self) -> Option<&Arc<str>> {
+        let (service, _) = self.with(self.ledger());
+        (*service != self.desired.endpoint).then_some(service)
+    }
+
     /// The ledger, if it is the object's own.
     #[must_use]
     pub fn own_ledger(&self) -> Option<&Ledger> {
@@ -252,7 +260,10 @@ mod tests {
         );
         assert!(moving.goes_on_elsewhere(&ledger(&[])) && !moving.goes_on_elsewhere(&held));
 
+        assert_eq!(moving.foreign_service().map(|it| &**it), Some("gs.tencentcloudapi.com"));
+
         let moved = on_the_move(ledger(&[]));
+        assert_eq!(moved.foreign_service(), None);
         assert_eq!((&**moved.endpoint(), moved.place()), ("elsewhere", place("elsewhere", "2")));
         assert!(!moved.goes_on_elsewhere(&Ledger::default()));
 

@@ -1,7 +1,7 @@
 //! Leaving a session, moving to another one, and several objects that name one.
 
 use streamsession_core::answer::Operation;
-use streamsession_core::conditions::{Mode, Problem, Reason};
+use streamsession_core::conditions::{Mode, Problem, Reason, another_service};
 use streamsession_core::ledger::Ledger;
 use streamsession_core::ledger::desired::{DeletionPolicy, Desired};
 use streamsession_core::ledger::record::Record;
@@ -9,7 +9,7 @@ use streamsession_core::ownership::claims::Ownership;
 use streamsession_testkit::fixtures::{key, session};
 
 use crate::{
-    CONSOLE, GONE, LATER, LET_GO, NOW, after, attached, deleting, desired, ledger, refused, report,
+    CONSOLE, GONE, LATER, LET_GO, NOW, Report, after, attached, deleting, desired, ledger, refused, report,
     report_of,
 };
 
@@ -25,6 +25,21 @@ fn a_deletion_says_what_it_waits_for() {
         "All instances are detached. An earlier detach may still take effect until \
          2026-01-08T02:05:05Z; the object waits for that.",
     );
+}
+
+#[test]
+fn a_ledger_of_another_service_says_which_one() {
+    let desired = desired(&["a"]);
+    let message = "The instances were attached at the service elsewhere, and the operator calls \
+        gs.tencentcloudapi.com (--gs-endpoint). Nothing is sent. Let the operator call that service \
+        again.";
+    Report(another_service("elsewhere", &desired)).is(
+        Mode::Stalled,
+        Reason::TargetMismatch,
+        message,
+    );
+    let deleted = Report(another_service("elsewhere", &deleting()));
+    assert_eq!(deleted.0.message, format!("{message}{LET_GO}"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use streamsession_core::answer::{Answer, Verdict};
 use streamsession_core::conditions::{Mode, Reason};
 use streamsession_core::ledger::Ledger;
+use streamsession_core::ledger::desired::DeletionPolicy;
 use streamsession_core::ledger::record::Record;
 use streamsession_core::reconcile::retry::RETRY_MAX;
 use streamsession_core::reconcile::{
@@ -169,6 +170,25 @@ fn the_work_stops_when_what_is_stored_breaks_a_promise_and_the_call_is_not_forgo
 
     assert!(reconcile.pause() > Duration::ZERO);
     assert_eq!(reconcile.reconcile.state().open_instances(), [&id("a")]);
+}
+
+#[test]
+fn a_ledger_of_another_service_makes_no_effect_but_its_condition_until_it_is_orphaned() {
+    let mut object = with_a();
+    if let LedgerState::Current(ledger) = &mut object.status.ledger {
+        ledger.target.as_mut().unwrap().endpoint = "http://10.0.0.1".into();
+    }
+    object.desired.instances = ids(&["b"]);
+    for deleting in [false, true] {
+        object.desired.deleting = deleting;
+        let mut reconcile = Driver::begin(&object, true);
+        let conditions = reconcile.status().conditions.clone().unwrap();
+        assert_eq!(conditions.reason, Reason::TargetMismatch);
+        reconcile.write();
+        assert!(matches!(reconcile.effect, Effect::Done(_)), "{:?}", reconcile.effect);
+    }
+    object.desired.deletion_policy = DeletionPolicy::Orphan;
+    assert_eq!(Driver::begin(&object, true).effect, Effect::RemoveFinalizer);
 }
 
 /// What the reconcile says of a field that is not stored, and that it says it once.
