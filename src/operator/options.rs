@@ -61,7 +61,13 @@ pub struct Options {
     pub session_gone_codes: Vec<String>,
     /// Calls a second, for each account. The service's own limit is 20; everything else that uses
     /// the account draws on it too.
-    #[arg(long, env = "GS_QPS", value_name = "N", default_value = "20")]
+    #[arg(
+        long,
+        env = "GS_QPS",
+        value_name = "N",
+        default_value = "20",
+        value_parser = value_parser!(u32).range(1..=1000).try_map(NonZeroU32::try_from)
+    )]
     pub gs_qps: NonZeroU32,
     /// Calls at once after a pause. More makes a first wave faster, but an urgent call waits longer
     /// behind it. No second ever sees more than --gs-qps.
@@ -240,6 +246,9 @@ mod tests {
     fn a_number_outside_of_its_range_is_refused_with_the_range() {
         for (flag, value, range) in [
             ("--batch-size", "0", "1..=1000"),
+            ("--gs-qps", "0", "1..=1000"),
+            ("--gs-qps", "1001", "1..=1000"),
+            ("--gs-qps", "4294967295", "1..=1000"),
             ("--gs-timeout", "61", "1..=60"),
             ("--signature-validity", "0", "1..=86400"),
             ("--concurrency", "257", "1..=256"),
@@ -247,6 +256,13 @@ mod tests {
             let error = Options::from_flags([flag, value]).unwrap_err().to_string();
 
             assert!(error.contains(flag) && error.contains(range), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_rate_may_be_anything_within_its_range() {
+        for rate in ["1", "20", "1000"] {
+            assert_eq!(options(&["--gs-qps", rate]).gs_qps.to_string(), rate);
         }
     }
 
