@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::{Resettable, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, FromArgMatches, value_parser};
+use streamsession_core::answer::Verdict;
 use streamsession_core::ledger::Rules;
 use streamsession_core::reconcile::Settings;
 use streamsession_core::time::Validity;
@@ -25,6 +26,9 @@ const SERVICE_SIGNATURE_VALIDITY: Duration = Duration::from_mins(5);
 /// How long a journal may be on its way to the service before it is taken back: longer than any
 /// healthy write, shorter than a person waits.
 const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// The one code that the page of the action lists: any failure may have it (docs/tencent.md).
+const FAILED_OPERATION: &str = "FailedOperation";
 
 /// What the operator is told.
 #[derive(Args, Clone, Debug)]
@@ -56,8 +60,15 @@ pub struct Options {
     )]
     pub batch_size: NonZeroU16,
     /// An error code that means that the session is gone, besides
-    /// ResourceNotFound.SessionNotFound; repeatable.
-    #[arg(long, env = "SESSION_GONE_CODES", value_name = "CODE", value_delimiter = ',')]
+    /// ResourceNotFound.SessionNotFound; repeatable. It empties the ledger: give none that the
+    /// service answers for other reasons too.
+    #[arg(
+        long,
+        env = "SESSION_GONE_CODES",
+        value_name = "CODE",
+        value_delimiter = ',',
+        value_parser = session_gone_code
+    )]
     pub session_gone_codes: Vec<String>,
     /// Calls a second, for each account. The service's own limit is 20; everything else that uses
     /// the account draws on it too.
@@ -193,6 +204,35 @@ pub(crate) fn seconds(min: u64, max: u64) -> impl TypedValueParser<Value = Durat
     value_parser!(u64).range(min..=max).map(Duration::from_secs)
 }
 
+/// A code that may say that the session is gone. A wrong one would empty ledgers, so that nobody
+/// remembers the phones: none is taken that the service gives for other reasons too.
+fn session_gone_code(code: &str) -> Result<String, String> {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_part = |part: &str| !part.is_empty() && part.bytes().all(is_letter);
+    if code.is_empty() {
+        return Err("it is empty, and no answer has such a code; leave it out".to_owned());
+    }
+    if !code.split('.').all(is_part) {
+        return Err("an error code has only letters, digits and dots between them (or _); \
+                    a comma, without a space, separates two codes"
+            .to_owned());
+    }
+    let verdict = Verdict::of_code(code, &[]);
+    let is_specific =
+        code.contains('.') || (verdict == Verdict::Unclear && code != FAILED_OPERATION);
+    match verdict {
+        Verdict::NothingDone(_) | Verdict::Unanswered => {
+            let meaning = <&str>::from(verdict.result());
+            Err(format!("it has another meaning already ({meaning}); leave it out"))
+        }
+        _ if is_specific => Ok(code.to_owned()),
+        _ => Err(format!(
+            "the service answers it to failures of many kinds; \
+             give the whole code, such as {code}.SessionClosed"
+        )),
+    }
+}
+
 /// Reads an endpoint. clap's own message would repeat the text, which may hold a password.
 #[derive(Clone)]
 pub(crate) struct EndpointParser {
@@ -263,6 +303,75 @@ mod tests {
     fn the_rate_may_be_anything_within_its_range() {
         for rate in ["1", "20", "1000"] {
             assert_eq!(options(&["--gs-qps", rate]).gs_qps.to_string(), rate);
+        }
+    }
+
+    /// Why the code is refused as one that means that the session is gone.
+    fn refused_gone_code(code: &str) -> String {
+        let refused = Options::from_flags(["--session-gone-codes", code]);
+        let message = refused.map(|_| code.to_owned()).unwrap_err().to_string();
+        assert!(message.contains("--session-gone-codes <CODE>"), "{message}");
+        message
+    }
+
+    #[test]
+    fn a_code_with_a_suffix_of_its_own_or_without_another_meaning_may_say_that_a_session_is_gone() {
+        for code in [
+            "FailedOperation.SessionClosed",
+            "ResourceNotFound.Session",
+            "InvalidParameterValue.SessionId",
+            "SessionClosed",
+            // What counts anyway.
+            "ResourceNotFound.SessionNotFound",
+        ] {
+            assert_eq!(options(&["--session-gone-codes", code]).session_gone_codes, [code]);
+        }
+        let several = options(&["--session-gone-codes", "A.B,C", "--session-gone-codes", "D"]);
+        assert_eq!(several.session_gone_codes, ["A.B", "C", "D"]);
+    }
+
+    #[test]
+    fn no_code_at_all_is_no_session_gone_code() {
+        for code in ["", "A.B,", ",A.B"] {
+            let message = refused_gone_code(code);
+
+            assert!(message.contains("is empty") && message.contains("leave"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_code_is_no_session_gone_code() {
+        for code in [" ", "A.B C", "A.B, C.D", " A.B", "A.B\n", "FailedOperation.*", "A..B", "A."] {
+            let message = refused_gone_code(code);
+
+            assert!(message.contains("letters, digits and dots"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_code_of_many_failures_is_no_session_gone_code() {
+        for code in ["FailedOperation", "InvalidParameter", "ResourceNotFound"] {
+            let message = refused_gone_code(code);
+
+            let example = format!("{code}.SessionClosed");
+            assert!(message.contains("of many kinds") && message.contains(&example), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_means_something_else_is_no_session_gone_code() {
+        for (code, meaning) in [
+            ("RequestLimitExceeded", "throttled"),
+            ("RequestLimitExceeded.UinLimitExceeded", "throttled"),
+            ("AuthFailure", "credentials_rejected"),
+            ("UnauthorizedOperation.X", "credentials_rejected"),
+            ("InternalError", "unanswered"),
+            ("InternalError.Db", "unanswered"),
+            ("FailedOperation.Timeout", "unanswered"),
+        ] {
+            let message = refused_gone_code(code);
+
+            assert!(message.contains(meaning), "{message}");
         }
     }
 
