@@ -12,7 +12,7 @@ mod store;
 mod temporary;
 
 pub use error::CredentialsError;
-pub use own::Endpoints;
+pub use own::{OwnSettings, PermittedNamespaces};
 pub use store::CredentialStore;
 
 /// Key of the Secret, and environment variable, of each part.

@@ -14,7 +14,7 @@ use streamsession_core::reconcile::Settings;
 use streamsession_core::time::Validity;
 
 use super::error::Error;
-use crate::gs::Endpoint;
+use crate::gs::{Endpoint, OwnSettings, PermittedNamespaces};
 
 /// The service, under its public name.
 pub(crate) const GS_ENDPOINT: &str = "https://gs.tencentcloudapi.com";
@@ -29,6 +29,9 @@ const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// The one code that the page of the action lists: any failure may have it (docs/tencent.md).
 const FAILED_OPERATION: &str = "FailedOperation";
+
+/// Stands for every namespace.
+const ALL_NAMESPACES: &str = "*";
 
 /// What the operator is told.
 #[derive(Args, Clone, Debug)]
@@ -109,15 +112,21 @@ pub struct Options {
     /// The region of StreamSessions that name none. Default: no region is sent.
     #[arg(long, env = "REGION", value_name = "REGION")]
     pub region: Option<String>,
-    /// A namespace whose StreamSessions may use the operator's own credentials; repeatable.
-    /// Default: all.
+    /// A namespace whose StreamSessions without a spec.credentialsRef may use the operator's own
+    /// credentials; repeatable. Whoever may create one there can attach and detach every phone of
+    /// that account. * names every namespace. Default: nobody's may.
     #[arg(
         long,
         env = "DEFAULT_CREDENTIALS_NAMESPACES",
         value_name = "NAME",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = namespace_or_all
     )]
     pub default_credentials_namespaces: Vec<String>,
+    /// The role of the operator's node (CVM) is one of the operator's own credentials, the last
+    /// one. Every pod of the node could use it, and it may be allowed much more than this.
+    #[arg(long, env = "NODE_ROLE_CREDENTIALS")]
+    pub node_role_credentials: bool,
     /// Security Token Service, for the pod's identity.
     #[arg(
         long,
@@ -180,6 +189,20 @@ impl Options {
         Ok(())
     }
 
+    pub(super) fn own_credentials(&self) -> OwnSettings {
+        let names = &self.default_credentials_namespaces;
+        OwnSettings {
+            namespaces: if names.iter().any(|name| name == ALL_NAMESPACES) {
+                PermittedNamespaces::All
+            } else {
+                PermittedNamespaces::Named(names.iter().cloned().collect())
+            },
+            node_role: self.node_role_credentials,
+            sts: self.sts_endpoint.trim_end_matches('/').to_owned(),
+            metadata: self.metadata_endpoint.trim_end_matches('/').to_owned(),
+        }
+    }
+
     pub(super) fn settings(&self) -> Settings {
         let seconds = |duration: Duration| duration.as_secs().try_into().unwrap_or(i64::MAX);
         Settings {
@@ -202,6 +225,19 @@ impl Options {
 /// Whole seconds from `min` to `max`.
 pub(crate) fn seconds(min: u64, max: u64) -> impl TypedValueParser<Value = Duration> {
     value_parser!(u64).range(min..=max).map(Duration::from_secs)
+}
+
+/// The name of a namespace, or the star. An empty text names none: so many tools unset a variable.
+fn namespace_or_all(text: &str) -> Result<String, String> {
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if text == ALL_NAMESPACES || text.bytes().all(is_letter) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "no namespace has such a name; name one, or {ALL_NAMESPACES} for all; \
+             a comma, without a space, separates two"
+        ))
+    }
 }
 
 /// A code that may say that the session is gone. A wrong one would empty ledgers, so that nobody
@@ -303,6 +339,35 @@ mod tests {
     fn the_rate_may_be_anything_within_its_range() {
         for rate in ["1", "20", "1000"] {
             assert_eq!(options(&["--gs-qps", rate]).gs_qps.to_string(), rate);
+        }
+    }
+
+    #[test]
+    fn nobody_may_use_the_operators_own_credentials_unless_named() {
+        let may = |flags: &[&str]| options(flags).own_credentials().namespaces;
+        let named = |names: &[&str]| {
+            PermittedNamespaces::Named(names.iter().map(ToString::to_string).collect())
+        };
+        let flag = "--default-credentials-namespaces";
+
+        assert_eq!(may(&[]), named(&[]));
+        assert_eq!(may(&[flag, "a,b", flag, "c"]), named(&["a", "b", "c"]));
+        assert_eq!(may(&[flag, "a,*"]), PermittedNamespaces::All);
+    }
+
+    #[test]
+    fn the_nodes_role_is_no_source_unless_a_flag_says_so() {
+        assert!(!options(&[]).own_credentials().node_role);
+        assert!(options(&["--node-role-credentials"]).own_credentials().node_role);
+    }
+
+    #[test]
+    fn what_names_no_namespace_is_refused_with_what_would_be_right() {
+        for name in ["team-*", "a, b", "Arcade", "a/b", "**"] {
+            let refused = Options::from_flags(["--default-credentials-namespaces", name]);
+
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains("name one, or * for all"), "{message}");
         }
     }
 

@@ -1,11 +1,10 @@
 //! Secrets, as the operator reads them: with `get` alone, once for all who want one, and kept.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
-use streamsession_operator::gs::{CredentialStore, Credentials, CredentialsError, Endpoints};
+use streamsession_operator::gs::{CredentialStore, Credentials, CredentialsError, OwnSettings};
 
 use crate::fake_api::FakeApi;
 use crate::fake_api::faults::{Fault, Injection, Site};
@@ -25,8 +24,7 @@ impl Setting {
         let api = FakeApi::new();
         let client = api.client();
         api.create(&key(), &secret("AKID1"));
-        let nowhere = Endpoints { sts: String::new(), metadata: String::new() };
-        Self { api, client, store: CredentialStore::new(nowhere, BTreeSet::new()) }
+        Self { api, client, store: CredentialStore::new(OwnSettings::default()) }
     }
 
     async fn get(&self) -> Result<Credentials, CredentialsError> {

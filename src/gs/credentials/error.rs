@@ -7,7 +7,7 @@ use super::{SECRET_ID, SECRET_KEY, Source};
 /// Why there are no credentials. The text is for the user who reads it in `kubectl get`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialsError {
-    /// There is no such Secret, or no variable is set.
+    /// There is no such Secret, or no variable is set, or the node's role may not be used.
     NotFound {
         /// Where they were looked for.
         wanted: Source,
@@ -28,7 +28,7 @@ pub enum CredentialsError {
         /// What the API server or the way to it said.
         reason: String,
     },
-    /// The operator's own are not for objects of this namespace.
+    /// The operator's own are not for objects of this namespace, unless a flag names it.
     NotForNamespace {
         /// The object's.
         namespace: String,
@@ -74,12 +74,15 @@ impl fmt::Display for CredentialsError {
             Self::NotFound { wanted: Source::Profile { path } } => {
                 write!(f, "there is no profile ({path})")
             }
+            Self::NotFound { wanted: wanted @ Source::NodeRole { .. } } => {
+                write!(f, "{wanted} is not used without --node-role-credentials")
+            }
             Self::NotFound { wanted } => write!(f, "{wanted} has none"),
             Self::NotForNamespace { namespace } => write!(
                 f,
-                "the object has no spec.credentialsRef, and the operator's own credentials \
-                 are not for namespace {namespace} (--default-credentials-namespaces); \
-                 name a Secret in spec.credentialsRef"
+                "namespace {namespace} may not use the operator's own credentials: \
+                 name a Secret in spec.credentialsRef, \
+                 or add the namespace to --default-credentials-namespaces"
             ),
             Self::NoneServes { tried } => {
                 f.write_str(

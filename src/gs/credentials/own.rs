@@ -1,6 +1,7 @@
 //! The operator's own credentials: environment, profile file, pod identity, node role, in this
 //! order (the SDKs put the pod's identity last, so that a node's role shadows it).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,18 +22,47 @@ const METADATA_DEADLINE: Duration = Duration::from_secs(2);
 const FAILURE_KEPT: Duration = Duration::from_secs(10);
 const METADATA_PATH: &str = "latest/meta-data/cam/security-credentials";
 
-/// Where the remote sources are.
-#[derive(Clone, Debug)]
-pub struct Endpoints {
+/// Whose the operator's own credentials may be, and where they are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct OwnSettings {
+    /// The namespaces whose objects may use them.
+    pub namespaces: PermittedNamespaces,
+    /// Whether the role of the operator's node is one of the sources.
+    pub node_role: bool,
     /// Security Token Service, as a URL.
     pub sts: String,
     /// The metadata service of a CVM node, as a URL.
     pub metadata: String,
 }
 
+/// The namespaces whose objects may use the operator's own credentials. Default: none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PermittedNamespaces {
+    /// These.
+    Named(BTreeSet<String>),
+    /// Each.
+    All,
+}
+
+impl Default for PermittedNamespaces {
+    fn default() -> Self {
+        Self::Named(BTreeSet::new())
+    }
+}
+
+impl PermittedNamespaces {
+    fn have(&self, namespace: &str) -> bool {
+        match self {
+            Self::Named(names) => names.contains(namespace),
+            Self::All => true,
+        }
+    }
+}
+
 /// The operator's own credentials. Of many who want those of a remote source at once, one asks it.
 #[derive(Debug)]
 pub(super) struct Own {
+    namespaces: PermittedNamespaces,
     remote: Arc<Remote>,
     asking: SingleFlight<(), Result<Credentials, Vec<CredentialsError>>>,
 }
@@ -40,7 +70,7 @@ pub(super) struct Own {
 /// The sources that give temporary keys, and what they gave last.
 #[derive(Debug)]
 struct Remote {
-    endpoints: Endpoints,
+    settings: OwnSettings,
     kept: Mutex<Option<Kept>>,
 }
 
@@ -57,14 +87,18 @@ fn variable(name: &str) -> Option<String> {
 
 impl Own {
     /// Those that the process's environment leads to.
-    pub(super) fn new(endpoints: Endpoints) -> Self {
-        let remote = Arc::new(Remote { endpoints, kept: Mutex::default() });
-        Self { remote, asking: SingleFlight::default() }
+    pub(super) fn new(settings: OwnSettings) -> Self {
+        let namespaces = settings.namespaces.clone();
+        let remote = Arc::new(Remote { settings, kept: Mutex::default() });
+        Self { namespaces, remote, asking: SingleFlight::default() }
     }
 
-    /// The credentials of the first source that has any; otherwise which were tried, and why each
-    /// did not serve.
-    pub(super) async fn get(&self) -> Result<Credentials, CredentialsError> {
+    /// For an object of that namespace: the credentials of the first source that has any; otherwise
+    /// which were tried, and why each did not serve.
+    pub(super) async fn get(&self, namespace: &str) -> Result<Credentials, CredentialsError> {
+        if !self.namespaces.have(namespace) {
+            return Err(CredentialsError::NotForNamespace { namespace: namespace.into() });
+        }
         let mut tried = Vec::new();
         match Credentials::from_env() {
             Ok(credentials) => return Ok(credentials),
@@ -125,6 +159,11 @@ impl Remote {
                 });
             }
         }
+        if !self.settings.node_role {
+            let wanted = Source::NodeRole { role: String::new() };
+            tried.push(CredentialsError::NotFound { wanted });
+            return Err(tried);
+        }
         match self.node_role().await {
             Ok(temporary) => Ok(temporary),
             Err(error) => {
@@ -144,8 +183,8 @@ impl Remote {
         })?;
         let http = Http::new(STS_DEADLINE, None).map_err(|error| unreachable(error.to_string()))?;
         let request = http
-            .client(&self.endpoints.sts)
-            .post(&self.endpoints.sts)
+            .client(&self.settings.sts)
+            .post(&self.settings.sts)
             .timeout(STS_DEADLINE)
             .header(AUTHORIZATION, "SKIP")
             .header("Content-Type", "application/json")
@@ -156,7 +195,7 @@ impl Remote {
             .body(identity.body(token.trim()));
         let body = body(request)
             .await
-            .map_err(|reason| unreachable(format!("{}: {reason}", self.endpoints.sts)))?;
+            .map_err(|reason| unreachable(format!("{}: {reason}", self.settings.sts)))?;
         of_sts(&body, &source)
     }
 
@@ -166,9 +205,9 @@ impl Remote {
             |reason: String| CredentialsError::Unreachable { wanted: source(""), reason };
         let http =
             Http::new(METADATA_DEADLINE, None).map_err(|error| unreachable(error.to_string()))?;
-        let url = format!("{}/{METADATA_PATH}/", self.endpoints.metadata);
+        let url = format!("{}/{METADATA_PATH}/", self.settings.metadata);
         let get = |url: &str| http.client(url).get(url).timeout(METADATA_DEADLINE);
-        let failed = |reason: String| unreachable(format!("{}: {reason}", self.endpoints.metadata));
+        let failed = |reason: String| unreachable(format!("{}: {reason}", self.settings.metadata));
         let role = body(get(&url)).await.map_err(failed)?;
         let role = String::from_utf8_lossy(&role).trim().to_owned();
         if role.is_empty()

@@ -2,7 +2,7 @@
 //!
 //! With `get` alone: to watch Secrets, an operator needs the right to read all of them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use parking_lot::Mutex;
 
 use super::super::single_flight::SingleFlight;
-use super::own::{Endpoints, Own};
+use super::own::{Own, OwnSettings};
 use super::{Credentials, CredentialsError, Source};
 
 /// A rotated Secret takes effect within this time, and at once when the old one is refused.
@@ -24,8 +24,6 @@ const SECRETS_MAX: usize = 4_096;
 #[derive(Debug)]
 pub struct CredentialStore {
     own: Own,
-    /// Namespaces whose objects may use the operator's own credentials; empty: all.
-    own_for: BTreeSet<String>,
     secrets: Arc<Secrets>,
     /// Of many objects that want one Secret at once, one reads it.
     reading: SingleFlight<Key, Result<Credentials, CredentialsError>>,
@@ -50,16 +48,10 @@ struct Remembered {
 }
 
 impl CredentialStore {
-    /// A store whose objects without a Secret use the operator's own credentials, if they are in
-    /// one of the namespaces; without any namespace: all may.
+    /// A store whose objects without a Secret use the operator's own credentials, if they may.
     #[must_use]
-    pub fn new(endpoints: Endpoints, own_for: BTreeSet<String>) -> Self {
-        Self {
-            own: Own::new(endpoints),
-            own_for,
-            secrets: Arc::default(),
-            reading: SingleFlight::default(),
-        }
+    pub fn new(own: OwnSettings) -> Self {
+        Self { own: Own::new(own), secrets: Arc::default(), reading: SingleFlight::default() }
     }
 
     /// Credentials of the Secret, or the operator's own for an object that names none.
@@ -70,10 +62,7 @@ impl CredentialStore {
         secret_name: Option<&str>,
     ) -> Result<Credentials, CredentialsError> {
         let Some(name) = secret_name else {
-            if !self.own_for.is_empty() && !self.own_for.contains(namespace) {
-                return Err(CredentialsError::NotForNamespace { namespace: namespace.into() });
-            }
-            return self.own.get().await;
+            return self.own.get(namespace).await;
         };
         let key = Key { namespace: namespace.into(), name: name.into() };
         let (client, secrets) = (client.clone(), Arc::clone(&self.secrets));
