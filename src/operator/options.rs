@@ -49,7 +49,8 @@ pub struct Options {
     /// the request; nothing hides it.
     #[arg(long, env = "ALLOW_INSECURE_ENDPOINT")]
     pub allow_insecure_endpoint: bool,
-    /// A PEM file of CA certificates that are believed besides the platform's.
+    /// A PEM file of CA certificates that are believed besides the platform's, by the service and
+    /// by STS.
     #[arg(long, env = "GS_CA_FILE", value_name = "FILE")]
     pub gs_ca_file: Option<PathBuf>,
     /// Ids in one call. The service's own limit is published nowhere; 100 is that of its sibling
@@ -200,6 +201,7 @@ impl Options {
             node_role: self.node_role_credentials,
             sts: self.sts_endpoint.trim_end_matches('/').to_owned(),
             metadata: self.metadata_endpoint.trim_end_matches('/').to_owned(),
+            ca_file: self.gs_ca_file.clone(),
         }
     }
 

@@ -9,6 +9,7 @@ mod renewal;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gs_simulator::{
