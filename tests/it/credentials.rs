@@ -5,6 +5,7 @@ mod failing_sources;
 mod permission;
 mod recording_proxy;
 mod renewal;
+mod tenants;
 
 use std::fs;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use streamsession_operator::api::v1alpha1::StreamSession;
 use tokio::process::{Child, Command};
 
 use self::recording_proxy::RecordingProxy;
-use crate::harness::{DEADLINE, Lab, cluster, eventually, ready};
+use crate::harness::{DEADLINE, Lab, SESSION, cluster, eventually, ready};
 
 const ROLE_ARN: &str = "qcs::cam::uin/100000000001:roleName/phones";
 const NODE_ROLE: &str = "node-role";
