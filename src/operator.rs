@@ -52,6 +52,7 @@ impl Operator {
             burst: options.gs_burst,
             call_deadline: options.gs_timeout,
         };
+        let own_credentials = options.own_credentials();
         let scopes = context::scopes(&options.namespaces);
         let scheduler = Scheduler::new(Arc::new(options.settings()), limits, scopes);
         let gs = gs::Client::new(gs::Settings {
@@ -64,13 +65,7 @@ impl Operator {
             client,
             api_server,
             gs,
-            credentials: gs::CredentialStore::new(
-                gs::Endpoints {
-                    sts: options.sts_endpoint.trim_end_matches('/').to_owned(),
-                    metadata: options.metadata_endpoint.trim_end_matches('/').to_owned(),
-                },
-                options.default_credentials_namespaces.into_iter().collect(),
-            ),
+            credentials: gs::CredentialStore::new(own_credentials),
             scheduler: SharedScheduler::new(scheduler, Instant::now()),
             fence: Fence::default(),
             defaults: Defaults {

@@ -17,6 +17,7 @@ use crate::{failure::Failure, kubectl::Kubectl, operator::Operator, screen::Scre
 
 /// The namespace of all objects in the user's cluster; the demo's own cluster uses the default one.
 pub(crate) const NAMESPACE: &str = "streamsession-demo";
+const DEFAULT_NAMESPACE: &str = "default";
 /// The object of `examples/streamsession.yaml`.
 pub(crate) const NAME: &str = "lobby-wall";
 /// Its session.
@@ -67,23 +68,26 @@ impl Environment {
     ) -> Result<Self, Failure> {
         let folder = env::temp_dir().join(format!("streamsession-demo-{}", process::id()));
         let mut operator = Operator::new(operator, folder.join("operator.log"))?;
-        let (cluster, kubectl, kubeconfig) = if let Some(named) = kubeconfig {
+        let (cluster, namespace, kubectl, kubeconfig) = if let Some(named) = kubeconfig {
             // Relative to the current folder; kubectl runs in the repository.
             let path = path::absolute(&named).and_then(|path| fs::File::open(&path).map(|_| path));
             let path = path.map_err(|source| Failure::NoKubeconfig { path: named, source })?;
             operator.argument("--namespace", NAMESPACE);
-            (None, Kubectl::with(&path, NAMESPACE), path)
+            (None, NAMESPACE, Kubectl::with(&path, NAMESPACE), path)
         } else {
             screen.say(
                 "Starting etcd and kube-apiserver. The first time, Go builds them: some minutes.",
             );
             let cluster = Cluster::start(devcluster::Options::default())?;
             let (kubectl, path) = (Kubectl::of(&cluster), cluster.kubeconfig().to_owned());
-            (Some(cluster), kubectl, path)
+            (Some(cluster), DEFAULT_NAMESPACE, kubectl, path)
         };
         let options = Options { signature_validity: SIGNATURE_VALIDITY, ..Options::default() };
         let simulator = Simulator::start(options).await.map_err(Failure::Simulator)?;
         operator.argument("--kubeconfig", &kubeconfig);
+        // A StreamSession that somebody tries without a Secret is signed with the example key; one
+        // of another namespace is not.
+        operator.argument("--default-credentials-namespaces", namespace);
         operator.argument("--gs-endpoint", simulator.url());
         operator.argument("--gs-timeout", CALL_TIMEOUT.as_secs().to_string());
         operator.argument("--signature-validity", SIGNATURE_VALIDITY.as_secs().to_string());

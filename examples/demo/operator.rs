@@ -10,6 +10,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use gs_simulator::{EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY};
+
 use crate::failure::Failure;
 
 /// The environment variables that it gets: keys and settings of the user must not reach it. (A
@@ -18,6 +20,13 @@ const VARIABLES: [&str; 4] = ["PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE"];
 
 /// Kills the operator if the demo is killed: its standard input then ends.
 const LIFELINE: &str = r#"read -r _; kill -KILL "$1""#;
+
+/// Its own credentials: the key that the simulator knows. They come before any profile in the
+/// user's home folder, so that no real key signs here.
+const OWN_KEYS: [(&str, &str); 2] = [
+    ("TENCENTCLOUD_SECRET_ID", EXAMPLE_SECRET_ID),
+    ("TENCENTCLOUD_SECRET_KEY", EXAMPLE_SECRET_KEY),
+];
 
 const LOG_LINES_SHOWN: usize = 15;
 
@@ -84,7 +93,8 @@ impl Operator {
         command.args(&self.arguments).stdin(Stdio::null()).stdout(output).stderr(log);
         command
             .env_clear()
-            .envs(VARIABLES.into_iter().filter_map(|name| Some((name, env::var_os(name)?))));
+            .envs(VARIABLES.into_iter().filter_map(|name| Some((name, env::var_os(name)?))))
+            .envs(OWN_KEYS);
         // Ctrl-C reaches the demo alone.
         let mut operator = command.process_group(0).spawn().map_err(failed)?;
         let lifeline = Command::new("/bin/sh")

@@ -15,11 +15,12 @@ use crate::telemetry::logs;
 
 /// Run the operator.
 ///
-/// The operator's own credentials come from the first of: TENCENTCLOUD_SECRET_ID and
+/// A StreamSession with a spec.credentialsRef brings its own keys. One without uses the operator's
+/// own credentials, if --default-credentials-namespaces names its namespace. They come from the
+/// first of these that is set up, and from no other one if it fails: TENCENTCLOUD_SECRET_ID and
 /// TENCENTCLOUD_SECRET_KEY (with TENCENTCLOUD_SESSION_TOKEN for temporary keys); a profile
 /// (TENCENTCLOUD_CREDENTIALS_FILE, ~/.tencentcloud/credentials, /etc/tencentcloud/credentials); the
-/// pod's identity on TKE; the node's role on CVM. A StreamSession with a credentialsRef brings its
-/// own.
+/// pod's identity on TKE; with --node-role-credentials, the node's role on CVM.
 #[derive(Debug, Args)]
 pub(super) struct Run {
     /// The kubeconfig file. Default: $KUBECONFIG, else ~/.kube/config, else the service account of

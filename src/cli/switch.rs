@@ -16,9 +16,12 @@ use crate::operator::{EndpointParser, GS_ENDPOINT, GS_TIMEOUT, seconds};
 /// Make one call of SwitchCloudPhoneMultipleStreamSessionSlaves by hand.
 ///
 /// The operator does not learn of it: an instance that a StreamSession names belongs to the
-/// operator, and one that is attached by hand is remembered by nobody. The keys come from
-/// TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY and, for temporary keys,
-/// TENCENTCLOUD_SESSION_TOKEN.
+/// operator, and one that is attached by hand is remembered by nobody.
+///
+/// The keys are your own, from the environment alone: TENCENTCLOUD_SECRET_ID,
+/// TENCENTCLOUD_SECRET_KEY and, for temporary keys, TENCENTCLOUD_SESSION_TOKEN. No profile, no
+/// pod's identity and no node's role is used, and the operator's --default-credentials-namespaces
+/// does not count here.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["attach", "detach"])))]
 pub(super) struct SwitchCommand {

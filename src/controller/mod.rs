@@ -116,10 +116,12 @@ impl Controller {
     }
 
     fn seen(&self, event: Event) {
-        let Context { scheduler, metrics, readiness, .. } = &*self.context;
+        let Context { scheduler, metrics, readiness, credentials, .. } = &*self.context;
         metrics.watch_events.inc();
-        if let Event::ListEnded(scope) = &event {
-            readiness.listed(scope.name());
+        match &event {
+            Event::ListEnded(scope) => readiness.listed(scope.name()),
+            Event::Gone(key) => credentials.forget(key),
+            _ => {}
         }
         scheduler.handle(event);
         metrics.objects.set(scheduler.objects());

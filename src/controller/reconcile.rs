@@ -181,11 +181,12 @@ impl Shell {
     async fn credentials(&mut self) -> Response {
         let Some(copy) = &self.copy else { return Response::Failed };
         let secret = copy.spec.credentials_ref.as_ref().map(|reference| reference.name.as_str());
-        let store = &self.context.credentials;
-        let found = match store.get(&self.context.client, &self.key.namespace, secret).await {
+        let (store, uid) = (&self.context.credentials, copy.metadata.uid.as_deref());
+        let uid = uid.unwrap_or_default();
+        let found = match store.get(&self.context.client, &self.key, uid, secret).await {
             // A namespace that is deleted may lose its Secret before its StreamSessions.
             Err(error) if copy.metadata.deletion_timestamp.is_some() => {
-                secret.and_then(|secret| store.last_good(&self.key.namespace, secret)).ok_or(error)
+                secret.and_then(|secret| store.last_good(&self.key, uid, secret)).ok_or(error)
             }
             found => found,
         };

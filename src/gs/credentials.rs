@@ -12,7 +12,7 @@ mod store;
 mod temporary;
 
 pub use error::CredentialsError;
-pub use own::Endpoints;
+pub use own::{OwnSettings, PermittedNamespaces};
 pub use store::CredentialStore;
 
 /// Key of the Secret, and environment variable, of each part.
@@ -104,7 +104,7 @@ impl Credentials {
                 token = set(("token", alias));
             }
         }
-        if id.1.is_none() && key.1.is_none() {
+        if id.1.is_none() && key.1.is_none() && token.1.is_none() {
             return Err(CredentialsError::NotFound { wanted: Source::Environment });
         }
         Self::from_parts(Source::Environment, id, key, token)
@@ -324,6 +324,16 @@ mod tests {
 
             assert_eq!(error, CredentialsError::NotFound { wanted: Source::Environment });
             assert!(error.to_string().contains("TENCENTCLOUD_SECRET_ID"));
+        }
+    }
+
+    #[test]
+    fn a_token_without_its_key_is_half_an_environment() {
+        for name in ["TENCENTCLOUD_SESSION_TOKEN", "TENCENTCLOUD_TOKEN"] {
+            let error = environment(&[(name, "token")]).unwrap_err();
+
+            assert_eq!(error.category(), "credentials_incomplete");
+            assert!(error.to_string().starts_with("TENCENTCLOUD_SECRET_ID in"), "{error}");
         }
     }
 

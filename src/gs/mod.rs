@@ -22,7 +22,9 @@ mod single_flight;
 pub mod wire;
 
 pub use client::{AskTimeError, Client, HIDDEN, Prepared, Settings, Switch};
-pub use credentials::{CredentialStore, Credentials, CredentialsError, Endpoints, Source};
+pub use credentials::{
+    CredentialStore, Credentials, CredentialsError, OwnSettings, PermittedNamespaces, Source,
+};
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error_chain::error_chain;
 pub use exchange::HttpUnavailable;

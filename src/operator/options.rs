@@ -8,12 +8,13 @@ use std::time::Duration;
 use clap::builder::{Resettable, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Args, Command, FromArgMatches, value_parser};
+use streamsession_core::answer::Verdict;
 use streamsession_core::ledger::Rules;
 use streamsession_core::reconcile::Settings;
 use streamsession_core::time::Validity;
 
 use super::error::Error;
-use crate::gs::Endpoint;
+use crate::gs::{Endpoint, OwnSettings, PermittedNamespaces};
 
 /// The service, under its public name.
 pub(crate) const GS_ENDPOINT: &str = "https://gs.tencentcloudapi.com";
@@ -25,6 +26,12 @@ const SERVICE_SIGNATURE_VALIDITY: Duration = Duration::from_mins(5);
 /// How long a journal may be on its way to the service before it is taken back: longer than any
 /// healthy write, shorter than a person waits.
 const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// The one code that the page of the action lists: any failure may have it (docs/tencent.md).
+const FAILED_OPERATION: &str = "FailedOperation";
+
+/// Stands for every namespace.
+const ALL_NAMESPACES: &str = "*";
 
 /// What the operator is told.
 #[derive(Args, Clone, Debug)]
@@ -42,7 +49,8 @@ pub struct Options {
     /// the request; nothing hides it.
     #[arg(long, env = "ALLOW_INSECURE_ENDPOINT")]
     pub allow_insecure_endpoint: bool,
-    /// A PEM file of CA certificates that are believed besides the platform's.
+    /// A PEM file of CA certificates that are believed besides the platform's, by the service and
+    /// by STS.
     #[arg(long, env = "GS_CA_FILE", value_name = "FILE")]
     pub gs_ca_file: Option<PathBuf>,
     /// Ids in one call. The service's own limit is published nowhere; 100 is that of its sibling
@@ -56,12 +64,25 @@ pub struct Options {
     )]
     pub batch_size: NonZeroU16,
     /// An error code that means that the session is gone, besides
-    /// ResourceNotFound.SessionNotFound; repeatable.
-    #[arg(long, env = "SESSION_GONE_CODES", value_name = "CODE", value_delimiter = ',')]
+    /// ResourceNotFound.SessionNotFound; repeatable. It empties the ledger: give none that the
+    /// service answers for other reasons too.
+    #[arg(
+        long,
+        env = "SESSION_GONE_CODES",
+        value_name = "CODE",
+        value_delimiter = ',',
+        value_parser = session_gone_code
+    )]
     pub session_gone_codes: Vec<String>,
     /// Calls a second, for each account. The service's own limit is 20; everything else that uses
     /// the account draws on it too.
-    #[arg(long, env = "GS_QPS", value_name = "N", default_value = "20")]
+    #[arg(
+        long,
+        env = "GS_QPS",
+        value_name = "N",
+        default_value = "20",
+        value_parser = value_parser!(u32).range(1..=1000).try_map(NonZeroU32::try_from)
+    )]
     pub gs_qps: NonZeroU32,
     /// Calls at once after a pause. More makes a first wave faster, but an urgent call waits longer
     /// behind it. No second ever sees more than --gs-qps.
@@ -92,15 +113,21 @@ pub struct Options {
     /// The region of StreamSessions that name none. Default: no region is sent.
     #[arg(long, env = "REGION", value_name = "REGION")]
     pub region: Option<String>,
-    /// A namespace whose StreamSessions may use the operator's own credentials; repeatable.
-    /// Default: all.
+    /// A namespace whose StreamSessions without a spec.credentialsRef may use the operator's own
+    /// credentials; repeatable. Whoever may create one there can attach and detach every phone of
+    /// that account. * names every namespace. Default: nobody's may.
     #[arg(
         long,
         env = "DEFAULT_CREDENTIALS_NAMESPACES",
         value_name = "NAME",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = namespace_or_all
     )]
     pub default_credentials_namespaces: Vec<String>,
+    /// The role of the operator's node (CVM) is one of the operator's own credentials, the last
+    /// one. Every pod of the node could use it, and it may be allowed much more than this.
+    #[arg(long, env = "NODE_ROLE_CREDENTIALS")]
+    pub node_role_credentials: bool,
     /// Security Token Service, for the pod's identity.
     #[arg(
         long,
@@ -163,6 +190,21 @@ impl Options {
         Ok(())
     }
 
+    pub(super) fn own_credentials(&self) -> OwnSettings {
+        let names = &self.default_credentials_namespaces;
+        OwnSettings {
+            namespaces: if names.iter().any(|name| name == ALL_NAMESPACES) {
+                PermittedNamespaces::All
+            } else {
+                PermittedNamespaces::Named(names.iter().cloned().collect())
+            },
+            node_role: self.node_role_credentials,
+            sts: self.sts_endpoint.trim_end_matches('/').to_owned(),
+            metadata: self.metadata_endpoint.trim_end_matches('/').to_owned(),
+            ca_file: self.gs_ca_file.clone(),
+        }
+    }
+
     pub(super) fn settings(&self) -> Settings {
         let seconds = |duration: Duration| duration.as_secs().try_into().unwrap_or(i64::MAX);
         Settings {
@@ -185,6 +227,48 @@ impl Options {
 /// Whole seconds from `min` to `max`.
 pub(crate) fn seconds(min: u64, max: u64) -> impl TypedValueParser<Value = Duration> {
     value_parser!(u64).range(min..=max).map(Duration::from_secs)
+}
+
+/// The name of a namespace, or the star. An empty text names none: so many tools unset a variable.
+fn namespace_or_all(text: &str) -> Result<String, String> {
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if text == ALL_NAMESPACES || text.bytes().all(is_letter) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!(
+            "no namespace has such a name; name one, or {ALL_NAMESPACES} for all; \
+             a comma, without a space, separates two"
+        ))
+    }
+}
+
+/// A code that may say that the session is gone. A wrong one would empty ledgers, so that nobody
+/// remembers the phones: none is taken that the service gives for other reasons too.
+fn session_gone_code(code: &str) -> Result<String, String> {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let is_part = |part: &str| !part.is_empty() && part.bytes().all(is_letter);
+    if code.is_empty() {
+        return Err("it is empty, and no answer has such a code; leave it out".to_owned());
+    }
+    if !code.split('.').all(is_part) {
+        return Err("an error code has only letters, digits and dots between them (or _); \
+                    a comma, without a space, separates two codes"
+            .to_owned());
+    }
+    let verdict = Verdict::of_code(code, &[]);
+    let is_specific =
+        code.contains('.') || (verdict == Verdict::Unclear && code != FAILED_OPERATION);
+    match verdict {
+        Verdict::NothingDone(_) | Verdict::Unanswered => {
+            let meaning = <&str>::from(verdict.result());
+            Err(format!("it has another meaning already ({meaning}); leave it out"))
+        }
+        _ if is_specific => Ok(code.to_owned()),
+        _ => Err(format!(
+            "the service answers it to failures of many kinds; \
+             give the whole code, such as {code}.SessionClosed"
+        )),
+    }
 }
 
 /// Reads an endpoint. clap's own message would repeat the text, which may hold a password.
@@ -240,6 +324,9 @@ mod tests {
     fn a_number_outside_of_its_range_is_refused_with_the_range() {
         for (flag, value, range) in [
             ("--batch-size", "0", "1..=1000"),
+            ("--gs-qps", "0", "1..=1000"),
+            ("--gs-qps", "1001", "1..=1000"),
+            ("--gs-qps", "4294967295", "1..=1000"),
             ("--gs-timeout", "61", "1..=60"),
             ("--signature-validity", "0", "1..=86400"),
             ("--concurrency", "257", "1..=256"),
@@ -247,6 +334,111 @@ mod tests {
             let error = Options::from_flags([flag, value]).unwrap_err().to_string();
 
             assert!(error.contains(flag) && error.contains(range), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_rate_may_be_anything_within_its_range() {
+        for rate in ["1", "20", "1000"] {
+            assert_eq!(options(&["--gs-qps", rate]).gs_qps.to_string(), rate);
+        }
+    }
+
+    #[test]
+    fn nobody_may_use_the_operators_own_credentials_unless_named() {
+        let may = |flags: &[&str]| options(flags).own_credentials().namespaces;
+        let named = |names: &[&str]| {
+            PermittedNamespaces::Named(names.iter().map(ToString::to_string).collect())
+        };
+        let flag = "--default-credentials-namespaces";
+
+        assert_eq!(may(&[]), named(&[]));
+        assert_eq!(may(&[flag, "a,b", flag, "c"]), named(&["a", "b", "c"]));
+        assert_eq!(may(&[flag, "a,*"]), PermittedNamespaces::All);
+    }
+
+    #[test]
+    fn the_nodes_role_is_no_source_unless_a_flag_says_so() {
+        assert!(!options(&[]).own_credentials().node_role);
+        assert!(options(&["--node-role-credentials"]).own_credentials().node_role);
+    }
+
+    #[test]
+    fn what_names_no_namespace_is_refused_with_what_would_be_right() {
+        for name in ["team-*", "a, b", "Arcade", "a/b", "**"] {
+            let refused = Options::from_flags(["--default-credentials-namespaces", name]);
+
+            let message = refused.unwrap_err().to_string();
+            assert!(message.contains("name one, or * for all"), "{message}");
+        }
+    }
+
+    /// Why the code is refused as one that means that the session is gone.
+    fn refused_gone_code(code: &str) -> String {
+        let refused = Options::from_flags(["--session-gone-codes", code]);
+        let message = refused.map(|_| code.to_owned()).unwrap_err().to_string();
+        assert!(message.contains("--session-gone-codes <CODE>"), "{message}");
+        message
+    }
+
+    #[test]
+    fn a_code_with_a_suffix_of_its_own_or_without_another_meaning_may_say_that_a_session_is_gone() {
+        for code in [
+            "FailedOperation.SessionClosed",
+            "ResourceNotFound.Session",
+            "InvalidParameterValue.SessionId",
+            "SessionClosed",
+            // What counts anyway.
+            "ResourceNotFound.SessionNotFound",
+        ] {
+            assert_eq!(options(&["--session-gone-codes", code]).session_gone_codes, [code]);
+        }
+        let several = options(&["--session-gone-codes", "A.B,C", "--session-gone-codes", "D"]);
+        assert_eq!(several.session_gone_codes, ["A.B", "C", "D"]);
+    }
+
+    #[test]
+    fn no_code_at_all_is_no_session_gone_code() {
+        for code in ["", "A.B,", ",A.B"] {
+            let message = refused_gone_code(code);
+
+            assert!(message.contains("is empty") && message.contains("leave"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_no_code_is_no_session_gone_code() {
+        for code in [" ", "A.B C", "A.B, C.D", " A.B", "A.B\n", "FailedOperation.*", "A..B", "A."] {
+            let message = refused_gone_code(code);
+
+            assert!(message.contains("letters, digits and dots"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_code_of_many_failures_is_no_session_gone_code() {
+        for code in ["FailedOperation", "InvalidParameter", "ResourceNotFound"] {
+            let message = refused_gone_code(code);
+
+            let example = format!("{code}.SessionClosed");
+            assert!(message.contains("of many kinds") && message.contains(&example), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_means_something_else_is_no_session_gone_code() {
+        for (code, meaning) in [
+            ("RequestLimitExceeded", "throttled"),
+            ("RequestLimitExceeded.UinLimitExceeded", "throttled"),
+            ("AuthFailure", "credentials_rejected"),
+            ("UnauthorizedOperation.X", "credentials_rejected"),
+            ("InternalError", "unanswered"),
+            ("InternalError.Db", "unanswered"),
+            ("FailedOperation.Timeout", "unanswered"),
+        ] {
+            let message = refused_gone_code(code);
+
+            assert!(message.contains(meaning), "{message}");
         }
     }
 

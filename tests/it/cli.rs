@@ -264,6 +264,34 @@ fn a_plain_endpoint_elsewhere_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_session_gone_code_that_would_empty_a_ledger_by_mistake_is_refused() {
+    for (code, says) in [("", "is empty"), ("FailedOperation", "of many kinds")] {
+        let by_flag = ended(operator().args(["run", "--session-gone-codes", code]));
+        let by_variable = ended(operator().arg("run").env("SESSION_GONE_CODES", code));
+
+        for (exit, text) in [by_flag, by_variable] {
+            assert_eq!(exit, Some(2));
+            assert_says(&text, &["--session-gone-codes <CODE>", &format!("'{code}'"), says]);
+        }
+    }
+}
+
+#[test]
+fn the_help_says_whose_sessions_may_use_the_operators_own_credentials() {
+    let (_, help) = ended(operator().args(["run", "--help"]));
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+
+    for part in [
+        "--default-credentials-namespaces <NAME>",
+        "Default: nobody's may",
+        "* names every namespace",
+        "--node-role-credentials",
+    ] {
+        assert!(help.contains(part), "no `{part}` in: {help}");
+    }
+}
+
+#[test]
 fn an_occupied_admin_port_is_named() {
     let file = File::new("port", &kubeconfig_of(&format!("https://{}", closed_port())));
     let occupied = TcpListener::bind("127.0.0.1:0").expect("a port");

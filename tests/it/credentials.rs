@@ -1,28 +1,35 @@
 //! Where keys come from: the operator's own sources in order, by the real process, whose
 //! environment they are; and Secrets that change.
 
+mod failing_sources;
+mod permission;
 mod recording_proxy;
 mod renewal;
+mod tenants;
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gs_simulator::{
     Call, EXAMPLE_SECRET_ID, EXAMPLE_SECRET_KEY, Identity, Key, Keys, Outcome, Simulator,
 };
 use serde_json::json;
+use streamsession_operator::api::v1alpha1::StreamSession;
 use tokio::process::{Child, Command};
 
 use self::recording_proxy::RecordingProxy;
-use crate::harness::{DEADLINE, Lab, cluster, eventually, ready};
+use crate::harness::{DEADLINE, Lab, SESSION, cluster, eventually, ready};
 
 const ROLE_ARN: &str = "qcs::cam::uin/100000000001:roleName/phones";
 const NODE_ROLE: &str = "node-role";
 const WEB_IDENTITY_TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.of-the-kubelet";
-/// No profile of the machine that the test runs on.
-const NO_PROFILE: (&str, &str) = ("TENCENTCLOUD_CREDENTIALS_FILE", "/nonexistent/credentials");
+const OWN_KEYS: [(&str, &str); 2] = [
+    ("TENCENTCLOUD_SECRET_ID", EXAMPLE_SECRET_ID),
+    ("TENCENTCLOUD_SECRET_KEY", EXAMPLE_SECRET_KEY),
+];
 
 /// A folder of a test's own, which goes with it.
 struct Scratch(PathBuf);
@@ -50,14 +57,31 @@ impl Drop for Scratch {
     }
 }
 
-/// The real operator, with nothing in its environment but what the test gives.
+/// The real operator. Its environment has the addresses and what the test gives, and a home folder
+/// of its own.
 struct Process {
     child: Child,
     log: PathBuf,
 }
 
 impl Process {
+    /// One whose own credentials, the node's role included, may be used in the lab's namespace.
     fn start(lab: &Lab, scratch: &Scratch, environment: &[(&str, &str)], flags: &[&str]) -> Self {
+        // Not as flags, so that a test can say otherwise.
+        let permitted = [
+            ("DEFAULT_CREDENTIALS_NAMESPACES", lab.namespace.as_str()),
+            ("NODE_ROLE_CREDENTIALS", "true"),
+        ];
+        Self::unpermitted(lab, scratch, &[&permitted, environment].concat(), flags)
+    }
+
+    /// One whose own credentials nobody may use, unless the test says so.
+    fn unpermitted(
+        lab: &Lab,
+        scratch: &Scratch,
+        environment: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Self {
         let log = scratch.0.join("stderr");
         let mut command = Command::new(env!("CARGO_BIN_EXE_streamsession-operator"));
         let url = lab.simulator.url();
@@ -76,7 +100,6 @@ impl Process {
             .args(flags)
             .env_clear()
             .env("HOME", &scratch.0)
-            // Not as flags, so that a test can say otherwise.
             .env("GS_TIMEOUT", "2")
             .env("GS_ENDPOINT", &url)
             .env("STS_ENDPOINT", &url)
@@ -106,9 +129,8 @@ impl Process {
 }
 
 /// What TKE puts into a pod that has an identity.
-fn pod_identity(token_file: &str) -> [(&str, &str); 5] {
+fn pod_identity(token_file: &str) -> [(&str, &str); 4] {
     [
-        NO_PROFILE,
         ("TKE_ROLE_ARN", ROLE_ARN),
         ("TKE_PROVIDER_ID", "cls-12345678"),
         ("TKE_WEB_IDENTITY_TOKEN_FILE", token_file),
@@ -251,7 +273,7 @@ async fn the_pods_identity_signs_for_its_role_before_the_nodes_and_one_key_serve
 async fn a_node_signs_for_its_role() {
     let lab = lab_with(node_with_a_role()).await;
     let scratch = Scratch::of(&lab);
-    let _process = Process::start(&lab, &scratch, &[NO_PROFILE], &[]);
+    let _process = Process::start(&lab, &scratch, &[], &[]);
 
     create(&lab, "lobby", &["a"]).await;
 
@@ -279,8 +301,7 @@ async fn no_secret_of_temporary_keys_is_in_the_log_however_much_is_logged() {
     lab.until_ready("lobby", &["b"]).await;
     process.stop().await;
     lab.edit_ids("lobby", &["c"]).await;
-    let environment: Vec<_> = [NO_PROFILE].into_iter().chain(told).collect();
-    let process = Process::start(&lab, &scratch, &environment, &[]);
+    let process = Process::start(&lab, &scratch, &told, &[]);
     lab.until_ready("lobby", &["c"]).await;
     let log = process.stop().await;
 
@@ -294,78 +315,6 @@ async fn no_secret_of_temporary_keys_is_in_the_log_however_much_is_logged() {
         assert!(!log.contains(secret), "{secret} in: {log}");
     }
     assert!(log.contains("TRACE") && log.contains("the operator starts"), "{log}");
-}
-
-#[tokio::test]
-async fn without_any_source_each_is_named_with_its_reason_and_the_first_that_comes_is_used() {
-    let lab = lab_with(Identity::default()).await;
-    let scratch = Scratch::of(&lab);
-    let _process = Process::start(&lab, &scratch, &[NO_PROFILE], &[]);
-
-    create(&lab, "lobby", &["a"]).await;
-
-    let each = [
-        "TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY are not set in the operator's environment",
-        "there is no profile (/nonexistent/credentials)",
-        "TKE_ROLE_ARN in the pod's identity is not set",
-        "the node's role could not be read",
-        "HTTP 404",
-        "name a Secret in spec.credentialsRef",
-    ];
-    lab.until_reason("lobby", "CredentialsNotFound").await;
-    until_message(&lab, "lobby", &each).await;
-    assert_eq!(lab.history(), Vec::<String>::new());
-    lab.simulator.set_identity(node_with_a_role());
-    assert_eq!(credential(&lab, &["a"]).await, NODE_ROLE);
-}
-
-#[tokio::test]
-async fn what_sts_says_and_a_token_that_can_not_be_read_are_told() {
-    let lab = lab_with(Identity {
-        sts_error: Some("AuthFailure.OIDCRefused".into()),
-        ..Identity::default()
-    })
-    .await;
-    let scratch = Scratch::of(&lab);
-    let token_file = scratch.0.join("token").to_str().expect("UTF-8").to_owned();
-    let _process = Process::start(&lab, &scratch, &pod_identity(&token_file), &[]);
-    create(&lab, "lobby", &["a"]).await;
-    until_message(&lab, "lobby", &[ROLE_ARN, &token_file, "No such file"]).await;
-
-    scratch.write("token", WEB_IDENTITY_TOKEN);
-
-    until_message(&lab, "lobby", &[ROLE_ARN, "AuthFailure.OIDCRefused"]).await;
-    lab.simulator.set_identity(Identity::default());
-    assert_eq!(credential(&lab, &["a"]).await, ROLE_ARN);
-}
-
-#[tokio::test]
-async fn the_operators_own_keys_are_kept_from_a_namespace_that_is_not_named() {
-    let lab = Lab::without_operator().await;
-    let scratch = Scratch::of(&lab);
-    let own = [
-        ("TENCENTCLOUD_SECRET_ID", EXAMPLE_SECRET_ID),
-        ("TENCENTCLOUD_SECRET_KEY", EXAMPLE_SECRET_KEY),
-    ];
-    let process =
-        Process::start(&lab, &scratch, &own, &["--default-credentials-namespaces", "arcade"]);
-
-    create(&lab, "lobby", &["a"]).await;
-
-    let message = lab.until_reason("lobby", "CredentialsNotFound").await;
-    assert!(
-        message.contains("--default-credentials-namespaces") && message.contains(&lab.namespace),
-        "{message}"
-    );
-    // One with a Secret works beside it.
-    lab.create("other", &["b"], json!({"sessionId": "other"})).await;
-    lab.until_status("other", "is attached", |status| status.attached_instance_ids == ["b"]).await;
-    assert_eq!(lab.history(), ["Attach b"]);
-    process.stop().await;
-    let named = format!("arcade,{}", lab.namespace);
-    let _process =
-        Process::start(&lab, &scratch, &own, &["--default-credentials-namespaces", &named]);
-    lab.until_ready("lobby", &["a"]).await;
 }
 
 /// Another simulator takes the lab's place, with the same sessions, and knows this key alone: the

@@ -82,16 +82,37 @@ fn the_api_server_accepts_the_base_in_every_detail() {
     }
 }
 
-#[test]
-fn the_pod_is_restricted_and_its_flags_exist() {
+fn deployment() -> Value {
     let rendered = kubectl(&["kustomize", BASE], "");
     let documents = rendered
         .split("\n---\n")
         .map(|document| serde_saphyr::from_str::<Value>(document).expect("YAML"));
-    let deployment = documents
-        .into_iter()
-        .find(|document| document["kind"] == "Deployment")
-        .expect("a Deployment");
+    documents.into_iter().find(|document| document["kind"] == "Deployment").expect("a Deployment")
+}
+
+/// As the operator of the Deployment reads them.
+#[test]
+fn nobody_may_use_the_operators_own_keys_as_it_is_shipped() {
+    let deployment = deployment();
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+
+    let variables = container["env"].as_array().expect("variables");
+    let named: Vec<_> = variables
+        .iter()
+        .filter(|variable| {
+            variable["name"].as_str().is_some_and(|name| {
+                ["DEFAULT_CREDENTIALS_NAMESPACES", "NODE_ROLE_CREDENTIALS"].contains(&name)
+            })
+        })
+        .collect();
+    assert_eq!(named, [&json!({"name": "DEFAULT_CREDENTIALS_NAMESPACES", "value": ""})]);
+    let arguments = container["args"].to_string();
+    assert!(!arguments.contains("credentials"), "{arguments}");
+}
+
+#[test]
+fn the_pod_is_restricted_and_its_flags_exist() {
+    let deployment = deployment();
 
     let spec = &deployment["spec"];
     let pod = &spec["template"]["spec"];

@@ -1,11 +1,11 @@
 //! Secrets, as the operator reads them: with `get` alone, once for all who want one, and kept.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
-use streamsession_operator::gs::{CredentialStore, Credentials, CredentialsError, Endpoints};
+use streamsession_core::object::ObjectKey;
+use streamsession_operator::gs::{CredentialStore, Credentials, CredentialsError, OwnSettings};
 
 use crate::fake_api::FakeApi;
 use crate::fake_api::faults::{Fault, Injection, Site};
@@ -25,16 +25,26 @@ impl Setting {
         let api = FakeApi::new();
         let client = api.client();
         api.create(&key(), &secret("AKID1"));
-        let nowhere = Endpoints { sts: String::new(), metadata: String::new() };
-        Self { api, client, store: CredentialStore::new(nowhere, BTreeSet::new()) }
+        Self { api, client, store: CredentialStore::new(OwnSettings::default()) }
     }
 
     async fn get(&self) -> Result<Credentials, CredentialsError> {
-        self.store.get(&self.client, NAMESPACE, Some("tencent")).await
+        self.get_for("lobby", "1").await
+    }
+
+    /// Those of the Secret, for the object of that name and uid.
+    async fn get_for(&self, name: &str, uid: &str) -> Result<Credentials, CredentialsError> {
+        let object = ObjectKey::new(NAMESPACE, name);
+        self.store.get(&self.client, &object, uid, Some("tencent")).await
     }
 
     fn last_good(&self) -> Option<String> {
-        Some(self.store.last_good(NAMESPACE, "tencent")?.secret_id)
+        self.last_good_for("lobby", "1")
+    }
+
+    fn last_good_for(&self, name: &str, uid: &str) -> Option<String> {
+        let object = ObjectKey::new(NAMESPACE, name);
+        Some(self.store.last_good(&object, uid, "tencent")?.secret_id)
     }
 }
 
@@ -113,4 +123,43 @@ async fn the_last_credentials_survive_their_secret() {
          --from-literal=secretId=AKID... --from-literal=secretKey=..."
     );
     assert_eq!(setting.last_good(), Some("AKID1".to_owned()));
+}
+
+#[tokio::test]
+async fn the_last_credentials_are_not_for_the_next_object_of_that_name() {
+    let setting = Setting::new();
+    setting.get_for("lobby", "1").await.expect("credentials");
+    setting.api.delete(&key());
+
+    let error = setting.get_for("lobby", "2").await.expect_err("no Secret");
+
+    assert!(matches!(error, CredentialsError::NotFound { .. }), "{error}");
+    assert_eq!(setting.last_good_for("lobby", "2"), None);
+    assert_eq!(setting.api.requests(NAMESPACE), 2, "it was read for the second one");
+}
+
+#[tokio::test]
+async fn many_objects_of_one_secret_share_what_was_read_after_they_asked() {
+    let setting = Setting::new();
+    let ask = async |name| setting.get_for(name, name).await.expect("credentials").secret_id;
+
+    // The first one reads; the others came while that was under way, and share the next read.
+    let (a, b, c, d) = tokio::join!(ask("a"), ask("b"), ask("c"), ask("d"));
+    assert_eq!([a, b, c, d], ["AKID1"; 4]);
+    assert_eq!(setting.api.requests(NAMESPACE), 2);
+
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(ask(name).await, "AKID1");
+    }
+    assert_eq!(setting.api.requests(NAMESPACE), 2);
+}
+
+#[tokio::test]
+async fn keys_of_an_object_that_is_gone_are_forgotten() {
+    let setting = Setting::new();
+    setting.get().await.expect("credentials");
+
+    setting.store.forget(&ObjectKey::new(NAMESPACE, "lobby"));
+
+    assert_eq!(setting.last_good(), None);
 }

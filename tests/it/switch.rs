@@ -109,6 +109,36 @@ fn help_names_each_flag_the_variables_of_the_keys_and_what_the_operator_does_not
 }
 
 #[test]
+fn help_says_that_the_keys_are_the_persons_own_and_come_from_the_environment_alone() {
+    let help = run(&[], &["--help"]).stdout;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+
+    for part in [
+        "The keys are your own, from the environment alone",
+        "No profile, no pod's identity and no node's role is used",
+        "--default-credentials-namespaces does not count here",
+    ] {
+        assert!(help.contains(part), "no `{part}` in {help}");
+    }
+}
+
+#[test]
+fn a_profile_is_nobodys_that_calls_by_hand() {
+    let home = std::env::temp_dir().join(format!("streamsession-switch-{}", std::process::id()));
+    let folder = home.join(".tencentcloud");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let profile =
+        format!("[default]\nsecret_id = {EXAMPLE_SECRET_ID}\nsecret_key = {EXAMPLE_SECRET_KEY}\n");
+    std::fs::write(folder.join("credentials"), profile).expect("a profile");
+    let variables = [("HOME", home.to_str().expect("UTF-8"))];
+
+    let ended = run(&variables, &["--session-id", SESSION, "--attach", "a", "--dry-run"]);
+
+    std::fs::remove_dir_all(&home).expect("removed");
+    ended.assert_complains(1, &["no credentials: set TENCENTCLOUD_SECRET_ID"]);
+}
+
+#[test]
 fn wrong_flags_are_named_with_what_would_be_right() {
     let attach = ["--session-id", SESSION, "--attach", "a"];
     let with = |more: &[&'static str]| [&attach, more].concat();

@@ -7,7 +7,7 @@ use super::{SECRET_ID, SECRET_KEY, Source};
 /// Why there are no credentials. The text is for the user who reads it in `kubectl get`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialsError {
-    /// There is no such Secret, or no variable is set.
+    /// There is no such Secret. Of the operator's own sources: it is not set up.
     NotFound {
         /// Where they were looked for.
         wanted: Source,
@@ -28,15 +28,20 @@ pub enum CredentialsError {
         /// What the API server or the way to it said.
         reason: String,
     },
-    /// The operator's own are not for objects of this namespace.
+    /// The operator's own are not for objects of this namespace, unless a flag names it.
     NotForNamespace {
         /// The object's.
         namespace: String,
     },
-    /// None of the operator's own sources has any.
-    NoneServes {
-        /// Each source, in order, with its reason.
-        tried: Vec<CredentialsError>,
+    /// None of the operator's own sources is set up.
+    NoneSetUp {
+        /// Each source, in order, as [`Self::NotFound`].
+        sources: Vec<CredentialsError>,
+    },
+    /// One of the operator's own sources is set up and fails: no other one is used instead.
+    OwnFailed {
+        /// Which, and why.
+        error: Box<CredentialsError>,
     },
 }
 
@@ -45,11 +50,37 @@ impl CredentialsError {
     #[must_use]
     pub fn category(&self) -> &'static str {
         match self {
-            Self::NotFound { .. } | Self::NoneServes { .. } => "credentials_not_found",
+            Self::NotFound { .. } | Self::NoneSetUp { .. } => "credentials_not_found",
             Self::NotForNamespace { .. } => "credentials_not_allowed",
             Self::Incomplete { .. } => "credentials_incomplete",
             Self::Unreachable { .. } => "credentials_unreachable",
+            Self::OwnFailed { error } => error.category(),
         }
+    }
+}
+
+/// What to do about one of the operator's own sources that fails.
+fn remedy(error: &CredentialsError) -> &'static str {
+    let (CredentialsError::Incomplete { wanted, .. }
+    | CredentialsError::Unreachable { wanted, .. }) = error
+    else {
+        return "give the operator a key";
+    };
+    match wanted {
+        Source::Environment => {
+            "set TENCENTCLOUD_SECRET_ID and TENCENTCLOUD_SECRET_KEY, \
+             with the token of temporary keys, or unset all three"
+        }
+        Source::Profile { .. } => {
+            "mend this file, or remove it and unset TENCENTCLOUD_CREDENTIALS_FILE"
+        }
+        Source::PodIdentity { .. } => {
+            "check the annotations of the operator's ServiceAccount, its role and the way to STS"
+        }
+        Source::NodeRole { .. } => {
+            "give the node a role, or start the operator without --node-role-credentials"
+        }
+        Source::Secret { .. } => "write the Secret anew",
     }
 }
 
@@ -74,23 +105,35 @@ impl fmt::Display for CredentialsError {
             Self::NotFound { wanted: Source::Profile { path } } => {
                 write!(f, "there is no profile ({path})")
             }
-            Self::NotFound { wanted } => write!(f, "{wanted} has none"),
+            Self::NotFound { wanted: Source::PodIdentity { .. } } => {
+                f.write_str("the pod has no identity (TKE_ROLE_ARN is not set)")
+            }
+            Self::NotFound { wanted: wanted @ Source::NodeRole { .. } } => {
+                write!(f, "{wanted} is not used without --node-role-credentials")
+            }
             Self::NotForNamespace { namespace } => write!(
                 f,
-                "the object has no spec.credentialsRef, and the operator's own credentials \
-                 are not for namespace {namespace} (--default-credentials-namespaces); \
-                 name a Secret in spec.credentialsRef"
+                "namespace {namespace} may not use the operator's own credentials: \
+                 name a Secret in spec.credentialsRef, \
+                 or add the namespace to --default-credentials-namespaces"
             ),
-            Self::NoneServes { tried } => {
+            Self::NoneSetUp { sources } => {
                 f.write_str(
                     "no credentials: the object has no spec.credentialsRef, \
                      and the operator has none of its own",
                 )?;
-                for (number, error) in tried.iter().enumerate() {
+                for (number, error) in sources.iter().enumerate() {
                     write!(f, "{} {error}", if number == 0 { ":" } else { ";" })?;
                 }
                 f.write_str("; name a Secret in spec.credentialsRef, or give the operator a key")
             }
+            Self::OwnFailed { error } => write!(
+                f,
+                "the operator's own credentials can't be used: {error}; \
+                 no other source is used instead; \
+                 {}, or name a Secret in spec.credentialsRef",
+                remedy(error)
+            ),
             Self::Incomplete { wanted: Source::Secret { namespace, name }, part, problem } => {
                 write!(
                     f,
@@ -108,3 +151,41 @@ impl fmt::Display for CredentialsError {
 }
 
 impl std::error::Error for CredentialsError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_of_the_operators_own_that_fails_is_named_with_what_to_do() {
+        let node = || Source::NodeRole { role: String::new() };
+        let profile = || Source::Profile { path: "/keys".into() };
+        let pod = || Source::PodIdentity { role: "r".into() };
+        let unreachable = |wanted| CredentialsError::Unreachable { wanted, reason: "why".into() };
+        for (error, says, remedy) in [
+            (
+                CredentialsError::Incomplete {
+                    wanted: Source::Environment,
+                    part: "PART",
+                    problem: "is missing",
+                },
+                "PART in the operator's environment is missing; ",
+                "unset all three",
+            ),
+            (unreachable(profile()), "the profile /keys could not be read: why; ", "mend this"),
+            (unreachable(pod()), "the pod's identity r could not be read: why; ", "way to STS"),
+            (unreachable(node()), "the node's role could not", "without --node-role-credentials"),
+        ] {
+            let category = error.category();
+            let failed = CredentialsError::OwnFailed { error: Box::new(error) };
+
+            let message = failed.to_string();
+            assert_eq!(failed.category(), category);
+            let start = format!("the operator's own credentials can't be used: {says}");
+            assert!(message.starts_with(&start), "{message}");
+            assert!(message.contains("no other source is used instead; "), "{message}");
+            let end = "or name a Secret in spec.credentialsRef";
+            assert!(message.contains(remedy) && message.ends_with(end), "{message}");
+        }
+    }
+}

@@ -1,6 +1,12 @@
 //! The operator's own credentials: environment, profile file, pod identity, node role, in this
 //! order (the SDKs put the pod's identity last, so that a node's role shadows it).
+//!
+//! The first that is set up decides, also if it fails: what would come next is another account,
+//! which nobody chose. A source that is not set up is [`CredentialsError::NotFound`].
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,67 +27,129 @@ const METADATA_DEADLINE: Duration = Duration::from_secs(2);
 const FAILURE_KEPT: Duration = Duration::from_secs(10);
 const METADATA_PATH: &str = "latest/meta-data/cam/security-credentials";
 
-/// Where the remote sources are.
-#[derive(Clone, Debug)]
-pub struct Endpoints {
+/// Whose the operator's own credentials may be, and where they are looked for.
+#[derive(Clone, Debug, Default)]
+pub struct OwnSettings {
+    /// The namespaces whose objects may use them.
+    pub namespaces: PermittedNamespaces,
+    /// Whether the role of the operator's node is one of the sources.
+    pub node_role: bool,
     /// Security Token Service, as a URL.
     pub sts: String,
     /// The metadata service of a CVM node, as a URL.
     pub metadata: String,
+    /// A PEM file of CA certificates that STS may have besides the platform's: of a proxy that
+    /// looks into TLS.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// The namespaces whose objects may use the operator's own credentials. Default: none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PermittedNamespaces {
+    /// These.
+    Named(BTreeSet<String>),
+    /// Each.
+    All,
+}
+
+impl Default for PermittedNamespaces {
+    fn default() -> Self {
+        Self::Named(BTreeSet::new())
+    }
+}
+
+impl PermittedNamespaces {
+    fn have(&self, namespace: &str) -> bool {
+        match self {
+            Self::Named(names) => names.contains(namespace),
+            Self::All => true,
+        }
+    }
 }
 
 /// The operator's own credentials. Of many who want those of a remote source at once, one asks it.
 #[derive(Debug)]
 pub(super) struct Own {
+    namespaces: PermittedNamespaces,
     remote: Arc<Remote>,
-    asking: SingleFlight<(), Result<Credentials, Vec<CredentialsError>>>,
+    asking: SingleFlight<(), Result<Credentials, CredentialsError>>,
 }
 
 /// The sources that give temporary keys, and what they gave last.
 #[derive(Debug)]
 struct Remote {
-    endpoints: Endpoints,
+    settings: OwnSettings,
     kept: Mutex<Option<Kept>>,
 }
 
 #[derive(Debug)]
 struct Kept {
-    result: Result<Credentials, Vec<CredentialsError>>,
+    result: Result<Credentials, CredentialsError>,
     until: Instant,
 }
 
+/// A source that gives temporary keys.
+enum RemoteSource {
+    PodIdentity(PodIdentity),
+    NodeRole,
+}
+
 /// A variable of the operator's environment. An empty one is how many tools unset one.
-fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn pod_identity() -> Result<PodIdentity, CredentialsError> {
+    // What is no UTF-8 is of no use, but it is set.
+    PodIdentity::from_variables(|name| Some(variable(name)?.to_string_lossy().into_owned()))
+}
+
+fn profile() -> Result<Credentials, CredentialsError> {
+    profile::read(&profile::Place::from_variables(variable))
+}
+
+fn failed(error: CredentialsError) -> CredentialsError {
+    CredentialsError::OwnFailed { error: Box::new(error) }
 }
 
 impl Own {
     /// Those that the process's environment leads to.
-    pub(super) fn new(endpoints: Endpoints) -> Self {
-        let remote = Arc::new(Remote { endpoints, kept: Mutex::default() });
-        Self { remote, asking: SingleFlight::default() }
+    pub(super) fn new(settings: OwnSettings) -> Self {
+        let namespaces = settings.namespaces.clone();
+        let remote = Arc::new(Remote { settings, kept: Mutex::default() });
+        Self { namespaces, remote, asking: SingleFlight::default() }
     }
 
-    /// The credentials of the first source that has any; otherwise which were tried, and why each
-    /// did not serve.
-    pub(super) async fn get(&self) -> Result<Credentials, CredentialsError> {
-        let mut tried = Vec::new();
-        match Credentials::from_env() {
-            Ok(credentials) => return Ok(credentials),
-            Err(error) => tried.push(error),
+    /// For an object of that namespace: the credentials of the first source that is set up.
+    pub(super) async fn get(&self, namespace: &str) -> Result<Credentials, CredentialsError> {
+        if !self.namespaces.have(namespace) {
+            return Err(CredentialsError::NotForNamespace { namespace: namespace.into() });
         }
-        match profile::read(&profile::paths(variable)) {
-            Ok(credentials) => return Ok(credentials),
-            Err(error) => tried.push(error),
-        }
-        let remote = Arc::clone(&self.remote);
-        match self.asking.join((), || remote.get()).await {
-            Ok(credentials) => Ok(credentials),
-            Err(remote) => {
-                tried.extend(remote);
-                Err(CredentialsError::NoneServes { tried })
+        let mut not_set_up = Vec::new();
+        let local: [fn() -> Result<Credentials, CredentialsError>; 2] =
+            [Credentials::from_env, profile];
+        for source in local {
+            match source() {
+                Err(error @ CredentialsError::NotFound { .. }) => not_set_up.push(error),
+                decided => return decided.map_err(failed),
             }
         }
+        match pod_identity() {
+            Err(error @ CredentialsError::NotFound { .. }) => not_set_up.push(error),
+            Err(error) => return Err(failed(error)),
+            Ok(identity) => return self.ask(RemoteSource::PodIdentity(identity)).await,
+        }
+        if self.remote.settings.node_role {
+            return self.ask(RemoteSource::NodeRole).await;
+        }
+        let wanted = Source::NodeRole { role: String::new() };
+        not_set_up.push(CredentialsError::NotFound { wanted });
+        Err(CredentialsError::NoneSetUp { sources: not_set_up })
+    }
+
+    async fn ask(&self, source: RemoteSource) -> Result<Credentials, CredentialsError> {
+        let remote = Arc::clone(&self.remote);
+        self.asking.join((), || remote.get(source)).await.map_err(failed)
     }
 
     /// Forgets the temporary keys of the id that the service refused, if they are still the present
@@ -94,44 +162,23 @@ impl Own {
 }
 
 impl Remote {
-    async fn get(self: Arc<Self>) -> Result<Credentials, Vec<CredentialsError>> {
+    async fn get(self: Arc<Self>, source: RemoteSource) -> Result<Credentials, CredentialsError> {
         if let Some(kept) = &*self.kept.lock()
             && Instant::now() < kept.until
         {
             return kept.result.clone();
         }
-        let (result, good_for) = match self.ask().await {
+        let asked = match source {
+            RemoteSource::PodIdentity(identity) => self.assume_role(&identity).await,
+            RemoteSource::NodeRole => self.node_role().await,
+        };
+        let (result, good_for) = match asked {
             Ok(Temporary { credentials, good_for }) => (Ok(credentials), good_for),
-            Err(errors) => (Err(errors), FAILURE_KEPT),
+            Err(error) => (Err(error), FAILURE_KEPT),
         };
         let until = Instant::now() + good_for;
         *self.kept.lock() = Some(Kept { result: result.clone(), until });
         result
-    }
-
-    async fn ask(&self) -> Result<Temporary, Vec<CredentialsError>> {
-        let mut tried = Vec::new();
-        match PodIdentity::from_variables(variable) {
-            Ok(identity) => match self.assume_role(&identity).await {
-                Ok(temporary) => return Ok(temporary),
-                Err(error) => tried.push(error),
-            },
-            Err(variable) => {
-                let wanted = Source::PodIdentity { role: String::new() };
-                tried.push(CredentialsError::Incomplete {
-                    wanted,
-                    part: variable,
-                    problem: "is not set",
-                });
-            }
-        }
-        match self.node_role().await {
-            Ok(temporary) => Ok(temporary),
-            Err(error) => {
-                tried.push(error);
-                Err(tried)
-            }
-        }
     }
 
     async fn assume_role(&self, identity: &PodIdentity) -> Result<Temporary, CredentialsError> {
@@ -142,10 +189,11 @@ impl Remote {
         let token = std::fs::read_to_string(&identity.token_file).map_err(|error| {
             unreachable(format!("its token file {} can't be read: {error}", identity.token_file))
         })?;
-        let http = Http::new(STS_DEADLINE, None).map_err(|error| unreachable(error.to_string()))?;
+        let http = Http::new(STS_DEADLINE, self.settings.ca_file.as_deref())
+            .map_err(|error| unreachable(error.to_string()))?;
         let request = http
-            .client(&self.endpoints.sts)
-            .post(&self.endpoints.sts)
+            .client(&self.settings.sts)
+            .post(&self.settings.sts)
             .timeout(STS_DEADLINE)
             .header(AUTHORIZATION, "SKIP")
             .header("Content-Type", "application/json")
@@ -156,7 +204,7 @@ impl Remote {
             .body(identity.body(token.trim()));
         let body = body(request)
             .await
-            .map_err(|reason| unreachable(format!("{}: {reason}", self.endpoints.sts)))?;
+            .map_err(|reason| unreachable(format!("{}: {reason}", self.settings.sts)))?;
         of_sts(&body, &source)
     }
 
@@ -166,9 +214,9 @@ impl Remote {
             |reason: String| CredentialsError::Unreachable { wanted: source(""), reason };
         let http =
             Http::new(METADATA_DEADLINE, None).map_err(|error| unreachable(error.to_string()))?;
-        let url = format!("{}/{METADATA_PATH}/", self.endpoints.metadata);
+        let url = format!("{}/{METADATA_PATH}/", self.settings.metadata);
         let get = |url: &str| http.client(url).get(url).timeout(METADATA_DEADLINE);
-        let failed = |reason: String| unreachable(format!("{}: {reason}", self.endpoints.metadata));
+        let failed = |reason: String| unreachable(format!("{}: {reason}", self.settings.metadata));
         let role = body(get(&url)).await.map_err(failed)?;
         let role = String::from_utf8_lossy(&role).trim().to_owned();
         if role.is_empty()

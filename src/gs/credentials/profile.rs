@@ -1,7 +1,9 @@
 //! The profile file of Tencent Cloud's tools: INI, the section `[default]`.
 //! Pure but for the reading.
 
-use std::io::Read;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::{Credentials, CredentialsError, Source};
@@ -10,40 +12,52 @@ use super::{Credentials, CredentialsError, Source};
 const LENGTH_MAX: u64 = 64 * 1024;
 const SECTION: &str = "default";
 
-/// Where a profile may be, in order.
-pub(super) fn paths(variable: impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
-    if let Some(path) = variable("TENCENTCLOUD_CREDENTIALS_FILE") {
-        return vec![path.into()];
-    }
-    let home = variable("HOME").map(|home| Path::new(&home).join(".tencentcloud/credentials"));
-    home.into_iter().chain(["/etc/tencentcloud/credentials".into()]).collect()
+/// Where a profile is, or may be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Somebody says that it is here.
+    Named(PathBuf),
+    /// It may be at the first of these where there is a file.
+    Usual(Vec<PathBuf>),
 }
 
-/// Reads the first file that there is.
-pub(super) fn read(paths: &[PathBuf]) -> Result<Credentials, CredentialsError> {
-    for path in paths {
-        let source = || Source::Profile { path: path.display().to_string() };
-        let file = match std::fs::File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => {
-                return Err(CredentialsError::Unreachable {
-                    wanted: source(),
-                    reason: error.to_string(),
-                });
-            }
-        };
-        let mut text = String::new();
-        if let Err(error) = file.take(LENGTH_MAX).read_to_string(&mut text) {
-            return Err(CredentialsError::Unreachable {
-                wanted: source(),
-                reason: error.to_string(),
-            });
+impl Place {
+    pub(super) fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        if let Some(path) = variable("TENCENTCLOUD_CREDENTIALS_FILE") {
+            return Self::Named(path.into());
         }
-        return parse(&text, source());
+        let home = variable("HOME").map(|home| Path::new(&home).join(".tencentcloud/credentials"));
+        Self::Usual(home.into_iter().chain(["/etc/tencentcloud/credentials".into()]).collect())
+    }
+}
+
+/// Reads the file that is named, or the first that there is.
+pub(super) fn read(place: &Place) -> Result<Credentials, CredentialsError> {
+    let paths = match place {
+        Place::Named(path) => return read_file(path, File::open(path)),
+        Place::Usual(paths) => paths,
+    };
+    for path in paths {
+        match File::open(path) {
+            Err(error) if is_absent(&error) => {}
+            file => return read_file(path, file),
+        }
     }
     let path = paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
     Err(CredentialsError::NotFound { wanted: Source::Profile { path } })
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn read_file(path: &Path, file: io::Result<File>) -> Result<Credentials, CredentialsError> {
+    let source = || Source::Profile { path: path.display().to_string() };
+    let mut text = String::new();
+    file.and_then(|file| file.take(LENGTH_MAX).read_to_string(&mut text)).map_err(|error| {
+        CredentialsError::Unreachable { wanted: source(), reason: error.to_string() }
+    })?;
+    parse(&text, source())
 }
 
 /// Takes `secret_id`, `secret_key` and `token` from the section; comments begin with `#` or `;`,
@@ -105,18 +119,38 @@ mod tests {
 
     #[test]
     fn a_file_named_by_the_variable_stands_alone() {
-        let named = paths(|name| {
-            (name == "TENCENTCLOUD_CREDENTIALS_FILE").then(|| "/keys/tencent".to_owned())
+        let named = Place::from_variables(|name| {
+            (name == "TENCENTCLOUD_CREDENTIALS_FILE").then(|| "/keys/tencent".into())
         });
-        assert_eq!(named, [PathBuf::from("/keys/tencent")]);
-        let usual = paths(|name| (name == "HOME").then(|| "/home/me".to_owned()));
+        assert_eq!(named, Place::Named("/keys/tencent".into()));
+        let usual = Place::from_variables(|name| (name == "HOME").then(|| "/home/me".into()));
         assert_eq!(
             usual,
-            [
-                PathBuf::from("/home/me/.tencentcloud/credentials"),
+            Place::Usual(vec![
+                "/home/me/.tencentcloud/credentials".into(),
                 "/etc/tencentcloud/credentials".into()
-            ]
+            ])
         );
+    }
+
+    #[test]
+    fn a_file_that_is_nowhere_is_no_profile_and_one_that_is_named_is_missed() {
+        // Of the second one, the folder is a file.
+        let paths = vec![PathBuf::from("/nonexistent/credentials"), "/dev/null/credentials".into()];
+        let missed = read(&Place::Named("/nonexistent/credentials".into())).unwrap_err();
+        let absent = read(&Place::Usual(paths)).unwrap_err();
+
+        assert!(matches!(missed, CredentialsError::Unreachable { .. }), "{missed}");
+        assert!(matches!(absent, CredentialsError::NotFound { .. }), "{absent}");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_is_not_passed_over() {
+        let folder = std::env::temp_dir();
+        let error = read(&Place::Usual(vec![folder.clone(), "/nonexistent".into()])).unwrap_err();
+
+        assert!(matches!(error, CredentialsError::Unreachable { .. }), "{error}");
+        assert!(error.to_string().contains(&folder.display().to_string()), "{error}");
     }
 
     proptest! {

@@ -15,6 +15,11 @@ const BEFORE_EXPIRY: Duration = Duration::from_mins(5);
 /// What STS may be told of the session: a name of ours.
 const ROLE_SESSION_NAME: &str = "streamsession-operator";
 
+const ROLE_ARN: &str = "TKE_ROLE_ARN";
+const PROVIDER_ID: &str = "TKE_PROVIDER_ID";
+const TOKEN_FILE: &str = "TKE_WEB_IDENTITY_TOKEN_FILE";
+const REGION: &str = "TKE_REGION";
+
 /// What TKE puts into a pod that has an identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PodIdentity {
@@ -25,16 +30,24 @@ pub(super) struct PodIdentity {
 }
 
 impl PodIdentity {
-    /// From the environment; the error names the first variable that is not set.
+    /// From the environment. TKE sets all of its variables, or none: some of them are a mistake.
     pub(super) fn from_variables(
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, &'static str> {
-        let set = |name: &'static str| variable(name).ok_or(name);
+    ) -> Result<Self, CredentialsError> {
+        let wanted = || Source::PodIdentity { role: variable(ROLE_ARN).unwrap_or_default() };
+        if [ROLE_ARN, PROVIDER_ID, TOKEN_FILE, REGION].iter().all(|name| variable(name).is_none()) {
+            return Err(CredentialsError::NotFound { wanted: wanted() });
+        }
+        let set = |part: &'static str| {
+            let problem = "is not set";
+            let missing = || CredentialsError::Incomplete { wanted: wanted(), part, problem };
+            variable(part).ok_or_else(missing)
+        };
         Ok(Self {
-            role_arn: set("TKE_ROLE_ARN")?,
-            provider_id: set("TKE_PROVIDER_ID")?,
-            token_file: set("TKE_WEB_IDENTITY_TOKEN_FILE")?,
-            region: set("TKE_REGION")?,
+            role_arn: set(ROLE_ARN)?,
+            provider_id: set(PROVIDER_ID)?,
+            token_file: set(TOKEN_FILE)?,
+            region: set(REGION)?,
         })
     }
 
@@ -192,10 +205,34 @@ mod tests {
         assert!(of_metadata(b"<html>", &source(), 0).is_err());
     }
 
+    fn pod_identity(set: &[&str]) -> Result<PodIdentity, CredentialsError> {
+        PodIdentity::from_variables(|name| set.contains(&name).then(|| format!("of {name}")))
+    }
+
+    #[test]
+    fn a_pod_without_any_of_the_variables_has_no_identity() {
+        let error = pod_identity(&[]).unwrap_err();
+
+        assert_eq!(
+            error,
+            CredentialsError::NotFound { wanted: Source::PodIdentity { role: String::new() } }
+        );
+        assert_eq!(error.to_string(), "the pod has no identity (TKE_ROLE_ARN is not set)");
+    }
+
     #[test]
     fn a_missing_variable_of_the_pods_identity_is_named() {
-        let none =
-            PodIdentity::from_variables(|name| (name != "TKE_REGION").then(|| "x".to_owned()));
-        assert_eq!(none, Err("TKE_REGION"));
+        let all = [ROLE_ARN, PROVIDER_ID, TOKEN_FILE, REGION];
+        assert!(pod_identity(&all).is_ok());
+
+        for missing in all {
+            let others: Vec<_> = all.into_iter().filter(|name| *name != missing).collect();
+            let error = pod_identity(&others).unwrap_err();
+
+            assert!(
+                matches!(error, CredentialsError::Incomplete { part, .. } if part == missing),
+                "{error}"
+            );
+        }
     }
 }

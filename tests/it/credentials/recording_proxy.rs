@@ -1,5 +1,6 @@
-//! A proxy that keeps what the simulator answers, and can hold an answer back.
+//! A proxy that keeps what the simulator answers, can hold an answer back, and can fail.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use gs_simulator::Simulator;
@@ -19,6 +20,8 @@ pub(super) struct Kept {
     /// The next answer with this text waits until the test lets it go.
     pub(super) held_text: Mutex<Option<&'static str>>,
     pub(super) released: Notify,
+    /// So many connections more are answered HTTP 500, and the simulator sees nothing of them.
+    pub(super) failures: AtomicUsize,
 }
 
 impl RecordingProxy {
@@ -29,6 +32,14 @@ impl RecordingProxy {
         let (server, keeper) = (simulator.address(), Arc::clone(&kept));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                let failures = &keeper.failures;
+                if failures
+                    .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1))
+                    .is_ok()
+                {
+                    tokio::spawn(fail(client));
+                    continue;
+                }
                 tokio::spawn(pass_on(
                     client,
                     TcpStream::connect(server).await.expect("the simulator"),
@@ -50,6 +61,12 @@ impl RecordingProxy {
             .map(|(value, _)| value.to_owned())
             .collect()
     }
+}
+
+async fn fail(mut client: TcpStream) {
+    let answer = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+    let _ = client.read(&mut [0; 4096]).await;
+    let _ = client.write_all(answer).await;
 }
 
 async fn pass_on(client: TcpStream, server: TcpStream, kept: Arc<Kept>) {

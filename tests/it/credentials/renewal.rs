@@ -34,7 +34,7 @@ async fn keys_that_expired_early_are_renewed_once_with_the_token_that_the_kubele
 async fn keys_that_expired_early_are_renewed_once_for_a_fleet_that_is_refused_together() {
     let lab = lab_with(node_with_a_role()).await;
     let scratch = Scratch::of(&lab);
-    let _process = Process::start(&lab, &scratch, &[NO_PROFILE], &[]);
+    let _process = Process::start(&lab, &scratch, &[], &[]);
     let names: Vec<_> = (0..8).map(|number| format!("wall-{number}")).collect();
     let all_hold = async |id: &str| {
         for name in &names {
@@ -60,12 +60,8 @@ async fn keys_that_expired_early_are_renewed_once_for_a_fleet_that_is_refused_to
 async fn a_late_refusal_of_the_old_keys_does_not_renew_the_new_ones() {
     let lab = lab_with(node_with_a_role()).await;
     let (scratch, proxy) = (Scratch::of(&lab), RecordingProxy::before(&lab.simulator).await);
-    let _process = Process::start(
-        &lab,
-        &scratch,
-        &[NO_PROFILE, ("GS_ENDPOINT", &proxy.url), ("GS_TIMEOUT", "60")],
-        &[],
-    );
+    let _process =
+        Process::start(&lab, &scratch, &[("GS_ENDPOINT", &proxy.url), ("GS_TIMEOUT", "60")], &[]);
     create(&lab, "lobby", &["a"]).await;
     lab.create("late", &["a"], json!({"credentialsRef": null, "sessionId": "late"})).await;
     lab.until_ready("lobby", &["a"]).await;
