@@ -70,10 +70,10 @@ impl Operator {
             fence: Fence::default(),
             defaults: Defaults {
                 region: options.region,
-                endpoint: options.gs_endpoint.to_string().into(),
+                endpoint: options.gs_endpoint.service().into(),
             },
             readiness: Readiness::of(&options.namespaces),
-            allow_insecure_endpoint: options.allow_insecure_endpoint,
+            endpoint: options.gs_endpoint,
             namespaces: options.namespaces,
             kube_deadline: options.kube_timeout,
             call_deadline: options.gs_timeout,
@@ -106,7 +106,7 @@ impl Operator {
             serving.clone(),
         );
         let controller = Controller::new(Arc::clone(&self.context), stopping).run();
-        info!(endpoint = %self.context.defaults.endpoint, "the operator starts");
+        info!(endpoint = %self.context.endpoint, "the operator starts");
         let mut server = std::pin::pin!(server);
         let mut controller = std::pin::pin!(controller);
         tokio::select! {

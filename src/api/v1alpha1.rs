@@ -224,7 +224,8 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub region: Option<String>,
-    /// endpoint that is called.
+    /// endpoint names the service: gs.tencentcloudapi.com for all its access points, else the
+    /// address. Calls go to the operator's --gs-endpoint alone.
     #[schemars(length(max = 300))]
     pub endpoint: String,
     /// credential is the id of the key, never the key; absent before the first call, empty if

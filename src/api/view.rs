@@ -14,6 +14,8 @@ use streamsession_core::ledger::{Journal, LastCall, Ledger};
 use streamsession_core::reconcile::{Asked, Handled, LedgerState, Request, Status, View};
 use streamsession_core::time::ServiceTime;
 
+use crate::gs::endpoint;
+
 use super::v1alpha1::{self as api, StreamSession, StreamSessionStatus};
 use super::{ADOPT, FINALIZER, FORGET_INSTANCES, READY, RECONCILING, STALLED};
 
@@ -22,18 +24,15 @@ use super::{ADOPT, FINALIZER, FORGET_INSTANCES, READY, RECONCILING, STALLED};
 pub struct Defaults {
     /// `--region`.
     pub region: Option<String>,
-    /// `--gs-endpoint`, as `status.target.endpoint` spells it.
+    /// The service at `--gs-endpoint`, as `status.target.endpoint` spells it.
     pub endpoint: Arc<str>,
 }
 
 impl Defaults {
-    /// The endpoint of a target; shared if it is the one of all, since there is one for each object.
+    /// The service of a target; shared if it is the one of all, since there is one for each object.
     fn endpoint_of(&self, target: &api::Target) -> Arc<str> {
-        if *target.endpoint == *self.endpoint {
-            Arc::clone(&self.endpoint)
-        } else {
-            target.endpoint.as_str().into()
-        }
+        let service = endpoint::service(&target.endpoint);
+        if *service == *self.endpoint { Arc::clone(&self.endpoint) } else { service.into() }
     }
 }
 

@@ -29,8 +29,8 @@ pub struct Context {
     pub scheduler: SharedScheduler,
     /// What a silent spec means.
     pub defaults: Defaults,
-    /// Plain HTTP is taken for any host.
-    pub allow_insecure_endpoint: bool,
+    /// Where all calls go, whatever a status says.
+    pub endpoint: gs::Endpoint,
     /// Namespaces to watch; empty: all.
     pub namespaces: Vec<String>,
     /// For each request to the API server.

@@ -112,18 +112,15 @@ impl Shell {
     }
 
     fn facts(&self, run: &Run, response: &Response) -> Facts {
-        let endpoint = run.endpoint(response).and_then(|text| self.endpoint(text).ok());
-        let service = endpoint.and_then(|endpoint| self.context.gs.now(&endpoint));
+        // Before it is read, the object may be about another service.
+        let service =
+            run.endpoint(response).and_then(|_| self.context.gs.now(&self.context.endpoint));
         Facts {
             now: self.context.scheduler.now(),
             service: service.map(ServiceTime),
             nonce: uuid::Uuid::new_v4().as_u128(),
             may_act: self.context.fence.is_open(),
         }
-    }
-
-    fn endpoint(&self, text: &str) -> Result<Endpoint, InvalidEndpoint> {
-        Endpoint::from_target(text, self.context.allow_insecure_endpoint)
     }
 
     fn respond(&mut self, result: RequestResult) -> Result<Response, Unreadable> {
@@ -200,18 +197,9 @@ impl Shell {
         })
     }
 
-    async fn ask_time(&self, run: &Run) -> Response {
-        let answer = match run.endpoint(&Response::Started).map(|text| self.endpoint(text)) {
-            Some(Ok(endpoint)) => self
-                .context
-                .gs
-                .ask_time(&endpoint)
-                .await
-                .map(|_| ())
-                .map_err(|error| error.to_string()),
-            Some(Err(error)) => Err(error.to_string()),
-            None => Err("the endpoint is not known".to_owned()),
-        };
+    async fn ask_time(&self) -> Response {
+        let answer = self.context.gs.ask_time(&self.context.endpoint).await;
+        let answer = answer.map(|_| ()).map_err(|error| error.to_string());
         if let Err(error) = &answer {
             debug!(%error, "the service can't be asked for its time; trying again");
         }
@@ -223,12 +211,8 @@ impl Shell {
         let Some(credentials) = self.credentials.clone() else {
             return Answer::not_sent("NotReady", "the call lost its credentials");
         };
-        let endpoint = match self.endpoint(&target.endpoint) {
-            Ok(endpoint) => endpoint,
-            Err(error) => return Answer::not_sent("InvalidEndpoint", &error.to_string()),
-        };
         let request = Switch {
-            endpoint,
+            endpoint: self.context.endpoint.clone(),
             region: target.region.clone(),
             session: target.session.clone(),
             operation: journal.operation,

@@ -13,8 +13,7 @@ const SHOWN_LENGTH_MAX: usize = 200;
 
 /// A base address, `https://host[:port]`, or `http://` on this very machine.
 ///
-/// It is displayed as it stands in `status.target.endpoint`: without a scheme for HTTPS, whole for
-/// plain HTTP.
+/// It is displayed without a scheme for HTTPS, whole for plain HTTP.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint {
     scheme: Scheme,
@@ -126,13 +125,10 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Takes what [`Display`](fmt::Display) wrote into `status.target.endpoint`.
-    pub fn from_target(text: &str, insecure: bool) -> Result<Self, InvalidEndpoint> {
-        if text.contains("://") {
-            Self::parse_with(text, insecure)
-        } else {
-            Self::parse(&format!("https://{text}"))
-        }
+    /// The service behind it, as `status.target.endpoint` names it: see [`service`].
+    #[must_use]
+    pub fn service(&self) -> String {
+        service(&self.to_string()).to_owned()
     }
 
     /// The `Host` header, with the port when there is one: it is signed exactly as sent.
@@ -177,6 +173,31 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
         Self::parse(text)
+    }
+}
+
+/// The service behind an address as an [`Endpoint`] is displayed: the public, regional and internal
+/// names of one are one, and the international one is another. Any other host is a service of its
+/// own.
+///
+/// ```
+/// # use streamsession_operator::gs::endpoint::service;
+/// assert_eq!(service("gs.ap-guangzhou.tencentcloudapi.com"), "gs.tencentcloudapi.com");
+/// assert_eq!(service("gs.intl.tencentcloudapi.com"), "gs.intl.tencentcloudapi.com");
+/// assert_eq!(service("http://127.0.0.1:8080"), "http://127.0.0.1:8080");
+/// ```
+#[must_use]
+pub fn service(address: &str) -> &str {
+    let place = address
+        .strip_suffix(".tencentcloudapi.com")
+        .and_then(|name| name.strip_prefix("gs"))
+        .filter(|place| place.is_empty() || place.starts_with('.'));
+    match place {
+        Some(place) if place.split('.').any(|label| label == "intl") => {
+            "gs.intl.tencentcloudapi.com"
+        }
+        Some(_) => "gs.tencentcloudapi.com",
+        None => address,
     }
 }
 
@@ -230,8 +251,30 @@ mod tests {
         for (text, shown) in table {
             let endpoint = Endpoint::parse(text).unwrap();
             assert_eq!(endpoint.to_string(), shown);
-            assert_eq!(Endpoint::from_target(shown, false), Ok(endpoint), "{shown}");
         }
+    }
+
+    #[test]
+    fn all_names_of_one_service_are_one_and_any_other_host_is_its_own() {
+        let of = |url: &str| Endpoint::parse(url).unwrap().service();
+        for name in ["gs", "gs.ap-guangzhou", "gs.internal", "gs.internal.ap-guangzhou"] {
+            let public = "gs.tencentcloudapi.com";
+            assert_eq!(of(&format!("https://{name}.tencentcloudapi.com")), public, "{name}");
+        }
+        for name in ["gs.intl", "gs.intl.ap-singapore", "gs.ap-singapore.intl"] {
+            let international = "gs.intl.tencentcloudapi.com";
+            assert_eq!(of(&format!("https://{name}.tencentcloudapi.com")), international, "{name}");
+        }
+        for host in [
+            "cvm.tencentcloudapi.com",
+            "gsx.tencentcloudapi.com",
+            "gs.tencentcloudapi.com.example.com",
+            "gs.example.com:8443",
+            "tencentcloudapi.com",
+        ] {
+            assert_eq!(of(&format!("https://{host}")), host);
+        }
+        assert_eq!(of("http://localhost:8080"), "http://localhost:8080");
     }
 
     #[test]

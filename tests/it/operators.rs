@@ -195,7 +195,7 @@ async fn the_largest_status_that_there_can_be_is_written() {
             "refusals": {"operation": "Attach", "count": 2_000_000_000, "sinceTime": time},
             "lastFailure": {
                 "operation": "Attach", "reason": "Unanswered", "code": code,
-                "attempts": 2_000_000_000, "time": time,
+                "attempts": 2_000_000_000, "time": time, "generation": 9_007_199_254_740_991_i64,
             },
         })
     };

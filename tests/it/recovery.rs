@@ -1,6 +1,9 @@
 //! A status that is lost, copied, restored or changed by someone else: what can be known is kept,
 //! and reported.
 
+use std::io::ErrorKind;
+use std::net::TcpListener;
+
 use gs_simulator::Faults;
 use kube::api::PostParams;
 use serde_json::{Value, json};
@@ -8,7 +11,7 @@ use streamsession_operator::api::FINALIZER;
 use streamsession_operator::api::v1alpha1::StreamSession;
 use streamsession_operator::api::{Defaults, status, view};
 
-use crate::harness::{Lab, SESSION, manifest, slow, spec};
+use crate::harness::{Lab, SESSION, manifest, set, slow, spec};
 
 /// The object as `kubectl get -o yaml` shows it, under another name.
 async fn copy_of(lab: &Lab, name: &str, as_name: &str) -> StreamSession {
@@ -284,4 +287,51 @@ fn what_a_later_version_wrote_beside_our_fields_is_kept() {
         status(&read, "u", object.status.as_ref().expect("a status"), jiff::Timestamp::UNIX_EPOCH);
 
     assert_eq!(serde_json::to_value(written).expect("JSON"), stored);
+}
+
+/// A stranger's object that wants nothing is no owner: it must not keep the phones in.
+#[tokio::test]
+async fn a_restored_object_beside_an_empty_one_is_deleted_with_its_members() {
+    let mut lab = Lab::with_members(&["a", "b"]).await;
+    lab.create("stranger", &[], json!({})).await;
+    lab.until_ready("stranger", &[]).await;
+    let backup = copy_of(&lab, "lobby", "lobby").await;
+    lab.stop_operator().await;
+    delete_by_force(&lab, "lobby").await;
+    create_copy(&lab, &backup, Kept { finalizer: true, status: false }).await;
+    lab.delete("lobby").await;
+
+    lab.start_operator().await;
+
+    lab.until_gone("lobby").await;
+    assert_eq!(lab.members(), set(&[]));
+}
+
+#[tokio::test]
+async fn a_status_that_names_another_service_sends_nothing_anywhere() {
+    let lab = Lab::with_members(&["a"]).await;
+    let calls = lab.history().len();
+    let other = TcpListener::bind("127.0.0.1:0").expect("a port");
+    other.set_nonblocking(true).expect("not blocking");
+    let address = format!("http://{}", other.local_addr().expect("an address"));
+    let target = json!({
+        "sessionId": SESSION, "endpoint": address,
+        "credential": "AKIDEXAMPLE", "credentialProven": true,
+    });
+    lab.edit_status("lobby", json!({"target": target})).await;
+    lab.edit_ids("lobby", &["a", "b"]).await;
+
+    let message = lab.until_reason("lobby", "TargetMismatch").await;
+    assert!(message.contains(&address), "{message}");
+    lab.delete("lobby").await;
+    lab.until_status("lobby", "it says how to end that", |status| {
+        status.conditions.iter().any(|condition| condition.message.ends_with("to Orphan."))
+    })
+    .await;
+    lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
+    lab.until_gone("lobby").await;
+
+    let came = other.accept().map(|(_, from)| from).map_err(|error| error.kind());
+    assert_eq!(came, Err(ErrorKind::WouldBlock));
+    assert_eq!(lab.history().len(), calls);
 }

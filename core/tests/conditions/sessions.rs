@@ -9,8 +9,8 @@ use streamsession_core::ownership::claims::Ownership;
 use streamsession_testkit::fixtures::{key, session};
 
 use crate::{
-    CONSOLE, GONE, LATER, LET_GO, NOW, Report, after, attached, deleting, desired, ledger, refused, report,
-    report_of,
+    CONSOLE, GONE, LATER, LET_GO, NOW, Report, after, attached, deleting, desired, ledger, refused,
+    report, report_of,
 };
 
 #[test]

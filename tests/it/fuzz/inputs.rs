@@ -155,17 +155,10 @@ fn an_endpoint_that_is_taken_is_the_same_when_it_is_read_back_and_can_be_called(
         let strict = Endpoint::parse(&text);
         let trusting = Endpoint::parse_with(&text, true);
         assert!(strict.is_err() || strict == trusting, "{strict:?} {trusting:?}");
-        for (result, insecure) in
-            [(strict, false), (trusting, true), (Endpoint::from_target(&text, false), false)]
-        {
+        for (result, insecure) in [(strict, false), (trusting, true)] {
             match result {
                 Ok(endpoint) => {
                     assert!(insecure || !endpoint.is_plain() || endpoint.is_loopback(), "{text:?}");
-                    assert_eq!(
-                        Endpoint::from_target(&endpoint.to_string(), insecure).as_ref(),
-                        Ok(&endpoint),
-                        "{text:?}"
-                    );
                     assert_eq!(
                         Endpoint::parse_with(&endpoint.url(), insecure).as_ref(),
                         Ok(&endpoint),
@@ -222,11 +215,7 @@ impl WithPassword {
 }
 
 fn repeats_no_password(text: &str) {
-    for result in [
-        Endpoint::parse(text),
-        Endpoint::parse_with(text, true),
-        Endpoint::from_target(text, false),
-    ] {
+    for result in [Endpoint::parse(text), Endpoint::parse_with(text, true)] {
         let shown = result.map_or_else(|error| error.to_string(), |endpoint| endpoint.to_string());
         assert!(!shown.contains("hunter2"), "{shown}");
     }
