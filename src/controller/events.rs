@@ -22,14 +22,68 @@ const NOTE_MAX: usize = 1000;
 #[derive(Clone)]
 pub struct Events {
     recorder: Recorder,
+    client: kube::Client,
+}
+
+/// The name of the object in the log.
+fn full_name(object: &StreamSession) -> String {
+    format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Of the object that a notice speaks of: the event's type, reason and note.
+fn told(before: &StreamSession, notice: &Notice) -> (EventType, &'static str, String) {
+    let session = before.status.as_ref().and_then(|status| status.target.as_ref());
+    let session = session.map_or("", |target| target.session_id.as_str());
+    let ids = notice.instances();
+    let names = streamsession_core::conditions::names(&ids.iter().collect::<Vec<_>>());
+    match notice {
+        Notice::Rebuilt(why) => (
+            EventType::Warning,
+            "LedgerRebuilt",
+            format!(
+                "{why}. Its instances are attached or detached again, as the spec says. Instances that were attached before and are not in the ledger can't be known."
+            ),
+        ),
+        Notice::Forgotten(_) => (
+            EventType::Warning,
+            "InstancesForgotten",
+            format!(
+                "Taken as detached from session {session}, though the service never said so: {names}. Check in the console whether they are still in it."
+            ),
+        ),
+        Notice::HandedOver(_) => (
+            EventType::Normal,
+            "InstancesHandedOver",
+            format!("Left to the StreamSession that owns session {session}: {names}."),
+        ),
+        Notice::Unproven(_) => (
+            EventType::Warning,
+            "InstancesDropped",
+            format!(
+                "Dropped from a rebuilt ledger: {names}. Nobody saw this object attach them, and the owner of the session does not want them, or the session is gone. If they are in the session, nothing detaches them."
+            ),
+        ),
+        Notice::Orphaned(_) => (
+            EventType::Normal,
+            "InstancesOrphaned",
+            format!("Left in session {session}, as spec.deletionPolicy says: {names}."),
+        ),
+        Notice::Violated(violation) => {
+            (EventType::Warning, "InvariantViolated", violation.to_string())
+        }
+    }
 }
 
 impl Events {
     /// Events of this operator.
     #[must_use]
     pub fn new(client: kube::Client) -> Self {
+        Self { recorder: Self::recorder(client.clone()), client }
+    }
+
+    fn recorder(client: kube::Client) -> Recorder {
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: None };
-        Self { recorder: Recorder::new(client, reporter) }
+        Recorder::new(client, reporter)
     }
 
     /// Tells people of a change of the conditions; being on the way is no news.
@@ -47,66 +101,41 @@ impl Events {
             (Mode::Ready, _) | (_, Reason::Deleting) => EventType::Normal,
             _ => EventType::Warning,
         };
-        self.publish(object, type_, after.reason.as_str(), &after.message);
+        self.publish(&self.recorder, object, type_, after.reason.as_str(), &after.message);
     }
 
-    /// Tells people, and the log, of something that happened once. `before`: the object that
-    /// `notice` speaks of; `object`: as it was written then.
-    pub fn notice(&self, before: &StreamSession, object: &StreamSession, notice: &Notice) {
-        let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
-        let session = before.status.as_ref().and_then(|status| status.target.as_ref());
-        let session = session.map_or("", |target| target.session_id.as_str());
-        let ids = notice.instances();
-        let names = streamsession_core::conditions::names(&ids.iter().collect::<Vec<_>>());
-        let (type_, reason, note) = match notice {
-            Notice::Rebuilt(why) => (
-                EventType::Warning,
-                "LedgerRebuilt",
-                format!(
-                    "{why}. Its instances are attached or detached again, as the spec says. Instances that were attached before and are not in the ledger can't be known."
-                ),
-            ),
-            Notice::Forgotten(_) => (
-                EventType::Warning,
-                "InstancesForgotten",
-                format!(
-                    "Taken as detached from session {session}, though the service never said so: {names}. Check in the console whether they are still in it."
-                ),
-            ),
-            Notice::HandedOver(_) => (
-                EventType::Normal,
-                "InstancesHandedOver",
-                format!("Left to the StreamSession that owns session {session}: {names}."),
-            ),
-            Notice::Unproven(_) => (
-                EventType::Warning,
-                "InstancesDropped",
-                format!(
-                    "Dropped from a rebuilt ledger: {names}. Nobody saw this object attach them, and the owner of the session does not want them, or the session is gone. If they are in the session, nothing detaches them."
-                ),
-            ),
-            Notice::Orphaned(_) => (
-                EventType::Normal,
-                "InstancesOrphaned",
-                format!("Left in session {session}, as spec.deletionPolicy says: {names}."),
-            ),
-            Notice::Violated(violation) => {
-                (EventType::Warning, "InvariantViolated", violation.to_string())
-            }
-        };
-        // The event names some of them, the log all.
-        let ids: Vec<_> = ids.iter().map(InstanceId::as_str).collect();
+    /// Tells the log of something that is about to be written: the answer to that may be lost. The
+    /// event names some instances, the log all.
+    pub fn log(&self, before: &StreamSession, notice: &Notice) {
+        let (object, (type_, reason, note)) = (full_name(before), told(before, notice));
+        let ids: Vec<_> = notice.instances().iter().map(InstanceId::as_str).collect();
         match (type_, notice) {
             (_, Notice::Violated(_)) => {
-                error!(object = name, violation = note, "the work on this object stops");
+                error!(object, violation = note, "the work on this object stops");
             }
-            (EventType::Warning, _) => warn!(object = name, ?ids, reason, note),
-            (EventType::Normal, _) => info!(object = name, ?ids, reason, note),
+            (EventType::Warning, _) => warn!(object, ?ids, reason, note),
+            (EventType::Normal, _) => info!(object, ?ids, reason, note),
         }
-        self.publish(object, type_, reason, &note);
     }
 
-    fn publish(&self, object: &StreamSession, type_: EventType, reason: &str, note: &str) {
+    /// Tells people of something that happened once. `before`: the object that `notice` speaks of;
+    /// `object`: as it was written then.
+    pub fn notice(&self, before: &StreamSession, object: &StreamSession, notice: &Notice) {
+        let (type_, reason, note) = told(before, notice);
+        // A recorder counts events of one reason under the first one's note; here each names
+        // instances of its own.
+        let recorder = Self::recorder(self.client.clone());
+        self.publish(&recorder, object, type_, reason, &note);
+    }
+
+    fn publish(
+        &self,
+        recorder: &Recorder,
+        object: &StreamSession,
+        type_: EventType,
+        reason: &str,
+        note: &str,
+    ) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
@@ -115,7 +144,7 @@ impl Events {
             secondary: None,
         };
         let reference = object.object_ref(&());
-        let recorder = self.recorder.clone();
+        let recorder = recorder.clone();
         tokio::spawn(async move {
             match timeout(DEADLINE, recorder.publish(&event, &reference)).await {
                 Ok(Ok(())) => {}

@@ -1,13 +1,15 @@
 //! One reconcile of one object: performs the effects that the core asks for and feeds the responses
 //! back, until it is done.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use streamsession_core::answer::{Answer, Verdict};
 use streamsession_core::ids::InstanceId;
+use streamsession_core::ledger::Ledger;
 use streamsession_core::object::ObjectKey;
-use streamsession_core::reconcile::{Effect, Journalled, Notice, Requeue, Response, Status};
+use streamsession_core::reconcile::{Effect, Journalled, Notice, Requeue, Response, Status, View};
 use streamsession_core::scheduler::run::Lesson;
 use streamsession_core::scheduler::{Facts, Run};
 use streamsession_core::time::ServiceTime;
@@ -18,8 +20,8 @@ use super::context::Context;
 use super::failpoint;
 use super::object::{Object, RequestResult};
 use crate::api::v1alpha1::StreamSession;
-use crate::api::{self, Unreadable};
-use crate::gs::{Credentials, Endpoint, InvalidEndpoint, Switch};
+use crate::api::{self, Defaults, Unreadable};
+use crate::gs::{Credentials, Switch};
 
 /// An object that can't be read is looked at again after this time, besides at each change.
 const UNREADABLE_RETRY: Duration = Duration::from_mins(5);
@@ -81,14 +83,14 @@ impl Shell {
                     self.respond(result)
                 }
                 Effect::Credentials => Ok(self.credentials().await),
-                Effect::AskTime => Ok(self.ask_time(&run).await),
+                Effect::AskTime => Ok(self.ask_time().await),
                 Effect::Permit => Ok(run.take_permit(&mut scheduler, facts.now)),
                 Effect::ReadOwner(owner) => Ok(self.read_owner(owner).await),
                 Effect::WriteStatus(status, notices) => {
                     Ok(self.write_status(&status, notices).await)
                 }
-                Effect::AddFinalizer => Ok(self.write_finalizer(true).await),
-                Effect::RemoveFinalizer => Ok(self.write_finalizer(false).await),
+                Effect::AddFinalizer => Ok(self.add_finalizer().await),
+                Effect::RemoveFinalizer => Ok(self.remove_finalizer().await),
                 Effect::Call(call) => Ok(Response::Answer(self.call(&call).await)),
                 Effect::Done(requeue) => break requeue,
             };
@@ -158,20 +160,42 @@ impl Shell {
     async fn write_status(&mut self, status: &Status, notices: Vec<Notice>) -> Response {
         let Some(copy) = &self.copy else { return Response::Failed };
         let before = copy.status.as_ref().and_then(api::conditions);
+        for notice in &notices {
+            self.context.events.log(copy, notice);
+        }
         let result = self.object.write_status(copy, status).await;
         if let (RequestResult::Copy(written), Some(after)) = (&result, &status.conditions) {
             self.context.events.transition(written, before.as_ref(), after);
-            for notice in notices {
-                self.context.metrics.notice(&notice);
-                self.context.events.notice(copy, written, &notice);
+            for notice in &notices {
+                self.tell(copy, written, notice);
             }
         }
         self.wrote(result)
     }
 
-    async fn write_finalizer(&mut self, present: bool) -> Response {
+    fn tell(&self, before: &StreamSession, written: &StreamSession, notice: &Notice) {
+        self.context.metrics.notice(notice);
+        self.context.events.notice(before, written, notice);
+    }
+
+    async fn add_finalizer(&mut self) -> Response {
         let Some(copy) = &self.copy else { return Response::Failed };
-        let result = self.object.write_finalizer(copy, present).await;
+        let result = self.object.write_finalizer(copy, true).await;
+        self.wrote(result)
+    }
+
+    /// The object goes. With `Orphan`, what its ledger still names stays where it is, and is told.
+    async fn remove_finalizer(&mut self) -> Response {
+        let Some(copy) = &self.copy else { return Response::Failed };
+        let left = orphans(copy, &self.context.defaults);
+        let notice = (!left.is_empty()).then_some(Notice::Orphaned(left));
+        if let Some(notice) = &notice {
+            self.context.events.log(copy, notice);
+        }
+        let result = self.object.write_finalizer(copy, false).await;
+        if let (RequestResult::Copy(written), Some(notice)) = (&result, &notice) {
+            self.tell(copy, written, notice);
+        }
         self.wrote(result)
     }
 
@@ -263,6 +287,14 @@ fn report_lesson(lesson: Lesson) {
 
 /// The object is gone. If a call of it is open, somebody took the finalizer off, or the API server
 /// raced with a deletion (kubernetes/kubernetes#77988): nobody remembers its instances now.
+/// The instances that the ledger of `copy` still names.
+pub(super) fn orphans(copy: &StreamSession, defaults: &Defaults) -> Vec<InstanceId> {
+    let ids = |view: View| -> BTreeSet<_> {
+        view.ledger().into_iter().flat_map(Ledger::tracked).cloned().collect()
+    };
+    api::view(copy, defaults).map(ids).unwrap_or_default().into_iter().collect()
+}
+
 fn report_forgotten(open: &[&InstanceId]) {
     if !open.is_empty() {
         let ids: Vec<_> = open.iter().map(|id| id.as_str()).collect();

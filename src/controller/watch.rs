@@ -9,6 +9,7 @@ use kube::client::Body;
 use kube::core::{DeserializeGuard, Status};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
+use streamsession_core::ids::InstanceId;
 use streamsession_core::object::{ObjectKey, Scope};
 use streamsession_core::scheduler::{Digest, Event};
 use tokio::sync::mpsc::Sender;
@@ -18,8 +19,9 @@ use tower::service_fn;
 use tracing::{error, info, warn};
 
 use super::context::{Context, scopes};
+use super::reconcile::orphans;
 use crate::api;
-use crate::api::v1alpha1::StreamSession;
+use crate::api::v1alpha1::{DeletionPolicy, StreamSession};
 use crate::gs::error_chain;
 
 /// Objects in a page where the API server has no streaming lists: the price of a page is memory.
@@ -133,7 +135,10 @@ async fn follow(
             watcher::Event::Apply(object) | watcher::Event::InitApply(object) => {
                 digest(context, object)
             }
-            watcher::Event::Delete(object) => key(&object).map(Event::Gone),
+            watcher::Event::Delete(object) => {
+                report_left_behind(context, &object);
+                key(&object).map(Event::Gone)
+            }
         };
         if let Some(seeing) = seeing
             && seen.send(seeing).await.is_err()
@@ -146,6 +151,26 @@ async fn follow(
 
 fn key(object: &Object) -> Option<ObjectKey> {
     Some(ObjectKey { namespace: object.namespace()?.into(), name: object.name_any().into() })
+}
+
+/// An object that went while its ledger still named instances: somebody took its finalizer off.
+/// What `Orphan` leaves is told by whoever let it go.
+fn report_left_behind(context: &Context, object: &Object) {
+    let Ok(object) = &object.0 else { return };
+    let left = orphans(object, &context.defaults);
+    if object.spec.deletion_policy == DeletionPolicy::Delete && !left.is_empty() {
+        let ids: Vec<_> = left.iter().map(InstanceId::as_str).collect();
+        let target = object.status.as_ref().and_then(|status| status.target.as_ref());
+        let session = target.map(|target| target.session_id.as_str());
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        warn!(
+            object = format!("{namespace}/{name}"),
+            session,
+            ?ids,
+            "the object is gone without its finalizer, and its ledger still named these instances: \
+             look in the console whether they are in the session"
+        );
+    }
 }
 
 fn digest(context: &Context, object: Object) -> Option<Event> {

@@ -401,3 +401,27 @@ async fn a_mistyped_session_is_named_after_a_mistyped_key_too() {
     lab.delete("lobby").await;
     lab.until_gone("lobby").await;
 }
+
+/// What a deletion leaves behind is told, and two releases are two events.
+#[tokio::test]
+async fn what_a_deletion_orphans_is_told_and_each_release_names_its_own_instances() {
+    let lab = Lab::with_members(&["a", "b", "c"]).await;
+    lab.simulator.set_faults(refuse_detach("*"));
+    for (wanted, forgotten) in [(&["b", "c"][..], "a"), (&["c"], "b")] {
+        lab.edit_ids("lobby", wanted).await;
+        annotate(&lab, "forget-instances", forgotten).await;
+        until_forget_is_handled(&lab, forgotten).await;
+    }
+    for forgotten in ["a", "b"] {
+        lab.until_note("lobby", "InstancesForgotten", &format!("said so: {forgotten}.")).await;
+    }
+
+    lab.edit("lobby", json!({"deletionPolicy": "Orphan"})).await;
+    lab.delete("lobby").await;
+    lab.until_gone("lobby").await;
+
+    let note = format!("Left in session {SESSION}, as spec.deletionPolicy says: c.");
+    lab.until_note("lobby", "InstancesOrphaned", &note).await;
+    lab.until_metric(r#"streamsession_instances_released_total{outcome="orphaned"} 1"#).await;
+    assert!(lab.members().contains("c"));
+}

@@ -78,7 +78,7 @@ impl Default for Rules {
 /// (I1).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
-    /// What it is about; absent before the first journal.
+    /// What it is about; absent before the first journal, unless it was made anew or told of.
     pub target: Option<Target>,
     /// One record an instance. An id without one is detached, and nothing is open about it.
     pub records: BTreeMap<InstanceId, Record>,
@@ -113,6 +113,13 @@ impl Ledger {
     #[must_use]
     pub fn tracks_nothing(&self) -> bool {
         self.journal.is_none() && !self.records.values().any(Record::is_tracked)
+    }
+
+    /// What the service may hold because of this object; what is in the open call may come twice.
+    pub fn tracked(&self) -> impl Iterator<Item = &InstanceId> {
+        let records = self.records.iter().filter(|(_, record)| record.is_tracked());
+        let in_call = self.journal.iter().flat_map(|journal| &journal.instances);
+        records.map(|(id, _)| id).chain(in_call)
     }
 
     /// The session of the ledger, or that of a ledger that starts now.

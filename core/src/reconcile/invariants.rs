@@ -67,11 +67,6 @@ pub struct RemovalReasons {
     pub named: BTreeSet<InstanceId>,
 }
 
-fn tracked(ledger: &Ledger) -> impl Iterator<Item = &InstanceId> {
-    let records = ledger.records.iter().filter(|(_, record)| record.is_tracked()).map(|(id, _)| id);
-    records.chain(ledger.journal.iter().flat_map(|journal| &journal.instances))
-}
-
 fn is_tracked(ledger: &Ledger, id: &InstanceId) -> bool {
     ledger.records.get(id).is_some_and(Record::is_tracked) || is_in_call(ledger, id)
 }
@@ -103,7 +98,7 @@ pub fn may_write(
             };
             settled || reasons.named.contains(id)
         };
-        if let Some(id) = tracked(before).find(|id| !is_excused(id) && !is_tracked(after, id)) {
+        if let Some(id) = before.tracked().find(|id| !is_excused(id) && !is_tracked(after, id)) {
             return Err(Violation::Forgotten(id.clone()));
         }
     }

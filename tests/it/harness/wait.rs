@@ -114,6 +114,11 @@ impl Lab {
 
     /// Waits for an event about the object; answers its note.
     pub async fn until_event(&self, name: &str, reason: &str) -> String {
+        self.until_note(name, reason, "").await
+    }
+
+    /// Likewise, for one whose note has this in it.
+    pub async fn until_note(&self, name: &str, reason: &str, part: &str) -> String {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         eventually(&format!("an event {reason} about {name}"), async || {
             let events = events.list(&ListParams::default()).await.expect("events").items;
@@ -123,9 +128,10 @@ impl Lab {
                     .as_ref()
                     .is_some_and(|regarding| regarding.name.as_deref() == Some(name))
             };
-            let found =
-                events.iter().filter(about).find(|event| event.reason.as_deref() == Some(reason));
-            found.and_then(|event| event.note.clone()).ok_or_else(|| {
+            let is_of = |event: &&Event| event.reason.as_deref() == Some(reason);
+            let notes = events.iter().filter(about).filter(is_of);
+            let mut notes = notes.filter_map(|event| event.note.clone());
+            notes.find(|note| note.contains(part)).ok_or_else(|| {
                 format!("{:?}", events.iter().map(|event| &event.note).collect::<Vec<_>>())
             })
         })
