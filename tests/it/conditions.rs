@@ -181,7 +181,7 @@ fn a_lost_ledger_keeps_the_status_that_was_found_and_reports_it_once() {
         let LedgerState::Lost { why, .. } = &read.ledger else { panic!("{read:?}") };
         let reported = Status {
             observed_generation: 3,
-            conditions: Some(ledger_unreadable(why, None)),
+            conditions: Some(ledger_unreadable(why, None, false)),
             ..read.clone()
         };
 

@@ -108,6 +108,7 @@ impl Counts {
 
 /// All that the conditions speak of.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct ConditionInputs<'a> {
     /// What the object asks for.
     pub desired: &'a Desired,
