@@ -141,6 +141,7 @@ impl Allowed<'_> {
 
 /// What is due for an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Plan {
     /// The next call, if one is due.
     pub batch: Option<Batch>,
