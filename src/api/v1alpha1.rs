@@ -86,7 +86,8 @@ pub struct StreamSessionSpec {
     pub slave_instance_ids: Vec<String>,
 
     /// credentialsRef names a Secret of the same namespace with the keys secretId, secretKey and,
-    /// for temporary keys, token. Default: the operator's own credentials.
+    /// for temporary keys, token. Without it the operator's own credentials count, where its
+    /// --default-credentials-namespaces names the namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_ref: Option<CredentialsRef>,
 

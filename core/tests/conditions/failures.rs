@@ -174,25 +174,7 @@ fn what_is_refused_for_good_needs_a_user() {
 }
 
 #[test]
-fn a_problem_with_account_session_or_room_says_what_to_do() {
-    let stalled = |desired: &Desired, ledger: &Ledger, reason, message: &str| {
-        report(desired, ledger).is(Mode::Stalled, reason, message);
-    };
-    stalled(
-        &desired(&["a"]),
-        &after("AuthFailure.SignatureFailure", ledger(&[])),
-        Reason::CredentialsRejected,
-        "The service rejects the credentials (AuthFailure.SignatureFailure). Check the key. The \
-         operator tries again every minute, and at once after an edit of the spec.",
-    );
-    stalled(
-        &desired(&["a"]),
-        &after("UnauthorizedOperation.X", ledger(&[])),
-        Reason::CredentialsRejected,
-        "The credentials may not make the call (UnauthorizedOperation.X). Allow them the CAM \
-         action gs:SwitchCloudPhoneMultipleStreamSessionSlaves. The operator tries again every \
-         minute, and at once after an edit of the spec.",
-    );
+fn what_is_not_offered_says_to_whom_and_what_to_do() {
     let unavailable = |region: Option<&str>, code, what: &str| {
         let object = Desired { region: region.map(str::to_owned), ..desired(&["a"]) };
         let target = object.target(Some("AKID".into()));
@@ -201,7 +183,7 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
              spec."
         );
         let ledger = after(code, Ledger { target: Some(target), ..ledger(&[]) });
-        stalled(&object, &ledger, Reason::ActionUnavailable, &message);
+        report(&object, &ledger).is(Mode::Stalled, Reason::ActionUnavailable, &message);
     };
     unavailable(
         None,
@@ -222,6 +204,28 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
         );
         unavailable(Some("ap-x"), code, &what);
     }
+}
+
+#[test]
+fn a_problem_with_account_session_or_room_says_what_to_do() {
+    let stalled = |desired: &Desired, ledger: &Ledger, reason, message: &str| {
+        report(desired, ledger).is(Mode::Stalled, reason, message);
+    };
+    stalled(
+        &desired(&["a"]),
+        &after("AuthFailure.SignatureFailure", ledger(&[])),
+        Reason::CredentialsRejected,
+        "The service rejects the credentials (AuthFailure.SignatureFailure). Check the key. The \
+         operator tries again every minute, and at once after an edit of the spec.",
+    );
+    stalled(
+        &desired(&["a"]),
+        &after("UnauthorizedOperation.X", ledger(&[])),
+        Reason::CredentialsRejected,
+        "The credentials may not make the call (UnauthorizedOperation.X). Allow them the CAM \
+         action gs:SwitchCloudPhoneMultipleStreamSessionSlaves. The operator tries again every \
+         minute, and at once after an edit of the spec.",
+    );
     stalled(
         &desired(&["a"]),
         &after(GONE, ledger(&[])),
