@@ -334,6 +334,7 @@ mod tests {
 
     #[test]
     fn a_field_that_was_stored_otherwise_is_named() {
+        type Change = fn(&mut Status, &mut Ledger);
         let call = journal(Operation::Detach, &["a"]);
         let last_call = LastCall {
             operation: Operation::Attach,
@@ -353,7 +354,6 @@ mod tests {
         let copy = View { status: written.clone(), ..view(ledger(&[]), &[]) };
         assert_eq!(was_written(&written, &copy), Ok(()));
 
-        type Change = fn(&mut Status, &mut Ledger);
         let changes: [(&str, Change); 10] = [
             ("status.target", |_, ledger| ledger.target = None),
             ("status.pendingCall", |_, ledger| ledger.journal = None),
