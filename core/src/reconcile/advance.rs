@@ -285,7 +285,7 @@ impl Reconcile {
             Ok(()) => {
                 let status = Box::new(status);
                 let write = Write { status: status.clone(), covers_sent_calls: true };
-                self.phase = Phase::Writing(Some(write));
+                self.phase = Phase::Writing(write);
                 Effect::WriteStatus(status, notices)
             }
             Err(violation) => self.halt(view, violation),

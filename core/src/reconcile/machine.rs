@@ -44,8 +44,12 @@ pub struct Reconcile {
 pub(super) enum Phase {
     /// It was read, or is being read: another writer's journal may stand in it.
     Read,
-    /// A write is under way: of this status, or of the finalizer.
-    Writing(Option<Write>),
+    /// A status is being written.
+    Writing(Write),
+    /// The finalizer is being put on.
+    AddingFinalizer,
+    /// The finalizer is being taken off.
+    RemovingFinalizer,
     /// It is what a write of this reconcile returned: our journal in it may be sent.
     Written,
 }

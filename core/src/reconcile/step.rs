@@ -104,16 +104,17 @@ impl Reconcile {
             // It may name another Secret now.
             self.credential = None;
         }
-        if let Phase::Writing(write) = std::mem::replace(&mut self.phase, Phase::Read) {
-            self.state.conflicts = 0;
-            self.phase = Phase::Written;
-            match write {
-                Some(write) => self.wrote(&write, &view),
-                None if !view.finalizer && !view.desired.deleting => {
-                    self.state.halted = Some(Violation::NotStored("metadata.finalizers"));
-                }
-                None => {}
+        let phase = std::mem::replace(&mut self.phase, Phase::Written);
+        match phase {
+            Phase::Read | Phase::Written => self.phase = Phase::Read,
+            Phase::Writing(write) => self.wrote(&write, &view),
+            Phase::AddingFinalizer if !view.finalizer && !view.desired.deleting => {
+                self.state.halted = Some(Violation::NotStored("metadata.finalizers"));
             }
+            Phase::AddingFinalizer | Phase::RemovingFinalizer => {}
+        }
+        if self.phase == Phase::Written {
+            self.state.conflicts = 0;
         }
         self.view = Some(view);
     }
@@ -143,12 +144,16 @@ impl Reconcile {
             Effect::WriteStatus(status, _) => {
                 if !matches!(self.phase, Phase::Writing(_)) {
                     let write = Write { status: status.clone(), covers_sent_calls: false };
-                    self.phase = Phase::Writing(Some(write));
+                    self.phase = Phase::Writing(write);
                 }
                 true
             }
-            Effect::AddFinalizer | Effect::RemoveFinalizer => {
-                self.phase = Phase::Writing(None);
+            Effect::AddFinalizer => {
+                self.phase = Phase::AddingFinalizer;
+                true
+            }
+            Effect::RemoveFinalizer => {
+                self.phase = Phase::RemovingFinalizer;
                 true
             }
             Effect::Call(_) => true,
