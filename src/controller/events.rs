@@ -101,7 +101,7 @@ impl Events {
             (Mode::Ready, _) | (_, Reason::Deleting) => EventType::Normal,
             _ => EventType::Warning,
         };
-        self.publish(&self.recorder, object, type_, after.reason.as_str(), &after.message);
+        Self::publish(&self.recorder, object, type_, after.reason.as_str(), &after.message);
     }
 
     /// Tells the log of something that is about to be written: the answer to that may be lost. The
@@ -125,11 +125,10 @@ impl Events {
         // A recorder counts events of one reason under the first one's note; here each names
         // instances of its own.
         let recorder = Self::recorder(self.client.clone());
-        self.publish(&recorder, object, type_, reason, &note);
+        Self::publish(&recorder, object, type_, reason, &note);
     }
 
     fn publish(
-        &self,
         recorder: &Recorder,
         object: &StreamSession,
         type_: EventType,
