@@ -8,8 +8,8 @@ use std::hint::black_box;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use streamsession_core::answer::{Answer, Operation};
 use streamsession_core::ledger::desired::Desired;
-use streamsession_core::ledger::plan::{Allowed, Due};
 use streamsession_core::ledger::{Journal, Ledger, Rules};
+use streamsession_core::ledger::{due::Due, plan::Allowed};
 use streamsession_testkit::fixtures::{self, NOW, attached_at, journal, numbered_ids, success};
 
 fn desired(numbers: std::ops::Range<usize>) -> Desired {

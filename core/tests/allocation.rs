@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use streamsession_core::ledger::desired::Desired;
-use streamsession_core::ledger::plan::{Allowed, Due};
 use streamsession_core::ledger::{Journal, Rules};
+use streamsession_core::ledger::{due::Due, plan::Allowed};
 use streamsession_testkit::fixtures::{NOW, attached_at, desired, journal, numbered_ids, success};
 
 #[global_allocator]

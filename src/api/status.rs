@@ -107,7 +107,7 @@ fn written_record(
             code: failure.code.clone(),
             attempts: failure.attempts.try_into().unwrap_or(i32::MAX),
             time: time(failure.time),
-            generation: failure.generation,
+            generation: (failure.generation >= 0).then_some(failure.generation),
         }),
         assumed: record.assumed,
         other,

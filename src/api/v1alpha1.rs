@@ -350,9 +350,9 @@ pub struct Failure {
     /// time of the last.
     pub time: Time,
     /// generation of the spec that asked for it: after an edit it is tried again at once.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = GENERATION_MAX))]
-    pub generation: i64,
+    pub generation: Option<i64>,
 }
 
 /// A call that is about to be made, or was when its writer stopped.

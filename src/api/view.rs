@@ -252,7 +252,7 @@ fn stored_record(stored: &api::UnsettledInstance) -> Record {
             code: failure.code.clone(),
             attempts: failure.attempts.try_into().unwrap_or(0),
             time: seconds(&failure.time),
-            generation: failure.generation,
+            generation: failure.generation.unwrap_or(-1),
         }),
         assumed: stored.assumed,
     }

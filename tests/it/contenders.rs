@@ -265,15 +265,15 @@ async fn an_owner_whose_key_is_refused_yields_and_takes_over_with_the_right_key(
 async fn an_object_that_wants_nothing_takes_no_session_from_anybody() {
     let lab = Lab::start().await;
     lab.create("stranger", &[], json!({"credentialsRef": {"name": "missing"}})).await;
-    lab.until_ready("stranger", &[]).await;
+    lab.until_reason("stranger", "UpToDate").await;
     lab.create("victim", &["a"], json!({})).await;
     lab.until_ready("victim", &["a"]).await;
-    lab.until_ready("stranger", &[]).await;
+    lab.until_reason("stranger", "UpToDate").await;
 
     lab.edit_ids("stranger", &["b"]).await;
     lab.until_reason("stranger", "CredentialsNotFound").await;
     lab.edit_ids("stranger", &[]).await;
-    lab.until_ready("stranger", &[]).await;
+    lab.until_reason("stranger", "UpToDate").await;
     lab.until_ready("victim", &["a"]).await;
     assert_eq!(lab.history(), ["Attach a"]);
 }

@@ -250,30 +250,40 @@ async fn a_move_waits_for_an_instance_that_can_not_be_detached_and_the_policy_fo
 }
 
 #[tokio::test]
-async fn other_defaults_of_the_operator_move_nothing() {
+async fn another_region_of_the_operator_moves_nothing_and_another_service_is_not_called() {
     let mut lab = Lab::without_operator().await;
     lab.options.region = Some("ap-guangzhou".into());
     lab.start_operator().await;
     lab.create_ready("lobby", &["a", "b"]).await;
-    lab.until_writes(3).await;
+    lab.stop_operator().await;
+    lab.options.region = Some("ap-shanghai".into());
+    lab.start_operator().await;
+    lab.edit_ids("lobby", &["a"]).await;
+    lab.until_ready("lobby", &["a"]).await;
+    let calls =
+        [format!("Attach {SESSION} ap-guangzhou a,b"), format!("Detach {SESSION} ap-guangzhou b")];
+    assert_eq!(history(&lab), calls);
+
     lab.stop_operator().await;
     let validity = lab.options.signature_validity;
     let options =
         gs_simulator::Options { signature_validity: validity, ..gs_simulator::Options::default() };
     let elsewhere = Simulator::start(options).await.expect("a simulator");
-    lab.options.region = Some("ap-shanghai".into());
+    let here = lab.options.gs_endpoint.clone();
     lab.options.gs_endpoint = Endpoint::parse(&elsewhere.url()).expect("an endpoint");
-
     lab.start_operator().await;
-    lab.until_marked().await;
-
-    assert_eq!(elsewhere.members("marker").len(), 1, "a new session is bound to the new defaults");
-    lab.until_writes(3 + 3).await;
-    assert_eq!(history(&lab), [format!("Attach {SESSION} ap-guangzhou a,b")]);
-    lab.edit_ids("lobby", &["a"]).await;
-    lab.until_ready("lobby", &["a"]).await;
-    assert_eq!(history(&lab).last().unwrap(), &format!("Detach {SESSION} ap-guangzhou b"));
+    lab.edit_ids("lobby", &["a", "c"]).await;
+    lab.until_reason("lobby", "TargetMismatch").await;
+    lab.create_apart("marker", &["marked"]).await;
+    lab.until_attached("marker", &["marked"]).await;
+    assert_eq!(elsewhere.members("marker").len(), 1, "a new session is bound to the new service");
     assert_eq!(elsewhere.members(SESSION), BTreeSet::new());
+    assert_eq!(history(&lab), calls);
+
+    lab.stop_operator().await;
+    lab.options.gs_endpoint = here;
+    lab.start_operator().await;
+    lab.until_ready("lobby", &["a", "c"]).await;
 }
 
 #[tokio::test]

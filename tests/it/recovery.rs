@@ -294,7 +294,7 @@ fn what_a_later_version_wrote_beside_our_fields_is_kept() {
 async fn a_restored_object_beside_an_empty_one_is_deleted_with_its_members() {
     let mut lab = Lab::with_members(&["a", "b"]).await;
     lab.create("stranger", &[], json!({})).await;
-    lab.until_ready("stranger", &[]).await;
+    lab.until_reason("stranger", "UpToDate").await;
     let backup = copy_of(&lab, "lobby", "lobby").await;
     lab.stop_operator().await;
     delete_by_force(&lab, "lobby").await;

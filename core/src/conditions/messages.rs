@@ -109,6 +109,11 @@ pub(super) fn move_waits(Move { to, .. }: &Move) -> String {
     format!(" The move to session {to} waits for that.")
 }
 
+/// Whether users are told already how to end the deletion.
+pub(crate) fn says_how_to_orphan(conditions: &Conditions) -> bool {
+    conditions.message.ends_with(HOW_TO_ORPHAN)
+}
+
 pub(super) fn how_to_orphan() -> String {
     format!(" {HOW_TO_ORPHAN}")
 }

@@ -3,12 +3,13 @@
 //!
 //! ```text
 //!  settle ──▶ rule ──▶ record      an outcome changes a record
-//!  plan ────▶ rule                 what is due
+//!  plan ────▶ rule, due            what is due, and when what has failed is
 //!  recovery                        a ledger that was lost; what a person says of instances
 //!  desired                         what the spec wants, and of which session
 //! ```
 
 pub mod desired;
+pub mod due;
 pub mod plan;
 pub mod record;
 pub mod recovery;

@@ -1,15 +1,15 @@
 //! What is due: the difference between what the spec wants and what the ledger holds.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use crate::answer::Operation;
 use crate::ids::InstanceId;
 use crate::ledger::Ledger;
 use crate::ledger::desired::Desired;
-use crate::ledger::record::{Failure, FailureReason, Record, Want};
+use crate::ledger::due::{Again, Due};
+use crate::ledger::record::{Record, Want};
 use crate::ledger::rule::Next;
-use crate::time::{ServiceTime, Validity};
+use crate::time::ServiceTime;
 
 /// How much a call matters against those of other objects; the order is that of their turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,79 +31,6 @@ pub struct Batch {
     pub instances: Vec<InstanceId>,
     /// How urgent it is.
     pub priority: Priority,
-}
-
-/// How long to wait after failures in a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Backoff {
-    /// After the first one.
-    pub base: Duration,
-    /// After many.
-    pub max: Duration,
-    /// The object's own.
-    pub seed: u64,
-}
-
-impl Backoff {
-    /// `base` doubled with each failure in a row, at most `max`, less up to a quarter by the seed:
-    /// a fleet that failed together does not come back together, and the instances of one object
-    /// do.
-    #[must_use]
-    pub fn pause(self, failures: u32) -> Duration {
-        let doubled = self
-            .base
-            .saturating_mul(1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX))
-            .min(self.max);
-        let mixed = self
-            .seed
-            .wrapping_add(u64::from(failures))
-            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-            .rotate_left(23);
-        doubled.saturating_sub(doubled / 4 / 256 * u32::from(mixed.to_le_bytes()[0]))
-    }
-
-    /// Likewise, in whole seconds: those of the service's clock.
-    fn seconds(self, failures: u32) -> i64 {
-        let pause = self.pause(failures).saturating_add(Duration::from_millis(500));
-        pause.as_secs().try_into().unwrap_or(i64::MAX)
-    }
-}
-
-/// What may be called now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Due {
-    /// Whether anything may: the object does not wait as a whole.
-    pub open: bool,
-    /// How long each record waits for its own failures.
-    pub records: Backoff,
-    /// How long a call may still take effect.
-    pub validity: Validity,
-}
-
-impl Due {
-    /// Everything, at any time.
-    pub const ALL: Self = Self {
-        open: true,
-        records: Backoff { base: Duration::ZERO, max: Duration::ZERO, seed: 0 },
-        validity: Validity { signature_seconds: 300, margin_seconds: 5 },
-    };
-
-    /// When a record with this failure may be tried again, and from when on another one takes it
-    /// along; none: at once. An edit is worth another try; what nobody answered waits with the
-    /// object; and a failure of the future is nobody's.
-    fn again(
-        self,
-        failure: &Failure,
-        generation: i64,
-        now: Option<ServiceTime>,
-    ) -> Option<(ServiceTime, ServiceTime)> {
-        let is_its_own = matches!(failure.reason, FailureReason::Refused | FailureReason::Unclear);
-        let now = now.filter(|now| *now >= failure.time)?;
-        let pause = self.records.seconds(failure.attempts);
-        let at = failure.time.plus(pause);
-        (is_its_own && failure.generation == generation && now < at)
-            .then(|| (at, failure.time.plus(pause - pause / 4)))
-    }
 }
 
 /// What may be called at all; how the object stands among those that name the session decides.
@@ -169,7 +96,7 @@ impl Ledger {
     /// ```
     /// use streamsession_core::answer::Operation;
     /// use streamsession_core::ledger::Ledger;
-    /// use streamsession_core::ledger::plan::{Allowed, Due};
+    /// use streamsession_core::ledger::{due::Due, plan::Allowed};
     /// use streamsession_testkit::fixtures::{NOW, desired, ids};
     ///
     /// let plan = Ledger::default().plan(&desired("1", &["a", "b", "c"]), Some(NOW), Due::ALL, 2, Allowed::All);
@@ -275,33 +202,14 @@ impl Ledger {
     }
 }
 
-/// Instances whose last call failed, with its time.
-#[derive(Default)]
-struct Again<'a> {
-    /// They may be tried.
-    due: Vec<(ServiceTime, &'a InstanceId)>,
-    /// They go along if others are tried.
-    early: Vec<(ServiceTime, &'a InstanceId)>,
-}
-
-impl<'a> Again<'a> {
-    /// Since when the first one waits, and all of them in their turn; nobody if none is due.
-    fn in_turn(mut self) -> (Option<ServiceTime>, Vec<&'a InstanceId>) {
-        if self.due.is_empty() {
-            return (None, Vec::new());
-        }
-        self.due.append(&mut self.early);
-        self.due.sort_unstable();
-        let since = self.due.first().map(|(time, _)| *time);
-        (since, self.due.into_iter().map(|(_, id)| id).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::fixtures::{NOW, desired, id, ledger};
-    use crate::ledger::record::{Refusals, State};
+    use crate::ledger::due::Backoff;
+    use crate::ledger::record::{Failure, FailureReason, Refusals, State};
     use Operation::{Attach, Detach};
 
     fn failed(state: State, operation: Operation, seconds: i64) -> Record {
@@ -431,19 +339,6 @@ mod tests {
 
     fn pause(failures: u32) -> i64 {
         SLOW.records.seconds(failures)
-    }
-
-    #[test]
-    fn a_pause_doubles_and_ends_at_its_maximum() {
-        let second = Duration::from_secs(1);
-        let backoff = Backoff { base: second, max: second * 300, seed: 7 };
-        let pauses: Vec<_> = (1..20).map(|failures| backoff.pause(failures)).collect();
-
-        assert!(pauses[0] <= second && pauses[0] >= second * 3 / 4);
-        assert!(pauses.iter().all(|pause| *pause <= second * 300));
-        assert!(pauses[18] >= second * 300 * 3 / 4);
-        let short = Backoff { base: Duration::from_millis(10), ..backoff };
-        assert_eq!((backoff.seconds(1), short.seconds(1)), (1, 0));
     }
 
     #[test]

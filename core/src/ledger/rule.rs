@@ -228,24 +228,6 @@ impl Record {
         }
     }
 
-    /// When the service has refused to let the instance go for long enough to ask a person; none if
-    /// it was not refused often enough yet.
-    #[must_use]
-    pub fn stuck_at(&self, validity: Validity) -> Option<ServiceTime> {
-        let refusals = self.refusals.filter(|refusals| {
-            refusals.operation == Operation::Detach && refusals.count >= REFUSALS_BEFORE_STUCK
-        })?;
-        Some(refusals.since.plus(validity.signature_seconds.saturating_mul(2)))
-    }
-
-    /// Whether a person has to act: the service keeps refusing to let the instance go, and no
-    /// attach of ours can be the reason.
-    #[must_use]
-    pub fn cannot_leave(&self, now: Option<ServiceTime>, validity: Validity) -> bool {
-        let stuck = self.stuck_at(validity);
-        stuck.is_some_and(|at| now.is_some_and(|now| at <= now)) && over(self.attach_until, now)
-    }
-
     fn refused(&self, operation: Operation) -> u32 {
         self.refusals
             .filter(|refusals| refusals.operation == operation)

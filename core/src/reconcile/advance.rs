@@ -258,7 +258,7 @@ impl Reconcile {
             full: plan.full,
             adoption_pending: plan.adoption_pending,
             held_back_assumed: plan.held_back_assumed,
-            deletion_is_late: self.deletion_is_late_in(context) == Some(Duration::ZERO),
+            deletion_is_late: self.deletion_is_late(view, context),
             ownership: &context.ownership,
             now: context.service,
             rules: &self.settings.rules,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::conditions::messages::says_how_to_orphan;
 use crate::conditions::{Conditions, Counts, invariant_violated};
 use crate::ledger::Ledger;
 use crate::object::ObjectKey;
@@ -179,6 +180,13 @@ impl Reconcile {
     pub(super) fn deletion_is_late_in(&self, context: &StepContext) -> Option<Duration> {
         let late = self.settings.rules.validity.duration();
         self.state.deleting_since.map(|since| (since + late).saturating_sub(context.elapsed))
+    }
+
+    /// Whether users are told how to end the deletion. What another operator told them stays: it
+    /// may have seen the deletion earlier, and the two would write for ever.
+    pub(super) fn deletion_is_late(&self, view: &View, context: &StepContext) -> bool {
+        let told = view.status.conditions.as_ref().is_some_and(says_how_to_orphan);
+        view.desired.deleting && (told || self.deletion_is_late_in(context) == Some(Duration::ZERO))
     }
 
     /// Whether the service may be asked for its time, and a Secret be looked for.

@@ -1,7 +1,5 @@
 //! A call may be open: its journal stands in the object, or only we know of it.
 
-use std::time::Duration;
-
 use crate::answer::{Operation, Verdict};
 use crate::conditions::ledger_unreadable;
 use crate::ledger::record::{Record, State, Want};
@@ -53,7 +51,7 @@ impl Reconcile {
             if self.may_ask(context) {
                 return Effect::AskTime;
             }
-            let late = self.deletion_is_late_in(context) == Some(Duration::ZERO);
+            let late = self.deletion_is_late(view, context);
             let conditions = ledger_unreadable(why, self.state.problem.as_ref(), late);
             let pause = self.state.retry.opens_in(context.elapsed);
             return self.report(view, conditions, Vec::new(), pause);

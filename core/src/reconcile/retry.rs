@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::answer::{Answer, NothingDone, Verdict};
-use crate::ledger::plan::{Backoff, Due};
+use crate::ledger::due::{Backoff, Due};
 use crate::time::Validity;
 
 /// The longest pause between two tries: a person who repairs something waits this long at most.

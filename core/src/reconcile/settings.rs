@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::ledger::Rules;
-use crate::ledger::plan::Backoff;
+use crate::ledger::due::Backoff;
 use crate::reconcile::retry::RETRY_MAX;
 
 /// The settings of a reconcile.

@@ -264,4 +264,8 @@ fn a_deletion_that_waits_for_long_says_so_when_it_is_late_and_looks_again_by_the
     let mut late = Driver::resume(state, &object, false, at(None, 12));
     late.no_time();
     assert!(late.message().ends_with("set spec.deletionPolicy to Orphan."), "{}", late.message());
+    late.write();
+    let mut other = Driver::begin_without_time(&late.object);
+    other.no_time();
+    assert!(matches!(other.effect, Effect::Done(_)), "it takes nothing back: {:?}", other.effect);
 }
