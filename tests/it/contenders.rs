@@ -271,7 +271,7 @@ async fn an_object_that_wants_nothing_takes_no_session_from_anybody() {
     lab.until_reason("stranger", "UpToDate").await;
 
     lab.edit_ids("stranger", &["b"]).await;
-    lab.until_reason("stranger", "CredentialsNotFound").await;
+    lab.until_reason("stranger", "SessionConflict").await;
     lab.edit_ids("stranger", &[]).await;
     lab.until_reason("stranger", "UpToDate").await;
     lab.until_ready("victim", &["a"]).await;

@@ -35,10 +35,13 @@ impl Backoff {
         doubled.saturating_sub(doubled / 4 / 256 * u32::from(mixed.to_le_bytes()[0]))
     }
 
-    /// Likewise, in whole seconds, rounded up: the service's clock has no others.
+    /// Likewise, in whole seconds: the service's clock has no others. It is rounded up, and one
+    /// more, since the failure may be of the end of its second.
     pub(super) fn seconds(self, failures: u32) -> i64 {
-        let pause = self.pause(failures).as_millis().div_ceil(1_000);
-        pause.try_into().unwrap_or(i64::MAX)
+        match self.pause(failures).as_millis().div_ceil(1_000) {
+            0 => 0,
+            pause => pause.try_into().unwrap_or(i64::MAX).saturating_add(1),
+        }
     }
 }
 
@@ -116,6 +119,6 @@ mod tests {
         assert!(pauses[18] >= second * 300 * 3 / 4);
         let short = Backoff { base: Duration::from_millis(10), ..backoff };
         let none = Backoff { base: Duration::ZERO, ..backoff };
-        assert_eq!((backoff.seconds(1), short.seconds(1), none.seconds(1)), (1, 1, 0));
+        assert_eq!((backoff.seconds(1), short.seconds(1), none.seconds(1)), (2, 2, 0));
     }
 }
