@@ -202,12 +202,12 @@ mod tests {
 
     #[test]
     fn an_error_code_has_its_verdict_and_is_told_with_its_message_and_request_id() {
-        use NothingDone::{Credentials, Throttled};
+        use NothingDone::{Credentials, SignatureExpired, Throttled};
         let table = [
             ("RequestLimitExceeded", Verdict::NothingDone(Throttled)),
             ("RequestLimitExceeded.UinLimitExceeded", Verdict::NothingDone(Throttled)),
             ("FailedOperation.TooFrequently", Verdict::NothingDone(Throttled)),
-            ("AuthFailure.SignatureExpire", Verdict::NothingDone(Credentials)),
+            ("AuthFailure.SignatureExpire", Verdict::NothingDone(SignatureExpired)),
             ("UnauthorizedOperation", Verdict::NothingDone(Credentials)),
             ("ResourceNotFound.SessionNotFound", Verdict::SessionGone),
             ("InvalidParameterValue.SlaveInstanceIds", Verdict::Rejected),
