@@ -77,7 +77,9 @@ impl Reconcile {
                     return Effect::Done(Requeue::OnPermit(batch.priority));
                 }
                 PermitState::Denied => {}
-                PermitState::Held => return self.journal(view, draft, batch, start_time, context),
+                PermitState::Held => {
+                    return self.journal(view, draft, batch, &plan, start_time, context);
+                }
             }
         } else if plan.wake.is_some() && now.is_none() && self.may_ask(context) {
             return Effect::AskTime;
@@ -208,12 +210,14 @@ impl Reconcile {
         Ok(detach)
     }
 
-    /// Writes the journal of the next call.
+    /// Writes the journal of the next call. What `plan` says of the rest stays told: a retry is no
+    /// news.
     fn journal(
         &mut self,
         view: &View,
         mut draft: Draft,
         batch: Batch,
+        plan: &Plan,
         start_time: ServiceTime,
         context: &StepContext,
     ) -> Effect {
@@ -239,7 +243,7 @@ impl Reconcile {
             ownership: context.ownership.clone(),
             stage: Stage::Journalled,
         });
-        let status = self.status(view, draft.ledger, draft.handled, &Plan::default(), context);
+        let status = self.status(view, draft.ledger, draft.handled, plan, context);
         self.write(view, status, draft.notices, &draft.reasons, Some(start_time))
     }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use streamsession_core::answer::{Answer, Verdict};
+use streamsession_core::answer::{Answer, Operation, Verdict};
 use streamsession_core::conditions::{Mode, Reason};
 use streamsession_core::ledger::Ledger;
 use streamsession_core::ledger::desired::DeletionPolicy;
-use streamsession_core::ledger::record::Record;
+use streamsession_core::ledger::record::{Record, Refusals};
 use streamsession_core::reconcile::retry::RETRY_MAX;
 use streamsession_core::reconcile::{
     Effect, LedgerState, Notice, Reconcile, ReconcileState, Requeue, Response, View,
@@ -268,4 +268,16 @@ fn a_deletion_that_waits_for_long_says_so_when_it_is_late_and_looks_again_by_the
     let mut other = Driver::begin_without_time(&late.object);
     other.no_time();
     assert!(matches!(other.effect, Effect::Done(_)), "it takes nothing back: {:?}", other.effect);
+}
+
+#[test]
+fn a_retry_beside_a_full_ledger_is_no_news() {
+    let operation = Operation::Detach;
+    let refusals = Some(Refusals { operation, count: 5, since: ServiceTime(0) });
+    let stuck = Record { refusals, ..Record::attached() };
+    let names: Vec<_> = (0..Ledger::RECORDS_MAX).map(|number| format!("old-{number}")).collect();
+    let records: Vec<_> = names.iter().map(|name| (name.as_str(), stuck.clone())).collect();
+    let reconcile = Driver::journalling(&object(&records));
+    let conditions = reconcile.status().conditions.as_ref().unwrap();
+    assert_eq!(conditions.reason, Reason::TooManyInstances, "a is to come in, too");
 }
