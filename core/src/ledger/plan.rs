@@ -418,6 +418,10 @@ mod tests {
         assert!(is_out(&out) && !out.is_out_by_our_hand(Want::Out, Some(NOW), SLOW.validity));
         let until = Some(SLOW.validity.end(ServiceTime(NOW.0 - 2)));
         assert!(!is_out(&Record { detach_until: until, ..out.clone() }));
+        // Which of the two came first in that second, nobody knows; it must not be tried without end.
+        let until = Some(SLOW.validity.end(ServiceTime(NOW.0 - 1)));
+        let tried = Record { detach_until: until, state: State::Unknown, ..out.clone() };
+        assert!(!is_out(&tried));
         assert!(!is_out(&Record { state: State::Unknown, ..out.clone() }));
         assert!(!is_out(&Record { last_failure: None, ..out.clone() }));
         let mut gone = out;

@@ -191,7 +191,7 @@ impl Record {
                 && self.refusals.is_none()
                 && over(self.detach_until, now);
             let tried_until = validity.end(failure.time);
-            is_found_out || self.detach_until.is_some_and(|until| tried_until <= until)
+            is_found_out || self.detach_until.is_some_and(|until| tried_until < until)
         })
     }
 
