@@ -115,7 +115,7 @@ pub fn context() -> StepContext {
         elapsed: Duration::ZERO,
         nonce: 1,
         ownership,
-        lost_ownership: false,
+        others: Vec::new(),
         may_act: true,
     }
 }

@@ -19,7 +19,7 @@ pub const VARIABLE: &str = "STREAMSESSION_FAILPOINT";
 /// The effects by name; the writes of the status apart by what they do to the journal.
 pub const STEPS: [&str; 12] = [
     "read",
-    "read-owner",
+    "read-claimant",
     "credentials",
     "ask-time",
     "permit",
@@ -92,7 +92,7 @@ fn hit(side: &str, step: &str) {
 fn name(effect: &Effect, copy: Option<&StreamSession>) -> &'static str {
     match effect {
         Effect::Read => "read",
-        Effect::ReadOwner(_) => "read-owner",
+        Effect::ReadClaimant(_) => "read-claimant",
         Effect::Credentials => "credentials",
         Effect::AskTime => "ask-time",
         Effect::Permit => "permit",

@@ -58,7 +58,7 @@ fn name(effect: &Effect) -> &'static str {
         Effect::Credentials => "credentials",
         Effect::AskTime => "ask time",
         Effect::Permit => "permit",
-        Effect::ReadOwner(_) => "read owner",
+        Effect::ReadClaimant(_) => "read claimant",
         Effect::WriteStatus(..) => "write status",
         Effect::AddFinalizer => "add finalizer",
         Effect::RemoveFinalizer => "remove finalizer",
@@ -85,7 +85,7 @@ impl Shell {
                 Effect::Credentials => Ok(self.credentials().await),
                 Effect::AskTime => Ok(self.ask_time().await),
                 Effect::Permit => Ok(run.take_permit(&mut scheduler, facts.now)),
-                Effect::ReadOwner(owner) => Ok(self.read_owner(owner).await),
+                Effect::ReadClaimant(key) => Ok(self.read_claimant(key).await),
                 Effect::WriteStatus(status, notices) => {
                     Ok(self.write_status(&status, notices).await)
                 }
@@ -149,12 +149,15 @@ impl Shell {
         self.respond(result).unwrap_or(Response::Failed)
     }
 
-    /// The object that owns the session; none if it can't be read now.
-    async fn read_owner(&self, owner: ObjectKey) -> Response {
+    /// Another object that claims the session; none if it can't be read now.
+    async fn read_claimant(&self, key: ObjectKey) -> Response {
         let client = self.context.client.clone();
-        let result = Object::new(client, owner, self.context.kube_deadline).read().await;
-        let RequestResult::Copy(copy) = result else { return Response::Owner(None) };
-        Response::Owner(api::view(&copy, &self.context.defaults).ok().map(Box::new))
+        let other = Object::new(client, key.clone(), self.context.kube_deadline);
+        let view = match other.read().await {
+            RequestResult::Copy(copy) => api::view(&copy, &self.context.defaults).ok(),
+            RequestResult::Gone | RequestResult::Conflict | RequestResult::Failed => None,
+        };
+        Response::Claimant(key, view.map(Box::new))
     }
 
     async fn write_status(&mut self, status: &Status, notices: Vec<Notice>) -> Response {

@@ -60,7 +60,7 @@ fn conditions_of(
         problem,
         full,
         adoption_pending: false,
-        held_back_assumed: false,
+        left_to_others: &[],
         deletion_is_late: false,
         ownership: &Ownership::Uncontested,
         now: Some(NOW),

@@ -38,6 +38,7 @@ mod operators;
 mod process;
 mod recovery;
 mod release;
+mod renames;
 mod restart;
 mod schema;
 mod sdk;

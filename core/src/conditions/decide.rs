@@ -23,7 +23,7 @@ use crate::ownership::claims::Ownership;
 ///     problem: None,
 ///     full: false,
 ///     adoption_pending: false,
-///     held_back_assumed: false,
+///     left_to_others: &[],
 ///     deletion_is_late: false,
 ///     ownership: &Ownership::Uncontested,
 ///     now: Some(NOW),
@@ -111,9 +111,9 @@ fn unfinished(inputs: &ConditionInputs<'_>, open: &Open<'_>) -> Conditions {
             let message = messages::contender(inputs, session, owner);
             return Conditions::stalled(Reason::SessionConflict, message);
         }
-        Ownership::Owner(other) if inputs.held_back_assumed => {
-            let message = messages::assumed_and_contested(session, other, open);
-            return Conditions::stalled(Reason::SessionConflict, message);
+        Ownership::Owner(other) if !inputs.left_to_others.is_empty() => {
+            let message = messages::left_to_others(session, other, inputs.left_to_others);
+            return Conditions::reconciling(Reason::Progressing, message);
         }
         Ownership::Owner(_) | Ownership::Uncontested => {}
     }

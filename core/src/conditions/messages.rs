@@ -233,17 +233,16 @@ fn stale_members(inputs: &ConditionInputs<'_>, owner: &ObjectKey) -> String {
     }
 }
 
-/// [`Reason::SessionConflict`], too: the object owns the session, and may not detach what it can't
-/// prove to have attached.
-pub(super) fn assumed_and_contested(
+/// [`Reason::Progressing`]: the object owns the session, and another one has not given way yet.
+pub(super) fn left_to_others(
     session: &SessionId,
     other: &ObjectKey,
-    open: &Open<'_>,
+    instances: &[InstanceId],
 ) -> String {
     format!(
-        "StreamSession {other} names session {session} too. Nobody knows which of the two attached \
-         {}. They stay until {other} is deleted or names another session.",
-        names(&open.unwanted_assumed)
+        "StreamSession {other} names session {session} too, and gives way to this object. Until it \
+         has, it keeps {}.",
+        names(&instances.iter().collect::<Vec<_>>())
     )
 }
 

@@ -32,8 +32,6 @@ pub(super) struct Open<'a> {
     /// Until when an earlier detach may take effect.
     pub(super) detach_until: Option<ServiceTime>,
     pub(super) assumed: Vec<&'a InstanceId>,
-    /// Those of them that are not wanted.
-    pub(super) unwanted_assumed: Vec<&'a InstanceId>,
 }
 
 impl<'a> Open<'a> {
@@ -46,7 +44,6 @@ impl<'a> Open<'a> {
             let want = wanted(id);
             if record.assumed {
                 open.assumed.push(id);
-                open.unwanted_assumed.extend((want == Want::Out).then_some(id));
             }
             open.detach_until = open.detach_until.max(record.detach_until);
             let failure = record.failure(want);

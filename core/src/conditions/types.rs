@@ -2,6 +2,7 @@
 
 use strum::{EnumString, IntoStaticStr};
 
+use crate::ids::InstanceId;
 use crate::ledger::desired::Desired;
 use crate::ledger::record::State;
 use crate::ledger::{Ledger, Rules};
@@ -108,7 +109,6 @@ impl Counts {
 
 /// All that the conditions speak of.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct ConditionInputs<'a> {
     /// What the object asks for.
     pub desired: &'a Desired,
@@ -120,8 +120,8 @@ pub struct ConditionInputs<'a> {
     pub full: bool,
     /// Instances that a person told of are not in the ledger yet.
     pub adoption_pending: bool,
-    /// Detaches of assumed instances wait because another object names the session.
-    pub held_back_assumed: bool,
+    /// Instances that wait until the ledger of another object does not say Attached of them.
+    pub left_to_others: &'a [InstanceId],
     /// Its deletion has waited for longer than any doubt takes.
     pub deletion_is_late: bool,
     /// How the object stands among those that name the session.

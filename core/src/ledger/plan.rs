@@ -38,9 +38,8 @@ pub struct Batch {
 pub enum Allowed<'a> {
     /// Anything.
     All,
-    /// No detach of an assumed instance that is not wanted: another object names the session too,
-    /// and may have attached it.
-    NotAssumed,
+    /// Anything, but not for these: the ledger of another object says Attached of them.
+    AllBut(&'a BTreeSet<InstanceId>),
     /// Detaches of these, and nothing else: another object owns the session.
     Only(&'a BTreeSet<InstanceId>),
 }
@@ -48,18 +47,10 @@ pub enum Allowed<'a> {
 impl Allowed<'_> {
     /// Whether this may be called.
     #[must_use]
-    pub fn allows(
-        self,
-        id: &InstanceId,
-        record: Option<&Record>,
-        want: Want,
-        operation: Operation,
-    ) -> bool {
+    pub fn allows(self, id: &InstanceId, operation: Operation) -> bool {
         match (self, operation) {
-            (Self::All, _) | (Self::NotAssumed, Operation::Attach) => true,
-            (Self::NotAssumed, Operation::Detach) => {
-                want == Want::In || record.is_some_and(|record| !record.assumed)
-            }
+            (Self::All, _) => true,
+            (Self::AllBut(ids), _) => !ids.contains(id),
             (Self::Only(ids), Operation::Detach) => ids.contains(id),
             (Self::Only(_), Operation::Attach) => false,
         }
@@ -80,9 +71,8 @@ pub struct Plan {
     pub full: bool,
     /// Whether instances that a person told of are not in the ledger yet.
     pub adoption_pending: bool,
-    /// Whether detaches of assumed instances are held back because another object names the
-    /// session.
-    pub held_back_assumed: bool,
+    /// Instances that wait until the ledger of another object does not say Attached of them.
+    pub left_to_others: Vec<InstanceId>,
     /// When a deadline or a pause is over, and something may change without anybody's doing.
     pub wake: Option<ServiceTime>,
 }
@@ -134,8 +124,10 @@ impl Ledger {
             let next =
                 record.map_or(Next::Send(Operation::Attach), |record| record.next(want, now));
             let Next::Send(operation) = next else { continue };
-            if !allowed.allows(id, record, want, operation) {
-                plan.held_back_assumed |= allowed == Allowed::NotAssumed;
+            if !allowed.allows(id, operation) {
+                if matches!(allowed, Allowed::AllBut(_)) {
+                    plan.left_to_others.push(id.clone());
+                }
                 continue;
             }
             if !due.open {
@@ -283,26 +275,20 @@ mod tests {
 
     #[test]
     fn how_an_object_stands_says_what_may_be_called() {
-        let (a, assumed, own) = (id("a"), Record::assumed(NOW), Record::attached());
-        let (one, other) = ([a.clone()].into(), [id("b")].into());
-        for (allowed, record, want, operation, may) in [
-            (Allowed::All, &assumed, Want::Out, Detach, true),
-            (Allowed::All, &assumed, Want::In, Attach, true),
-            (Allowed::NotAssumed, &assumed, Want::In, Attach, true),
-            (Allowed::NotAssumed, &assumed, Want::In, Detach, true),
-            (Allowed::NotAssumed, &assumed, Want::Out, Detach, false),
-            (Allowed::NotAssumed, &own, Want::Out, Detach, true),
-            (Allowed::Only(&one), &own, Want::Out, Detach, true),
-            (Allowed::Only(&one), &own, Want::In, Attach, false),
-            (Allowed::Only(&other), &own, Want::Out, Detach, false),
+        let (a, b) = ([id("a")].into(), [id("b")].into());
+        for (allowed, operation, may) in [
+            (Allowed::All, Detach, true),
+            (Allowed::All, Attach, true),
+            (Allowed::AllBut(&b), Detach, true),
+            (Allowed::AllBut(&b), Attach, true),
+            (Allowed::AllBut(&a), Detach, false),
+            (Allowed::AllBut(&a), Attach, false),
+            (Allowed::Only(&a), Detach, true),
+            (Allowed::Only(&a), Attach, false),
+            (Allowed::Only(&b), Detach, false),
         ] {
-            assert_eq!(
-                allowed.allows(&a, Some(record), want, operation),
-                may,
-                "{allowed:?} {record:?} {want:?} {operation:?}"
-            );
+            assert_eq!(allowed.allows(&id("a"), operation), may, "{allowed:?} {operation:?}");
         }
-        assert!(!Allowed::NotAssumed.allows(&a, None, Want::Out, Detach));
     }
 
     fn plan(ledger: &Ledger, wanted: &[&str], due: Due, allowed: Allowed<'_>) -> Plan {
@@ -310,15 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn a_guess_that_is_held_back_is_told() {
-        let guess = ledger(&[("a", Record::assumed(NOW))]);
-        let held = plan(&guess, &[], Due::ALL, Allowed::NotAssumed);
-        assert_eq!((held.batch, held.held_back_assumed), (None, true));
-        assert!(
-            !plan(&guess, &[], Due::ALL, Allowed::Only(&[].into())).held_back_assumed,
-            "another object owns the session: that is told"
-        );
-        assert!(plan(&guess, &[], Due::ALL, Allowed::All).batch.is_some());
+    fn what_another_ledger_has_is_told() {
+        let theirs = [id("a"), id("c")].into();
+        let stale = ledger(&[("a", Record::attached())]);
+        let held = plan(&stale, &["c"], Due::ALL, Allowed::AllBut(&theirs));
+        assert_eq!((held.batch, held.left_to_others), (None, vec![id("a"), id("c")]));
+        let contender = plan(&stale, &[], Due::ALL, Allowed::Only(&[].into()));
+        assert_eq!((contender.batch, contender.left_to_others), (None, vec![]));
+        assert!(plan(&stale, &[], Due::ALL, Allowed::All).batch.is_some());
     }
 
     #[test]

@@ -6,9 +6,9 @@
 //!
 //! | first comes | because |
 //! | --- | --- |
-//! | who is able: its credentials serve, the action is offered | another one can do nothing |
-//! | then who has members there, or a call in flight | its calls must not hit a successor unawares |
-//! | then who is there to stay, not deleted or on the move | it would have to be relieved soon |
+//! | who is there to stay, not deleted or on the move | it would have to be relieved soon |
+//! | then who is able: its credentials serve, the action is offered | another one can do nothing |
+//! | then whose ledger says Attached of an instance there | nothing has to change hands |
 //! | then the older, then the smaller uid | somebody must |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,11 +31,8 @@ pub struct Place {
 pub struct Claim {
     /// Where.
     pub place: Place,
-    /// Its ledger tracks something there that is not merely assumed: an instance, or a call in
-    /// flight.
-    pub has_members: bool,
-    /// It has a call there that is open or in doubt.
-    pub has_inflight_call: bool,
+    /// Its ledger says Attached of an instance there.
+    pub has_attached: bool,
     /// It is deleted, or moves to another session.
     pub leaving: bool,
 }
@@ -76,8 +73,8 @@ pub enum Ownership {
 /// newer.uid = "v".into();
 /// newer.created = older.created + 1;
 /// let mut claims = Claims::default();
-/// claims.set(&key("older"), older.claimant());
-/// claims.set(&key("newer"), newer.claimant());
+/// claims.set(&key("older"), "7", older.claimant());
+/// claims.set(&key("newer"), "8", newer.claimant());
 /// let place = older.place();
 /// assert_eq!(claims.ownership(&key("older"), &place), Ownership::Owner(key("newer")));
 /// assert_eq!(claims.ownership(&key("newer"), &place), Ownership::Contender(key("older")));
@@ -85,28 +82,43 @@ pub enum Ownership {
 #[derive(Clone, Debug, Default)]
 pub struct Claims {
     claimants: BTreeMap<ObjectKey, Claimant>,
+    /// The resource versions that show them, as numbers.
+    versions: BTreeMap<ObjectKey, u64>,
     places: BTreeMap<Place, BTreeSet<ObjectKey>>,
     changed: BTreeSet<ObjectKey>,
-    lost: BTreeSet<ObjectKey>,
 }
 
 impl Claims {
-    /// The object claims this now, and nothing else.
-    pub fn set(&mut self, key: &ObjectKey, claimant: Claimant) {
+    /// In this resource version, the object claims this and nothing else. A version that is older
+    /// than what is known is no news: the watch lags behind what a reconcile read or wrote.
+    pub fn set(&mut self, key: &ObjectKey, version: &str, claimant: Claimant) {
+        if let Ok(version) = version.parse() {
+            let known = self.versions.entry(key.clone()).or_default();
+            if version < *known {
+                return;
+            }
+            *known = version;
+        }
         if self.claimants.get(key) != Some(&claimant) {
             self.replace(key, Some(claimant));
         }
+    }
+
+    /// Whether anything is known of the object.
+    #[must_use]
+    pub fn is_in_sight(&self, key: &ObjectKey) -> bool {
+        self.claimants.contains_key(key)
     }
 
     /// The object is gone.
     pub fn remove(&mut self, key: &ObjectKey) {
         self.replace(key, None);
         self.changed.remove(key);
-        self.lost.remove(key);
+        self.versions.remove(key);
     }
 
-    /// The objects for which the ownership of some session changed, since the last time that this
-    /// was asked.
+    /// The objects that share a session with another one whose claim changed since the last time
+    /// that this was asked.
     pub fn take_changed(&mut self) -> BTreeSet<ObjectKey> {
         std::mem::take(&mut self.changed)
     }
@@ -117,29 +129,23 @@ impl Claims {
         !self.changed.is_empty()
     }
 
-    /// Whether another one drove the object's session, be it for a moment, since it regained it:
-    /// what the service told it before is worth nothing.
-    #[must_use]
-    pub fn lost_ownership(&self, key: &ObjectKey) -> bool {
-        self.lost.contains(key)
-    }
-
-    /// The object's status says that it trusts nothing that the service told it before.
-    pub fn regained(&mut self, key: &ObjectKey) {
-        self.lost.remove(key);
-    }
-
     /// Who owns the session at `place`, as the object `key` sees it.
     #[must_use]
     pub fn ownership(&self, key: &ObjectKey, place: &Place) -> Ownership {
-        let claimants = self.claimants_of(place);
-        let Some(other) = claimants.into_iter().flatten().find(|other| *other != key) else {
-            return Ownership::Uncontested;
-        };
+        let Some(other) = self.others(key, place).next() else { return Ownership::Uncontested };
         match self.owner(place) {
             Some(owner) if owner != key => Ownership::Contender(owner.clone()),
             _ => Ownership::Owner(other.clone()),
         }
+    }
+
+    /// Who claims the session at `place`, besides the object `key`.
+    pub fn others<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        place: &Place,
+    ) -> impl Iterator<Item = &'a ObjectKey> {
+        self.places.get(place).into_iter().flatten().filter(move |other| *other != key)
     }
 
     /// Whether another object owns a session that this one claims.
@@ -154,81 +160,45 @@ impl Claims {
     pub fn owner(&self, place: &Place) -> Option<&ObjectKey> {
         let rank = |key: &&ObjectKey| {
             let claimant = self.claimants.get(*key)?;
-            let claim = claimant.claims.iter().find(|claim| claim.place == *place)?;
-            let uid = Arc::clone(&claimant.uid);
-            Some((claimant.is_unable, !claim.has_members, claim.leaving, claimant.created, uid))
+            let claim = claimant.claim(place)?;
+            let (unable, uid) = (claimant.is_unable, Arc::clone(&claimant.uid));
+            Some((claim.leaving, unable, !claim.has_attached, claimant.created, uid))
         };
-        self.claimants_of(place)?.iter().min_by_key(rank)
+        self.places.get(place)?.iter().min_by_key(rank)
     }
 
-    fn claimants_of(&self, place: &Place) -> Option<&BTreeSet<ObjectKey>> {
-        self.places.get(place)
-    }
-
-    fn replace(&mut self, key: &ObjectKey, claimant: Option<Claimant>) {
-        let places_of = |claimant: Option<&Claimant>| -> BTreeSet<Place> {
-            let claims = claimant.into_iter().flat_map(|claimant| &claimant.claims);
+    fn replace(&mut self, key: &ObjectKey, after: Option<Claimant>) {
+        let before = self.claimants.remove(key);
+        let places_of = |claimant: &Option<Claimant>| -> BTreeSet<Place> {
+            let claims = claimant.iter().flat_map(|claimant| &claimant.claims);
             claims.map(|claim| claim.place.clone()).collect()
         };
-        let after = places_of(claimant.as_ref());
-        let places = &places_of(self.claimants.get(key)) | &after;
-        let before: Vec<_> = places
-            .into_iter()
-            .map(|place| {
-                let claimants = self.claimants_of(&place).cloned().unwrap_or_default();
-                let inflight = self.has_others_inflight(&place);
-                (self.owner(&place).cloned(), claimants, inflight, place)
-            })
-            .collect();
-        match claimant {
-            Some(claimant) => self.claimants.insert(key.clone(), claimant),
-            None => self.claimants.remove(key),
-        };
-        for (owner_before, claimants_before, had_inflight, place) in before {
+        let places_after = places_of(&after);
+        for place in &places_of(&before) | &places_after {
+            let claim = |claimant: &Option<Claimant>| {
+                claimant.as_ref().map(|it| (it.is_unable, it.claim(&place).cloned()))
+            };
+            let is_news = claim(&before) != claim(&after);
             let claimants = self.places.entry(place.clone()).or_default();
-            if after.contains(&place) {
+            claimants.remove(key);
+            if is_news {
+                self.changed.extend(claimants.iter().cloned());
+            }
+            if places_after.contains(&place) {
                 claimants.insert(key.clone());
-            } else {
-                claimants.remove(key);
-            }
-            if claimants.is_empty() {
+            } else if claimants.is_empty() {
                 self.places.remove(&place);
-                continue;
-            }
-            let claimants = claimants.clone();
-            let owner = self.owner(&place).cloned();
-            if let Some(before) = &owner_before
-                && owner_before != owner
-                && claimants.contains(before)
-            {
-                self.lost.insert(before.clone());
-            }
-            if had_inflight
-                && !self.has_others_inflight(&place)
-                && let Some(owner) = &owner
-            {
-                // What another one had in flight may have hit the owner's instances; from now on it
-                // can't any more.
-                self.lost.insert(owner.clone());
-                self.changed.insert(owner.clone());
-            }
-            let same = claimants == claimants_before && owner == owner_before;
-            // The first one there concerns nobody else.
-            if !same && !claimants_before.is_empty() {
-                self.changed.extend(claimants);
             }
         }
+        if let Some(claimant) = after {
+            self.claimants.insert(key.clone(), claimant);
+        }
     }
+}
 
-    /// Whether one that does not own the session has a call in flight there.
-    fn has_others_inflight(&self, place: &Place) -> bool {
-        let owner = self.owner(place);
-        let others = self.claimants_of(place).into_iter().flatten();
-        others
-            .filter(|key| Some(*key) != owner)
-            .filter_map(|key| self.claimants.get(key))
-            .flat_map(|claimant| &claimant.claims)
-            .any(|claim| claim.place == *place && claim.has_inflight_call)
+impl Claimant {
+    fn claim(&self, place: &Place) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.place == *place)
     }
 }
 
@@ -244,16 +214,15 @@ mod tests {
         }
     }
 
-    fn claimant(uid: &str, created: i64, has_members: bool) -> Claimant {
-        let claim =
-            Claim { place: place("1"), has_members, has_inflight_call: false, leaving: false };
+    fn claimant(uid: &str, created: i64, has_attached: bool) -> Claimant {
+        let claim = Claim { place: place("1"), has_attached, leaving: false };
         Claimant { uid: uid.into(), created, is_unable: false, claims: vec![claim] }
     }
 
     fn claims(all: &[(&str, Claimant)]) -> Claims {
         let mut claims = Claims::default();
         for (name, claimant) in all {
-            claims.set(&key(name), claimant.clone());
+            claims.set(&key(name), "1", claimant.clone());
         }
         claims
     }
@@ -282,83 +251,80 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_something_comes_before_age_and_who_is_able_before_both() {
-        let holding = claims(&[("a", claimant("1", 5, false)), ("b", claimant("2", 9, true))]);
-        assert_eq!(holding.owner(&place("1")), Some(&key("b")));
-        let unable = Claimant { is_unable: true, ..claimant("2", 9, true) };
-        assert_eq!(
-            claims(&[("a", claimant("1", 5, false)), ("b", unable)]).owner(&place("1")),
-            Some(&key("a"))
-        );
-    }
-
-    #[test]
-    fn one_that_leaves_gives_way_unless_it_holds_something() {
-        let leaving = |has_members| {
-            let mut claimant = claimant("1", 5, has_members);
+    fn who_stays_comes_before_who_is_able_then_who_has_some_in_then_age() {
+        let leaves = |mut claimant: Claimant| {
             claimant.claims[0].leaving = true;
             claimant
         };
-        assert_eq!(
-            claims(&[("a", leaving(false)), ("b", claimant("2", 9, false))]).owner(&place("1")),
-            Some(&key("b"))
-        );
-        assert_eq!(
-            claims(&[("a", leaving(true)), ("b", claimant("2", 9, false))]).owner(&place("1")),
-            Some(&key("a"))
-        );
+        let unable = |claimant| Claimant { is_unable: true, ..claimant };
+        let (old, new) = (claimant("1", 5, false), claimant("2", 9, false));
+        let (old_in, new_in) = (claimant("1", 5, true), claimant("2", 9, true));
+        for (why, old, new, owner) in [
+            ("the older", old.clone(), new.clone(), "old"),
+            ("has some in", old.clone(), new_in.clone(), "new"),
+            ("is able", unable(old_in.clone()), new.clone(), "new"),
+            ("stays", leaves(old_in), unable(new), "new"),
+            ("has some in, of two that leave", leaves(old), leaves(new_in), "new"),
+        ] {
+            let claims = claims(&[("old", old), ("new", new)]);
+            assert_eq!(claims.owner(&place("1")), Some(&key(owner)), "{why}");
+        }
     }
 
     #[test]
-    fn one_that_lost_ownership_for_a_moment_is_known_until_it_is_regained() {
-        let mut claims = claims(&[("a", claimant("1", 5, true)), ("b", claimant("2", 6, false))]);
-        assert!(!claims.lost_ownership(&key("a")));
-        claims.set(&key("a"), Claimant { is_unable: true, ..claimant("1", 5, true) });
-        claims.set(&key("a"), claimant("1", 5, true));
-        assert!(claims.lost_ownership(&key("a")) && claims.lost_ownership(&key("b")));
-        claims.regained(&key("a"));
-        assert!(!claims.lost_ownership(&key("a")));
+    fn the_others_are_all_that_claim_the_session_too() {
+        let all = ["a", "b", "c"].map(|name| (name, claimant(name, 5, false)));
+        let claims = claims(&all);
+        let others = |name| claims.others(&key(name), &place("1")).cloned().collect();
+        assert_eq!(keys(&["a", "c"]), others("b"));
+        assert_eq!(claims.others(&key("a"), &place("2")).count(), 0);
     }
 
     #[test]
-    fn an_owner_trusts_nothing_once_no_call_of_another_one_can_arrive_any_more() {
-        let mut in_flight = claimant("2", 6, true);
-        in_flight.claims[0].has_inflight_call = true;
-        let mut claims = claims(&[("a", claimant("1", 5, true)), ("b", in_flight)]);
-        claims.regained(&key("a"));
-        claims.take_changed();
+    fn an_older_version_is_no_news() {
+        let mut claims = Claims::default();
+        let owner = |claims: &Claims| claims.owner(&place("1")).is_some();
+        let nothing = || Claimant { claims: vec![], ..claimant("1", 5, false) };
+        claims.set(&key("a"), "10", claimant("1", 5, false));
+        claims.set(&key("a"), "9", nothing());
+        assert!(owner(&claims));
+        claims.set(&key("a"), "11", nothing());
+        assert!(!owner(&claims));
+        claims.set(&key("a"), "of another kind", claimant("1", 5, false));
+        assert!(owner(&claims), "no number says which is older");
 
-        claims.set(&key("b"), claimant("2", 6, true));
-
-        assert!(claims.lost_ownership(&key("a")));
-        assert_eq!(claims.take_changed(), keys(&["a"]));
+        claims.remove(&key("a"));
+        assert!(!claims.is_in_sight(&key("a")));
+        claims.set(&key("a"), "1", claimant("2", 6, false));
+        assert!(claims.is_in_sight(&key("a")));
+        assert!(owner(&claims), "another object of that name");
     }
 
     #[test]
-    fn a_change_of_ownership_is_told_once() {
+    fn a_change_of_a_claim_is_told_to_the_others_once() {
         let mut claims = claims(&[("a", claimant("1", 5, false)), ("b", claimant("2", 6, false))]);
-        assert_eq!(claims.take_changed(), keys(&["a", "b"]));
-        assert_eq!(claims.take_changed(), keys(&[]));
+        assert!(claims.has_changed());
+        assert_eq!(claims.take_changed(), keys(&["a"]));
+        assert!(!claims.has_changed());
 
-        claims.set(&key("a"), claimant("1", 5, true));
-        assert_eq!(claims.take_changed(), keys(&[]), "the owner is the same");
+        claims.set(&key("a"), "1", claimant("1", 5, false));
+        assert_eq!(claims.take_changed(), keys(&[]), "nothing has changed");
+        claims.set(&key("a"), "1", claimant("1", 5, true));
+        assert_eq!(claims.take_changed(), keys(&["b"]));
+        claims.set(&key("a"), "1", Claimant { is_unable: true, ..claimant("1", 5, true) });
+        assert_eq!(claims.take_changed(), keys(&["b"]));
 
-        let mut moving = claimant("1", 5, true);
-        moving.claims.push(Claim {
-            place: place("2"),
-            has_members: false,
-            has_inflight_call: false,
-            leaving: false,
-        });
-        claims.set(&key("a"), moving.clone());
+        let mut moving = Claimant { is_unable: true, ..claimant("1", 5, true) };
+        moving.claims.push(Claim { place: place("2"), has_attached: false, leaving: false });
+        claims.set(&key("a"), "1", moving.clone());
         assert_eq!(claims.take_changed(), keys(&[]), "nobody else is there");
 
         moving.claims.remove(0);
-        claims.set(&key("a"), moving);
+        claims.set(&key("a"), "1", moving);
         assert_eq!(claims.take_changed(), keys(&["b"]));
         assert_eq!(claims.ownership(&key("b"), &place("1")), Ownership::Uncontested);
 
-        claims.set(&key("c"), claimant("3", 1, false));
+        claims.set(&key("c"), "1", claimant("3", 1, false));
         claims.take_changed();
         claims.remove(&key("c"));
         assert_eq!(claims.take_changed(), keys(&["b"]));

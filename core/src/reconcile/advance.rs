@@ -12,9 +12,8 @@ use crate::ledger::desired::DeletionPolicy;
 use crate::ledger::plan::{Allowed, Batch, Plan};
 use crate::ledger::record::Record;
 use crate::ledger::{Journal, Ledger};
-use crate::object::ObjectKey;
 use crate::ownership::claims::Ownership;
-use crate::ownership::hand_over::HandOver;
+use crate::ownership::hand_over::{HandOver, Others};
 use crate::reconcile::effect::{Effect, Notice, Requeue, StepContext};
 use crate::reconcile::invariants;
 use crate::reconcile::machine::{Draft, PermitState, Phase, Reconcile, WAKE_MAX, Write};
@@ -25,6 +24,26 @@ use crate::time::ServiceTime;
 /// What a person asked for and is not done yet.
 fn open<'a>(asked: Option<&'a Request>, handled: Option<&String>) -> Option<&'a Request> {
     asked.filter(|request| Some(&request.value) != handled)
+}
+
+/// What may be called beside the others that claim the session.
+enum Restriction {
+    /// Anything.
+    None,
+    /// Anything, but not for these.
+    AllBut(BTreeSet<InstanceId>),
+    /// Detaches of these, and nothing else.
+    Only(BTreeSet<InstanceId>),
+}
+
+impl Restriction {
+    fn allowed(&self) -> Allowed<'_> {
+        match self {
+            Self::None => Allowed::All,
+            Self::AllBut(ids) => Allowed::AllBut(ids),
+            Self::Only(ids) => Allowed::Only(ids),
+        }
+    }
 }
 
 impl Reconcile {
@@ -41,23 +60,11 @@ impl Reconcile {
             return effect;
         }
         draft.ledger = draft.ledger.tidied(desired, now);
-        if context.lost_ownership {
-            draft.ledger.invalidate();
-        }
-        let detach;
-        let allowed = match &context.ownership {
-            Ownership::Uncontested => Allowed::All,
-            Ownership::Owner(_) => Allowed::NotAssumed,
-            Ownership::Contender(owner) => {
-                match self.yield_to_owner(view, &mut draft, owner, context) {
-                    Ok(ours) => {
-                        detach = ours;
-                        Allowed::Only(&detach)
-                    }
-                    Err(effect) => return effect,
-                }
-            }
+        let restriction = match self.stand_among_others(view, &mut draft, context) {
+            Ok(restriction) => restriction,
+            Err(effect) => return effect,
         };
+        let allowed = restriction.allowed();
         let is_done = draft.ledger.tracks_nothing() && !draft.must_write && !draft.adoption_pending;
         if desired.deleting && is_done {
             return match invariants::may_go(view, &draft.ledger) {
@@ -169,15 +176,38 @@ impl Reconcile {
         None
     }
 
-    /// Another object owns the session: answers what may be detached all the same, or the effect
-    /// that has to come first.
-    fn yield_to_owner(
+    /// What the object may do beside the others that claim the session; an effect if that has to
+    /// come first.
+    fn stand_among_others(
         &mut self,
         view: &View,
         draft: &mut Draft,
-        owner: &ObjectKey,
         context: &StepContext,
-    ) -> Result<BTreeSet<InstanceId>, Effect> {
+    ) -> Result<Restriction, Effect> {
+        match &context.ownership {
+            Ownership::Uncontested => Ok(Restriction::None),
+            Ownership::Owner(_) => {
+                // What they have matters to who calls.
+                if self.plan(view, draft, Allowed::All, context).batch.is_none() {
+                    return Ok(Restriction::None);
+                }
+                let others = self.others(context)?;
+                Ok(others.map_or(Restriction::Only(BTreeSet::new()), |others| {
+                    Restriction::AllBut(others.held)
+                }))
+            }
+            Ownership::Contender(_) => self.give_way(view, draft, context),
+        }
+    }
+
+    /// Another object owns the session: gives way in writing, and answers what may be detached all
+    /// the same.
+    fn give_way(
+        &mut self,
+        view: &View,
+        draft: &mut Draft,
+        context: &StepContext,
+    ) -> Result<Restriction, Effect> {
         self.state.bisection = None;
         if view.status.observed_generation != view.desired.generation {
             // An edit may have brought other credentials: what was said of the old ones keeps it
@@ -189,25 +219,34 @@ impl Reconcile {
             && self.credential.is_none()
             && self.may_ask(context)
         {
-            // One without credentials never owns a session: whether it still has none is worth a
-            // look.
+            // One without credentials comes after all that have some: whether it still has none is
+            // worth a look.
             return Err(Effect::Credentials);
         }
+        draft.ledger.invalidate();
         let members = view.desired.at(draft.ledger.target.as_ref());
-        let shown = match &self.owner {
-            Some((name, shown)) if name == owner => shown.clone(),
-            _ if draft.ledger.has_stale_members(members) => {
-                self.owner = Some((owner.clone(), None));
-                return Err(Effect::ReadOwner(owner.clone()));
-            }
-            _ => None,
+        if !draft.ledger.has_stale_members(members) {
+            return Ok(Restriction::Only(BTreeSet::new()));
+        }
+        let Some(others) = self.others(context)? else {
+            return Ok(Restriction::Only(BTreeSet::new()));
         };
-        let HandOver { handed_over, unproven, detach } =
-            draft.ledger.hand_over(shown.as_ref(), members, context.service);
+        let HandOver { handed_over, detach } =
+            draft.ledger.hand_over(&others, members, context.service);
         draft.release(handed_over, Notice::HandedOver);
-        draft.release(unproven, Notice::Unproven);
         draft.ledger = std::mem::take(&mut draft.ledger).tidied(&view.desired, context.service);
-        Ok(detach)
+        Ok(Restriction::Only(detach))
+    }
+
+    /// What all others that claim the session show; none if one of them could not be read.
+    pub(super) fn others(&self, context: &StepContext) -> Result<Option<Others>, Effect> {
+        let unread = context.others.iter().find(|key| !self.others.contains_key(*key));
+        if let Some(key) = unread {
+            return Err(Effect::ReadClaimant(key.clone()));
+        }
+        let read = |key| self.others.get(key).and_then(Option::as_ref).map(|shown| (key, shown));
+        let shown: Option<Vec<_>> = context.others.iter().map(read).collect();
+        Ok(shown.map(|shown| Others::of(shown, &context.ownership)))
     }
 
     /// Writes the journal of the next call. What `plan` says of the rest stays told: a retry is no
@@ -224,6 +263,11 @@ impl Reconcile {
         let Some(credential) = self.credential.clone() else { return Effect::Credentials };
         let target = draft.ledger.target_for(&view.desired, &credential);
         draft.ledger.target = Some(target.clone());
+        if batch.operation == Operation::Attach
+            && let Ok(Some(others)) = self.others(context)
+        {
+            draft.ledger.take_over_detaches(&batch.instances, &others, context.service);
+        }
         let journal = Journal {
             id: JournalId(Arc::from(format!("{:032x}", context.nonce))),
             operation: batch.operation,
@@ -261,7 +305,7 @@ impl Reconcile {
             problem: self.state.problem.as_ref(),
             full: plan.full,
             adoption_pending: plan.adoption_pending,
-            held_back_assumed: plan.held_back_assumed,
+            left_to_others: &plan.left_to_others,
             deletion_is_late: self.deletion_is_late(view, context),
             ownership: &context.ownership,
             now: context.service,
@@ -314,32 +358,38 @@ impl Reconcile {
         let clock =
             (needs_clock && context.service.is_none()).then(|| retry.opens_in(context.elapsed));
         let backoff = plan.held_back.then(|| retry.opens_in(context.elapsed));
-        let owner = self.owner_read_in(ledger, view, context);
+        let others = self.others_change_in(plan, ledger, view, context);
         let late = self.deletion_is_late_in(context).filter(|late| !late.is_zero());
-        let wake = deadline.into_iter().chain(clock).chain(backoff).chain(owner).chain(late).min();
+        let wake = deadline.into_iter().chain(clock).chain(backoff).chain(others).chain(late).min();
         wake.map_or(Requeue::OnChange, |wake| Requeue::After(wake.min(WAKE_MAX)))
     }
 
-    /// When to read the owner again, or to look for the credentials: nobody tells.
-    fn owner_read_in(
+    /// When to read the others again, or to look for the credentials: nobody tells.
+    fn others_change_in(
         &mut self,
+        plan: &Plan,
         ledger: &Ledger,
         view: &View,
         context: &StepContext,
     ) -> Option<Duration> {
-        if !matches!(context.ownership, Ownership::Contender(_)) {
-            self.state.owner_reads = 0;
-            return None;
-        }
-        if view.desired.wants_nothing() && ledger.tracks_nothing() {
-            return None;
-        }
-        if matches!(self.state.problem, Some(Problem::Credentials(_))) {
+        let is_contender = matches!(context.ownership, Ownership::Contender(_));
+        let asks_for_credentials = is_contender
+            && matches!(self.state.problem, Some(Problem::Credentials(_)))
+            && !(view.desired.wants_nothing() && ledger.tracks_nothing());
+        if asks_for_credentials {
             return Some(self.state.retry.opens_in(context.elapsed));
         }
-        ledger.has_stale_members(view.desired.at(ledger.target.as_ref())).then(|| {
-            self.state.owner_reads = self.state.owner_reads.saturating_add(1);
-            self.state.retry.pause(self.state.owner_reads)
-        })
+        let members = view.desired.at(ledger.target.as_ref());
+        let waits = if is_contender {
+            ledger.has_stale_members(members)
+        } else {
+            !plan.left_to_others.is_empty() || self.others.values().any(Option::is_none)
+        };
+        if !waits {
+            self.state.waits_for_others = 0;
+            return None;
+        }
+        self.state.waits_for_others = self.state.waits_for_others.saturating_add(1);
+        Some(self.state.retry.pause(self.state.waits_for_others))
     }
 }

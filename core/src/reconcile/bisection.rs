@@ -99,9 +99,7 @@ impl Bisection {
             let next = record
                 .map_or(Next::Send(Operation::Attach), |record| record.next(members.want(id), now));
             let wanted = record.is_some() || members.want(id) == Want::In;
-            wanted
-                && next == Next::Send(self.operation)
-                && allowed.allows(id, record, members.want(id), self.operation)
+            wanted && next == Next::Send(self.operation) && allowed.allows(id, self.operation)
         };
         let priority = if self.detaches() { Priority::Detach } else { Priority::Attach };
         self.open.iter().rev().find_map(|part| {

@@ -82,8 +82,8 @@ pub enum Effect {
     AskTime,
     /// Take a permit for this endpoint if one is at hand; never wait: [`Response::Permit`].
     Permit,
-    /// Read the object of that name, which owns the session: [`Response::Owner`].
-    ReadOwner(ObjectKey),
+    /// Read the object of that name, which claims the session too: [`Response::Claimant`].
+    ReadClaimant(ObjectKey),
     /// Write the status, whole, if the object is still the copy that was read:
     /// [`Response::Object`], [`Response::Conflict`] or [`Response::Failed`]. The notices are for
     /// people, once it is written.
@@ -131,8 +131,9 @@ pub enum Response {
     Permit(bool),
     /// The service's answer.
     Answer(Answer),
-    /// The object that owns the session; none if it is gone, or could not be read.
-    Owner(Option<Box<View>>),
+    /// The object of that name, which claims the session too; none if it is gone, or could not be
+    /// read.
+    Claimant(ObjectKey, Option<Box<View>>),
 }
 
 /// What a step knows besides the response.
@@ -147,9 +148,8 @@ pub struct StepContext {
     pub nonce: u128,
     /// Who owns the session of [`View::place`].
     pub ownership: Ownership,
-    /// Whether another object drove the session meanwhile, be it for a moment, and the status does
-    /// not say so yet: see [`Claims::lost_ownership`](crate::ownership::claims::Claims).
-    pub lost_ownership: bool,
+    /// Who else claims that session.
+    pub others: Vec<ObjectKey>,
     /// Whether this process may still act. It saves calls; no promise rests on it.
     pub may_act: bool,
 }

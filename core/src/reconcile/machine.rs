@@ -1,5 +1,6 @@
 //! The state of one reconcile, and what all of its steps need.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use crate::conditions::{Conditions, Counts, invariant_violated};
 use crate::ledger::Ledger;
 use crate::object::ObjectKey;
 use crate::ownership::claims::Place;
-use crate::ownership::hand_over::OwnerView;
+use crate::ownership::hand_over::Shown;
 use crate::reconcile::effect::{Effect, Notice, Requeue, StepContext};
 use crate::reconcile::invariants::{RemovalReasons, Violation};
 use crate::reconcile::retry::RETRY_MAX;
@@ -30,9 +31,9 @@ pub struct Reconcile {
     /// Whom the credentials are of, once they were found.
     pub(super) credential: Option<String>,
     pub(super) permit: PermitState,
-    /// The object that was looked at, since it owns the session or did; and what it shows, if it
-    /// could be read.
-    pub(super) owner: Option<(ObjectKey, Option<OwnerView>)>,
+    /// The others that claim the session and were read since this copy came; and what they show, if
+    /// they could be read.
+    pub(super) others: BTreeMap<ObjectKey, Option<Shown>>,
     pub(super) reads: u32,
     pub(super) effects: u32,
     /// What stopped the work was reported, and the copy does not show it: it is not stored.
@@ -134,7 +135,7 @@ impl Reconcile {
             phase: Phase::Read,
             credential: None,
             permit: if permit { PermitState::Held } else { PermitState::NotAsked },
-            owner: None,
+            others: BTreeMap::new(),
             reads: 0,
             effects: 0,
             reported: false,

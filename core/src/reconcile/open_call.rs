@@ -162,6 +162,13 @@ impl Reconcile {
             || journal.instances.iter().all(|id| members.want(id) == Want::In);
         let may_send =
             self.phase == Phase::Written && self.permit == PermitState::Held && context.may_act;
+        // Read after the journal was written: whoever writes one of his own now sees it.
+        let others = match self.others(context) {
+            Err(effect) if may_send => return effect,
+            others => others.ok().flatten(),
+        };
+        let beside_others =
+            others.is_some_and(|others| others.allow(&journal, &stored, context.service));
         if let Some(own) = self.state.own.first_mut()
             && let Some(target) = &stored.target
             && young
@@ -169,6 +176,7 @@ impl Reconcile {
             && may_send
             && own.deleting == desired.deleting
             && own.ownership == context.ownership
+            && beside_others
         {
             if let Err(violation) =
                 invariants::may_call(view, &stored, &journal, &context.ownership)

@@ -72,8 +72,8 @@ pub struct ReconcileState {
     pub(crate) api_failures: u32,
     pub(crate) conflicts: u32,
     pub(crate) problem: Option<Problem>,
-    /// Reads of the object that owns the session, in a row.
-    pub(crate) owner_reads: u32,
+    /// How often in a row the reconcile ended because of what another object has.
+    pub(crate) waits_for_others: u32,
     /// When its deletion was seen first.
     pub(crate) deleting_since: Option<Duration>,
     /// A promise would have been broken: nothing is done before the next edit.
@@ -95,7 +95,7 @@ impl ReconcileState {
             api_failures: 0,
             conflicts: 0,
             problem: None,
-            owner_reads: 0,
+            waits_for_others: 0,
             deleting_since: None,
             halted: None,
         }

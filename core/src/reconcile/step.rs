@@ -17,7 +17,6 @@ use crate::answer::{NothingDone, Verdict};
 use crate::conditions::{Problem, another_service};
 use crate::ledger::Ledger;
 use crate::ledger::desired::DeletionPolicy;
-use crate::ownership::hand_over::OwnerView;
 use crate::reconcile::effect::{Effect, Requeue, Response, StepContext};
 use crate::reconcile::invariants::{self, Violation};
 use crate::reconcile::machine::{PermitState, Phase, Reconcile, WAKE_MAX, Write};
@@ -87,11 +86,9 @@ impl Reconcile {
                 }
                 self.answered(answer, context);
             }
-            Response::Owner(view) => {
-                let place = self.place();
-                if let (Some((_, shown)), Some(place)) = (&mut self.owner, place) {
-                    *shown = view.map(|it| OwnerView::of(it.own_ledger(), &it.desired, &place));
-                }
+            Response::Claimant(key, view) => {
+                let shown = self.place().zip(view).map(|(place, view)| view.shown(&place));
+                self.others.insert(key, shown);
             }
         }
         self.decide(context)
@@ -100,6 +97,7 @@ impl Reconcile {
     /// A copy of the object: it was read, or a write returned it.
     fn received(&mut self, view: Box<View>) {
         self.state.api_failures = 0;
+        self.others.clear();
         if self.state.observe(&view, &self.settings) {
             // It may name another Secret now.
             self.credential = None;

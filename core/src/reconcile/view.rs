@@ -7,8 +7,9 @@ use crate::conditions::{Conditions, Counts, Mode, Reason};
 use crate::ids::{InstanceId, SessionId};
 use crate::ledger::Ledger;
 use crate::ledger::desired::Desired;
-use crate::ledger::record::Record;
+use crate::ledger::record::{Record, State};
 use crate::ownership::claims::{Claim, Claimant, Place};
+use crate::ownership::hand_over::Shown;
 
 /// The ledger as the object's copy shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -159,18 +160,14 @@ impl View {
             let is_empty = ledger.records.is_empty() && ledger.journal.is_none();
             ledger.target.as_ref().filter(|_| !is_empty)
         });
-        let seen = |is: fn(&Record) -> bool| {
-            self.own_ledger().is_some_and(|ledger| {
-                ledger.journal.is_some()
-                    || ledger.records.values().any(|record| !record.assumed && is(record))
-            })
-        };
+        let has_attached = self.own_ledger().is_some_and(|ledger| {
+            ledger.records.values().any(|record| record.state == State::Attached)
+        });
         let mut claims = Vec::new();
         if let Some(target) = target {
             claims.push(Claim {
                 place: place(&target.endpoint, &target.session),
-                has_members: seen(Record::is_tracked),
-                has_inflight_call: seen(Record::is_in_doubt),
+                has_attached,
                 leaving: deleting || target.session != self.desired.session,
             });
         }
@@ -180,25 +177,35 @@ impl View {
         {
             claims.push(Claim {
                 place: place(&self.desired.endpoint, &self.desired.session),
-                has_members: false,
-                has_inflight_call: false,
+                has_attached: false,
                 leaving: deleting,
             });
         }
-        let reason = self.status.conditions.as_ref().map(|conditions| conditions.reason);
         Claimant {
             uid: Arc::clone(&self.uid),
             created: self.created,
-            is_unable: matches!(
-                reason,
-                Some(
-                    Reason::CredentialsNotFound
-                        | Reason::CredentialsRejected
-                        | Reason::ActionUnavailable
-                )
-            ),
+            is_unable: self.is_unable(),
             claims,
         }
+    }
+
+    /// Whether it can't make a call, as its status says: its credentials do not serve, or the
+    /// action is not offered to it.
+    fn is_unable(&self) -> bool {
+        self.status.conditions.as_ref().is_some_and(|conditions| {
+            matches!(
+                conditions.reason,
+                Reason::CredentialsNotFound
+                    | Reason::CredentialsRejected
+                    | Reason::ActionUnavailable
+            )
+        })
+    }
+
+    /// What it shows the others that claim the session at `place`.
+    #[must_use]
+    pub fn shown(&self, place: &Place) -> Shown {
+        Shown::of(self.own_ledger(), &self.desired, self.is_unable(), place)
     }
 
     /// Whether with `ledger` the object would own another session than the copy shows, or the
@@ -343,29 +350,27 @@ mod tests {
         assert!(!object.is_converged());
     }
 
-    /// The claims: session, members, a call in flight, leaving.
-    fn claims(object: &View) -> Vec<(String, bool, bool, bool)> {
-        let told = |claim: &Claim| {
-            let session = claim.place.session.to_string();
-            (session, claim.has_members, claim.has_inflight_call, claim.leaving)
-        };
+    /// The claims: session, attached, leaving.
+    fn claims(object: &View) -> Vec<(String, bool, bool)> {
+        let told =
+            |claim: &Claim| (claim.place.session.to_string(), claim.has_attached, claim.leaving);
         object.claimant().claims.iter().map(told).collect()
     }
 
     #[test]
     fn an_object_claims_its_session_and_until_it_has_left_it_the_one_before() {
         let new = view(Ledger::default(), &["a"]);
-        assert_eq!(claims(&new), [("1".into(), false, false, false)]);
-        assert_eq!(claims(&at_rest()), [("1".into(), true, false, false)]);
+        assert_eq!(claims(&new), [("1".into(), false, false)]);
+        assert_eq!(claims(&at_rest()), [("1".into(), true, false)]);
         let mut moving = at_rest();
         moving.desired.session = desired("2", &[]).session;
-        let two = [("1".into(), true, false, true), ("2".into(), false, false, false)];
+        let two = [("1".into(), true, true), ("2".into(), false, false)];
         assert_eq!(claims(&moving), two);
         moving.desired.deleting = true;
-        assert_eq!(claims(&moving), [("1".into(), true, false, true)], "it wants nothing there");
+        assert_eq!(claims(&moving), [("1".into(), true, true)], "it wants nothing there");
         moving.desired.deleting = false;
         moving.status.ledger = LedgerState::Current(Ledger { records: [].into(), ..ledger(&[]) });
-        assert_eq!(claims(&moving), [("2".into(), false, false, false)], "it has left the other");
+        assert_eq!(claims(&moving), [("2".into(), false, false)], "it has left the other");
     }
 
     #[test]
@@ -382,13 +387,13 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_is_open_or_in_doubt_is_in_flight_but_what_is_only_assumed_proves_nothing() {
+    fn what_is_open_or_in_doubt_or_only_assumed_is_no_attached_instance() {
         let of = |ledger: Ledger| claims(&view(ledger, &["a"])).remove(0);
         let open = Ledger { journal: Some(journal(Operation::Attach, &["a"])), ..ledger(&[]) };
-        assert_eq!(of(open), ("1".into(), true, true, false));
+        assert_eq!(of(open), ("1".into(), false, false));
         let doubt = Record { attach_until: Some(NOW), ..Record::default() };
-        assert_eq!(of(ledger(&[("a", doubt)])), ("1".into(), true, true, false));
-        assert_eq!(of(ledger(&[("a", Record::assumed(NOW))])), ("1".into(), false, false, false));
+        assert_eq!(of(ledger(&[("a", doubt)])), ("1".into(), false, false));
+        assert_eq!(of(ledger(&[("a", Record::assumed(NOW))])), ("1".into(), false, false));
     }
 
     #[test]
@@ -397,7 +402,7 @@ mod tests {
         let mut copied = view(Ledger::default(), &["a"]);
         copied.status.ledger = LedgerState::Lost { why: "a copy".into(), remains: open };
         copied.desired.session = desired("2", &[]).session;
-        let two = [("1".into(), false, false, true), ("2".into(), false, false, false)];
+        let two = [("1".into(), false, true), ("2".into(), false, false)];
         assert_eq!(claims(&copied), two);
     }
 

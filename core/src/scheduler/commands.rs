@@ -201,7 +201,7 @@ impl Scheduler {
     fn seen(&mut self, key: &ObjectKey, digest: Digest) {
         let Digest { version, converged, claimant } = digest;
         if let Some(claimant) = claimant {
-            self.shared.claims.set(key, claimant);
+            self.shared.claims.set(key, &version, claimant);
         }
         // One that another object keeps from its session has to say so. One that waits is looked
         // at: this version may be older than what it waits for.

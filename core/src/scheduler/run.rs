@@ -36,14 +36,8 @@ pub struct Run {
 #[derive(Debug)]
 enum Last {
     Other,
-    /// A write; the status in it may say that nothing is trusted which the service said before.
-    Write {
-        regains: bool,
-    },
-    Call {
-        sent_at: Duration,
-        ids: usize,
-    },
+    Write,
+    Call { sent_at: Duration, ids: usize },
 }
 
 /// What a driver tells a run at each step.
@@ -141,8 +135,7 @@ impl Run {
         });
         let effect = self.reconcile.step(response, &context);
         self.last = match &effect {
-            Effect::WriteStatus(..) => Last::Write { regains: context.lost_ownership },
-            Effect::AddFinalizer | Effect::RemoveFinalizer => Last::Write { regains: false },
+            Effect::WriteStatus(..) | Effect::AddFinalizer | Effect::RemoveFinalizer => Last::Write,
             Effect::Call(call) => {
                 Last::Call { sent_at: facts.now, ids: call.journal().instances.len() }
             }
@@ -180,13 +173,19 @@ impl Run {
             Response::Object(Some(view)) => Some(view.place()),
             _ => self.reconcile.place(),
         };
-        let ownership = |place| shared.claims.ownership(&self.key, &place);
+        let claims = &shared.claims;
         StepContext {
             service: facts.service,
             elapsed: facts.now,
             nonce: facts.nonce,
-            ownership: place.map_or(Ownership::Uncontested, ownership),
-            lost_ownership: shared.claims.lost_ownership(&self.key),
+            ownership: place
+                .as_ref()
+                .map_or(Ownership::Uncontested, |place| claims.ownership(&self.key, place)),
+            others: place
+                .iter()
+                .flat_map(|place| claims.others(&self.key, place))
+                .cloned()
+                .collect(),
             may_act: facts.may_act,
         }
     }
@@ -195,13 +194,14 @@ impl Run {
     fn learn(&mut self, shared: &mut Shared, response: &Response, now: Duration) {
         match response {
             Response::Object(Some(view)) => {
-                if let Last::Write { regains } = self.last {
+                if matches!(self.last, Last::Write) {
                     self.versions.push(Arc::clone(&view.version));
-                    if regains {
-                        shared.claims.regained(&self.key);
-                    }
                 }
-                shared.claims.set(&self.key, view.claimant());
+                shared.claims.set(&self.key, &view.version, view.claimant());
+            }
+            // One that the watch has seen go meanwhile claims nothing any more.
+            Response::Claimant(key, Some(view)) if shared.claims.is_in_sight(key) => {
+                shared.claims.set(key, &view.version, view.claimant());
             }
             Response::Credentials(Ok(credential)) => {
                 self.credential = Some(credential.as_str().into());

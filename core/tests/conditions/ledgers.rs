@@ -21,14 +21,15 @@ fn an_assumed_instance_is_named_as_long_as_there_is_one() {
          that were attached before and are not among them can't be known.",
     );
     let owner = Ownership::Owner(key("stage/copy"));
+    let theirs = [id("b")];
     report_of(&desired(&["a"]), &assumed, |inputs| {
-        (inputs.ownership, inputs.held_back_assumed) = (&owner, true);
+        (inputs.ownership, inputs.left_to_others) = (&owner, &theirs);
     })
     .is(
-        Mode::Stalled,
-        Reason::SessionConflict,
-        "StreamSession stage/copy names session 1326 too. Nobody knows which of the two attached \
-         b. They stay until stage/copy is deleted or names another session.",
+        Mode::Reconciling,
+        Reason::Progressing,
+        "StreamSession stage/copy names session 1326 too, and gives way to this object. Until it \
+         has, it keeps b.",
     );
 }
 

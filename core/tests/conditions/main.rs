@@ -100,7 +100,7 @@ fn report_of<'a>(
         problem: None,
         full: false,
         adoption_pending: false,
-        held_back_assumed: false,
+        left_to_others: &[],
         deletion_is_late: false,
         ownership: &Ownership::Uncontested,
         now: Some(NOW),

@@ -115,21 +115,10 @@ impl World {
     pub fn claims(&self) -> Claims {
         let mut claims = Claims::default();
         for (name, object) in &self.api.objects {
-            claims.set(&name.key(), object.view().claimant());
+            let view = object.view();
+            claims.set(&name.key(), &view.version, view.claimant());
         }
         claims
-    }
-
-    /// Whether the object owns the session by what all of them show: what another one says is
-    /// stale, and it will say so once it knows.
-    fn owns(&self, name: Name, session: &SessionId) -> bool {
-        self.claims().owner(&place(session)) == Some(&name.key())
-    }
-
-    /// Whether its operator knows that another object owned its session meanwhile: it will say so.
-    fn is_known_to_have_lost(&self, name: Name) -> bool {
-        let mut running = self.operators.iter().filter(|operator| operator.is_up);
-        running.any(|operator| operator.scheduler.shared().claims.lost_ownership(&name.key()))
     }
 
     /// Two operators, one of which does not see yet what the other sees, may let two objects of one
@@ -165,9 +154,6 @@ impl World {
             return false_ready(format!(
                 "{name} is Ready, and its ledger is about another session than {session}"
             ));
-        }
-        if !self.owns(name, session) || self.is_known_to_have_lost(name) {
-            return None;
         }
         let members = &self.service.sessions[session].members;
         let is_missing =

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use streamsession_core::answer::Answer;
+use streamsession_core::object::ObjectKey;
 use streamsession_core::reconcile::{Effect, Journalled, Notice, Response};
 use streamsession_core::scheduler::Facts;
 use streamsession_testkit::fixtures::error;
@@ -16,7 +17,7 @@ use crate::world::{Event, RunId, World, second};
 
 pub enum Payload {
     Read(Name),
-    ReadOwner(Name),
+    ReadClaimant(ObjectKey),
     Write {
         name: Name,
         uid: String,
@@ -46,7 +47,7 @@ pub enum Reply {
     Copy(Option<Box<Object>>),
     /// Likewise, after a write.
     Written(Option<Box<Object>>),
-    Owner(Option<Box<Object>>),
+    Claimant(ObjectKey, Option<Box<Object>>),
     /// The service's answer, and its date if it was one of the service.
     Answer(Answer, Option<i64>),
     Time(i64),
@@ -105,7 +106,7 @@ impl World {
         let instead = route.instead.map(|(at, failed)| (at, instead(&effect, failed)));
         let payload = match effect {
             Effect::Read => Payload::Read(name),
-            Effect::ReadOwner(owner) => Payload::ReadOwner(Name::of(&owner)),
+            Effect::ReadClaimant(key) => Payload::ReadClaimant(key),
             Effect::WriteStatus(status, notices) => {
                 self.check_notices(name, &notices);
                 write(Change::Status(status), notices)
@@ -202,8 +203,9 @@ impl World {
     pub fn arrive(&mut self, in_flight: InFlight) {
         let reply = match in_flight.payload {
             Payload::Read(name) => Reply::Copy(self.api.objects.get(&name).cloned().map(Box::new)),
-            Payload::ReadOwner(name) => {
-                Reply::Owner(self.api.objects.get(&name).cloned().map(Box::new))
+            Payload::ReadClaimant(key) => {
+                let object = self.api.objects.get(&Name::of(&key)).cloned();
+                Reply::Claimant(key, object.map(Box::new))
             }
             Payload::AskTime => Reply::Time(self.second()),
             Payload::Write { name, uid, version, change, notices } => {
@@ -260,7 +262,9 @@ impl World {
                 running.copy = Some((object.version, view.clone()));
                 Response::Object(Some(view))
             }
-            Reply::Owner(object) => Response::Owner(object.map(|object| Box::new(object.view()))),
+            Reply::Claimant(key, object) => {
+                Response::Claimant(key, object.map(|object| Box::new(object.view())))
+            }
             Reply::Time(date) => {
                 operator.learn_time(date, now_ms);
                 Response::Time(Ok(()))
@@ -301,7 +305,7 @@ fn instead(effect: &Effect, failed: Failed) -> Reply {
         (Effect::AskTime, _) => {
             Reply::Other(Response::Time(Err("the service can't be reached".into())))
         }
-        (Effect::ReadOwner(_), _) => Reply::Owner(None),
+        (Effect::ReadClaimant(key), _) => Reply::Claimant(key.clone(), None),
         _ => Reply::Other(Response::Failed),
     }
 }

@@ -19,7 +19,7 @@ const LOOKS_MAX: u32 = 12;
 /// How often they help one object.
 const HELPS_MAX: u32 = 2;
 /// Events between two looks, at most: more is a livelock.
-const EVENTS_MAX: usize = 60_000;
+const EVENTS_MAX: usize = 500_000;
 /// How long it has to be quiet at the end.
 const QUIET_MS: u64 = 3 * 3_600_000;
 

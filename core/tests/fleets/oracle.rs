@@ -118,14 +118,12 @@ impl World {
             self.note_ledger_rebuilt(&after, &has);
         }
         for notice in notices {
-            let (released, ids) = match notice {
-                // What is orphaned or forgotten may be wanted again at once, in another region of
-                // the same session.
-                Notice::Forgotten(ids) | Notice::Orphaned(ids) => (&had, ids),
-                Notice::Unproven(ids) => (&dropped, ids),
-                _ => continue,
+            // What is released may be wanted again at once, in another region of the same session.
+            let (Notice::Forgotten(ids) | Notice::Orphaned(ids) | Notice::Unproven(ids)) = notice
+            else {
+                continue;
             };
-            for member in released.iter().filter(|(_, id)| ids.contains(id)) {
+            for member in had.iter().filter(|(_, id)| ids.contains(id)) {
                 if !matches!(notice, Notice::Unproven(_)) || self.oracle.unprovable.contains(member)
                 {
                     self.excuse(&before.uid, member);

@@ -146,7 +146,7 @@ impl Setting {
                 }
                 Effect::Credentials => Response::Credentials(Ok("AKID".into())),
                 Effect::AskTime => Response::Time(Ok(())),
-                Effect::ReadOwner(_) => Response::Owner(None),
+                Effect::ReadClaimant(key) => Response::Claimant(key, None),
                 Effect::Permit => {
                     asked = true;
                     running.has_permit = permit;

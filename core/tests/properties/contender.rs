@@ -11,7 +11,8 @@ use crate::driver::{Driver, at, settings, with_a};
 
 /// The object of that name owns the session.
 fn contender(owner: &str) -> StepContext {
-    StepContext { ownership: Ownership::Contender(key(owner)), ..at(Some(1_000), 0) }
+    let (ownership, others) = (Ownership::Contender(key(owner)), vec![key(owner)]);
+    StepContext { ownership, others, ..at(Some(1_000), 0) }
 }
 
 fn begin(object: &View) -> Driver {
@@ -35,11 +36,11 @@ fn the_owner_that_is_asked_is_the_one_that_drives_the_session_now() {
     let mut object = with_a();
     object.desired.instances.clear();
     let mut reconcile = begin(&object);
-    assert_eq!(reconcile.effect, Effect::ReadOwner(key("lobby")));
+    assert_eq!(reconcile.effect, Effect::ReadClaimant(key("lobby")));
 
     // Its answer comes after it has given way to another one.
     reconcile.context = contender("next");
-    reconcile.respond(Response::Owner(Some(Box::new(with_a()))));
+    reconcile.respond(Response::Claimant(key("lobby"), Some(Box::new(with_a()))));
 
-    assert_eq!(reconcile.effect, Effect::ReadOwner(key("next")));
+    assert_eq!(reconcile.effect, Effect::ReadClaimant(key("next")));
 }

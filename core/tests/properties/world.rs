@@ -232,7 +232,7 @@ impl World {
             Effect::Credentials => Response::Credentials(Ok("AKID".into())),
             Effect::AskTime => Response::Time(Ok(())),
             Effect::Permit => Response::Permit(fault != Fault::NoPermit),
-            Effect::ReadOwner(_) => Response::Owner(None),
+            Effect::ReadClaimant(key) => Response::Claimant(key, None),
             Effect::WriteStatus(status, _) => {
                 self.write(which, fault, |object| object.status = *status)
             }

@@ -1,11 +1,12 @@
 //! Several objects that name one session.
 
 use streamsession_core::conditions::{Conditions, Mode, Reason};
-use streamsession_core::ledger::record::State;
+use streamsession_core::ledger::desired::Desired;
+use streamsession_core::ledger::record::Record;
 use streamsession_core::reconcile::{Effect, LedgerState, Requeue, Response, View};
 use streamsession_core::scheduler::Event;
 use streamsession_core::scheduler::quota::WINDOW;
-use streamsession_testkit::fixtures::{answer, attached_at, desired, id, ids, key, processed};
+use streamsession_testkit::fixtures::{NOW, answer, attached_at, desired, id, ids, key, processed};
 
 use crate::process::{LIMITS, Process, converged, done, key_of, object, seconds, version};
 
@@ -67,8 +68,7 @@ fn a_change_of_ownership_during_a_reconcile_starts_another_one() {
     let run = process.start();
 
     process.see(&contested(converged("owner"), 5));
-    let owner = process.start();
-    process.finish(owner, Requeue::OnChange);
+    assert_eq!(process.wakes_at(), None);
     process.finish(run, Requeue::OnChange);
 
     assert_eq!(process.reconciled(), ["contender"]);
@@ -121,55 +121,84 @@ fn the_last_thing_that_a_run_saw_is_gone_with_the_object() {
 }
 
 #[test]
-fn a_regained_ownership_is_acknowledged_by_the_write_that_says_so() {
-    let owner = contested(converged("owner"), 5);
+fn who_owned_a_session_for_a_moment_only_made_no_call_so_nothing_is_called_again() {
+    let mut owner = contested(converged("owner"), 5);
+    owner.finalizer = true;
     let contender = contested(object("contender"), 6);
     let mut process = Process::new(LIMITS, &[owner.clone(), contender]);
     process.reconciled();
-    // For a while the other one owns the session.
+    // Its ledger says Attached all the while.
     process.see(&version("2", credentials_failed(&owner)));
     process.see(&version("3", owner.clone()));
-    let lost = |process: &Process| process.scheduler.shared().claims.lost_ownership(&key("owner"));
     let mut runs = process.commands().0;
-    runs.retain(|run| &*run.key().name == "owner");
-    let mut run = runs.remove(0);
+    let run = runs.iter_mut().find(|run| &*run.key().name == "owner").unwrap();
 
-    let effect = process.read_as(&mut run, &version("3", owner.clone()), "AKID");
-    assert_eq!(effect, Effect::Permit, "what was confirmed is called for again");
-    let effect = process.take_permit(&mut run);
-    let Effect::WriteStatus(status, _) = &effect else { panic!("a write, not {effect:?}") };
-    let LedgerState::Current(ledger) = &status.ledger else { panic!("a ledger") };
-    assert_eq!(ledger.records[&id("a")].state, State::Unknown);
-    assert!(lost(&process), "it is not stored yet");
-    let mut stored = owner;
-    process.write(&mut run, &mut stored, effect);
+    let effect = process.read(run, &version("3", owner.clone()));
 
-    assert!(!lost(&process));
+    let Effect::WriteStatus(status, _) = effect else { panic!("it is Ready, not {effect:?}") };
+    assert_eq!(status.ledger, owner.status.ledger);
+}
+
+/// The owner wants a and b, and has read the contender, which shows `before`. Now its journal is
+/// written: what it does once it sees `after`.
+fn beside(before: &View, after: &View) -> Effect {
+    let mut owner = contested(object("owner"), 1);
+    owner.desired = desired("1", &["a", "b"]);
+    let mut process = Process::new(LIMITS, &[owner.clone(), before.clone()]);
+    let mut runs = process.commands().0;
+    let mut run = runs.remove(runs.iter().position(|run| &*run.key().name == "owner").unwrap());
+    let contender =
+        |view: &View| Response::Claimant(key("contender"), Some(Box::new(view.clone())));
+
+    assert_eq!(process.read(&mut run, &owner), Effect::ReadClaimant(key("contender")));
+    let mut effect = process.step(&mut run, contender(before));
+    if effect == Effect::Credentials {
+        effect = process.step(&mut run, Response::Credentials(Ok("AKID".into())));
+    }
+    if effect == Effect::Permit {
+        effect = process.take_permit(&mut run);
+    }
+    let effect = process.write(&mut run, &mut owner, effect);
+    assert_eq!(effect, Effect::ReadClaimant(key("contender")));
+    process.step(&mut run, contender(after))
+}
+
+fn contender() -> View {
+    let mut contender = contested(object("contender"), 6);
+    contender.status.ledger = LedgerState::New;
+    contender
 }
 
 #[test]
-fn a_write_that_fails_acknowledges_nothing() {
-    let owner = contested(converged("owner"), 5);
-    let contender = contested(object("contender"), 6);
-    let mut process = Process::new(LIMITS, &[owner.clone(), contender]);
-    process.reconciled();
-    process.see(&version("2", credentials_failed(&owner)));
-    process.see(&version("3", View { finalizer: false, ..owner.clone() }));
-    let mut runs = process.commands().0;
-    runs.retain(|run| &*run.key().name == "owner");
-    let mut run = runs.remove(0);
-    let lost = |process: &Process| process.scheduler.shared().claims.lost_ownership(&key("owner"));
+fn an_owner_looks_at_the_others_before_it_calls() {
+    let effect = beside(&contender(), &contender());
+    let Effect::Call(call) = effect else { panic!("a call, not {effect:?}") };
+    assert_eq!(call.journal().instances, [id("a"), id("b")]);
 
-    let stripped = version("3", View { finalizer: false, ..owner.clone() });
-    assert_eq!(process.read(&mut run, &stripped), Effect::AddFinalizer);
-    process.step(&mut run, Response::Object(Some(Box::new(version("4", owner.clone())))));
-    assert!(lost(&process), "the finalizer says nothing of it");
-    let effect = process.step(&mut run, Response::Credentials(Ok("AKID".into())));
-    assert_eq!(effect, Effect::Permit);
-    assert!(matches!(process.take_permit(&mut run), Effect::WriteStatus(..)));
-    process.step(&mut run, Response::Conflict);
+    let mut has_b = contender();
+    has_b.status.ledger = LedgerState::Current(attached_at("1", &ids(&["b"])));
+    let effect = beside(&contender(), &has_b);
+    let Effect::WriteStatus(status, _) = effect else { panic!("taken back, not {effect:?}") };
+    let LedgerState::Current(ledger) = status.ledger else { panic!("a ledger") };
+    assert_eq!((ledger.journal, ledger.records.len()), (None, 0));
+}
 
-    assert!(lost(&process));
+#[test]
+fn a_detach_that_another_one_may_have_sent_is_counted_before_the_attach() {
+    let mut detaches_b = contender();
+    let mut late = attached_at("1", &ids(&["b"]));
+    let until = NOW.plus(100_000);
+    for record in late.records.values_mut() {
+        *record = Record { detach_until: Some(until), ..Record::default() };
+    }
+    detaches_b.status.ledger = LedgerState::Current(late);
+
+    let effect = beside(&contender(), &detaches_b);
+
+    let Effect::WriteStatus(status, _) = effect else { panic!("another journal, not {effect:?}") };
+    let LedgerState::Current(ledger) = status.ledger else { panic!("a ledger") };
+    assert!(ledger.journal.is_some());
+    assert_eq!(ledger.records[&id("b")].detach_until, Some(until));
 }
 
 /// A fleet found it.
@@ -185,14 +214,14 @@ fn a_late_echo_of_an_earlier_reconcile_does_not_end_the_wait_for_a_timer() {
     let settled = owner.clone();
     process.finish(run, Requeue::OnChange);
 
-    // Another one owns the session for a moment, so that the call is made again, and refused.
-    process.see(&contested(converged("other"), 1));
-    process.tell(Event::Gone(key("other")));
+    // An edit, and its call is refused.
+    owner.desired = Desired { generation: 2, ..desired("1", &["a", "b"]) };
+    process.see(&version("edited", owner.clone()));
     process.now += WINDOW;
     let mut run = process.start();
     process.call(&mut run, &mut owner, "AKID");
     process.see(&journalled);
-    let (settle, _) = process.answer(&mut run, answer(processed(&[], &["a"])));
+    let (settle, _) = process.answer(&mut run, answer(processed(&[], &["b"])));
     let effect = process.write(&mut run, &mut owner, settle);
     let Effect::Done(requeue @ Requeue::After(_)) = effect else { panic!("a pause") };
     process.finish(run, requeue);

@@ -67,7 +67,7 @@ fn a_run_takes_no_permit_and_one_that_has_one_does_not_call() {
     let limits = Limits { concurrency: 2, ..LIMITS };
     let mut process = Process::new(limits, &[object("holds"), object("asks")]);
     let mut runs = process.commands().0;
-    let (mut asks, mut holds) = (runs.remove(0), runs.remove(0));
+    let (mut holds, mut asks) = (runs.remove(0), runs.remove(0));
     let mut held = object("holds");
     assert_eq!(process.read_as(&mut holds, &held, "AKID"), Effect::Permit);
     let journal = process.take_permit(&mut holds);
