@@ -60,7 +60,7 @@ fn told(before: &StreamSession, notice: &Notice) -> (EventType, &'static str, St
             EventType::Warning,
             "InstancesDropped",
             format!(
-                "Dropped from a rebuilt ledger: {names}. Nobody saw this object attach them, and the owner of the session does not want them, or the session is gone. If they are in the session, nothing detaches them."
+                "Dropped from a rebuilt ledger: {names}. The service says that session {session} does not exist, but never did anything for these credentials. If it does exist, nothing detaches them."
             ),
         ),
         Notice::Orphaned(_) => (
