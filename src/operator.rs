@@ -53,6 +53,7 @@ impl Operator {
             call_deadline: options.gs_timeout,
         };
         let own_credentials = options.own_credentials();
+        let identities = gs::Identities::new(options.sts(), options.gs_ca_file.as_deref())?;
         let scopes = context::scopes(&options.namespaces);
         let scheduler = Scheduler::new(Arc::new(options.settings()), limits, scopes);
         let gs = gs::Client::new(gs::Settings {
@@ -66,6 +67,7 @@ impl Operator {
             api_server,
             gs,
             credentials: gs::CredentialStore::new(own_credentials),
+            identities,
             scheduler: SharedScheduler::new(scheduler, Instant::now()),
             fence: Fence::default(),
             defaults: Defaults {

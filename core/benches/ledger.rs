@@ -27,7 +27,7 @@ fn reconcile(
     let plan = ledger.plan(desired, Some(NOW), Due::ALL, batch, Allowed::All);
     let Some(batch) = plan.batch else { return ledger };
     ledger.journal = Some(Journal { instances: batch.instances, ..journal(batch.operation, &[]) });
-    ledger.settle(answer, "AKID", desired, rules, false)
+    ledger.settle(answer, &"AKID".into(), desired, rules, false)
 }
 
 fn bench(criterion: &mut Criterion) {

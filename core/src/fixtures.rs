@@ -116,6 +116,7 @@ pub fn context() -> StepContext {
         nonce: 1,
         ownership,
         others: Vec::new(),
+        must_identify: false,
         may_act: true,
     }
 }

@@ -12,7 +12,7 @@
 //!      │
 //!  ledger       what is attached, journalled, in doubt; the record of one instance
 //!      │
-//!  answer · ids · object · time
+//!  answer · identity · ids · object · time
 //! ```
 //!
 //! An arrow points down: no file imports one above it. Start with [`ledger::rule`]: its two
@@ -24,6 +24,7 @@ pub mod answer;
 pub mod conditions;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
+pub mod identity;
 pub mod ids;
 pub mod ledger;
 pub mod object;

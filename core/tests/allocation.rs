@@ -21,7 +21,7 @@ fn blocks(count: usize) -> u64 {
     let batch = ledger.plan(&desired, Some(NOW), Due::ALL, 100, Allowed::All).batch.unwrap();
     let answer = success(batch.instances.iter().cloned().collect());
     ledger.journal = Some(Journal { instances: batch.instances, ..journal(batch.operation, &[]) });
-    let settled = ledger.settle(&answer, "AKID", &desired, &rules, false);
+    let settled = ledger.settle(&answer, &"AKID".into(), &desired, &rules, false);
 
     let blocks = dhat::HeapStats::get().total_blocks - before;
     assert_eq!(settled.records.len(), count - 10);

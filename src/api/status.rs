@@ -59,6 +59,7 @@ pub fn status(
             region: target.region.clone(),
             endpoint: target.endpoint.to_string(),
             credential: target.credential.clone(),
+            account: target.account.clone(),
             credential_proven: target.credential_proven,
             other: stored.target.as_ref().map(|target| target.other.clone()).unwrap_or_default(),
         }),

@@ -234,6 +234,10 @@ pub struct Target {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub credential: Option<String>,
+    /// account is the account behind that key, as STS says; absent if it could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub account: Option<String>,
     /// credentialProven says whether the service has done something for that key.
     #[serde(default)]
     pub credential_proven: bool,

@@ -201,6 +201,7 @@ fn stored_ledger(status: &StreamSessionStatus, defaults: &Defaults) -> (Ledger, 
             region: target.region.clone(),
             endpoint: defaults.endpoint_of(target),
             credential: target.credential.clone(),
+            account: target.account.clone(),
             credential_proven: target.credential_proven,
         })
     });

@@ -23,8 +23,10 @@ pub struct Context {
     pub api_server: String,
     /// The service.
     pub gs: gs::Client,
-    /// Who we are to the service: the credentials.
+    /// The credentials.
     pub credentials: gs::CredentialStore,
+    /// Whose they are.
+    pub identities: gs::Identities,
     /// Which object is reconciled when.
     pub scheduler: SharedScheduler,
     /// What a silent spec means.

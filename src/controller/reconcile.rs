@@ -216,9 +216,11 @@ impl Shell {
         };
         Response::Credentials(match found {
             Ok(credentials) => {
-                let account = credentials.name().to_owned();
+                let node = || jiff::Timestamp::now().as_second();
+                let time = self.context.gs.now(&self.context.endpoint).unwrap_or_else(node);
+                let identity = self.context.identities.of(&credentials, time).await;
                 self.credentials = Some(credentials);
-                Ok(account)
+                Ok(identity)
             }
             Err(error) => Err(error.to_string()),
         })

@@ -17,6 +17,7 @@ pub mod credentials;
 pub mod endpoint;
 mod error_chain;
 mod exchange;
+pub mod identity;
 pub mod sign;
 mod single_flight;
 pub mod wire;
@@ -28,3 +29,4 @@ pub use credentials::{
 pub use endpoint::{Endpoint, InvalidEndpoint};
 pub use error_chain::error_chain;
 pub use exchange::HttpUnavailable;
+pub use identity::Identities;

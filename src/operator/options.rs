@@ -31,6 +31,7 @@ const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
 const FAILED_OPERATION: &str = "FailedOperation";
 
 /// Stands for every namespace.
+const TENCENT_CLOUD: &str = "tencentcloudapi.com";
 const ALL_NAMESPACES: &str = "*";
 
 /// What the operator is told.
@@ -128,14 +129,11 @@ pub struct Options {
     /// one. Every pod of the node could use it, and it may be allowed much more than this.
     #[arg(long, env = "NODE_ROLE_CREDENTIALS")]
     pub node_role_credentials: bool,
-    /// Security Token Service, for the pod's identity.
-    #[arg(
-        long,
-        env = "STS_ENDPOINT",
-        value_name = "URL",
-        default_value = "https://sts.tencentcloudapi.com"
-    )]
-    pub sts_endpoint: String,
+    /// Security Token Service: it tells the account behind a key, and gives keys for the pod's
+    /// identity. Default: https://sts.tencentcloudapi.com; where --gs-endpoint is no name of Tencent
+    /// Cloud's, that.
+    #[arg(long, env = "STS_ENDPOINT", value_name = "URL", value_parser = EndpointParser { insecure: false })]
+    pub sts_endpoint: Option<Endpoint>,
     /// The metadata service of a CVM node, for the node's role.
     #[arg(
         long,
@@ -199,10 +197,21 @@ impl Options {
                 PermittedNamespaces::Named(names.iter().cloned().collect())
             },
             node_role: self.node_role_credentials,
-            sts: self.sts_endpoint.trim_end_matches('/').to_owned(),
+            sts: self.sts().url(),
             metadata: self.metadata_endpoint.trim_end_matches('/').to_owned(),
             ca_file: self.gs_ca_file.clone(),
         }
+    }
+
+    /// The STS to ask.
+    pub(super) fn sts(&self) -> Endpoint {
+        let beside = || {
+            let service = self.gs_endpoint.service();
+            let domain = service.strip_prefix("gs.").filter(|it| it.ends_with(TENCENT_CLOUD))?;
+            Endpoint::parse(&format!("https://sts.{domain}")).ok()
+        };
+        let named = self.sts_endpoint.clone();
+        named.or_else(beside).unwrap_or_else(|| self.gs_endpoint.clone())
     }
 
     pub(super) fn settings(&self) -> Settings {

@@ -31,7 +31,7 @@ pub fn numbered_ids(numbers: Range<usize>) -> BTreeSet<InstanceId> {
 /// The target of a ledger that the service has answered well, to the credential `AKID`.
 #[must_use]
 pub fn proven_target(session: &str) -> Target {
-    Target { credential_proven: true, ..desired(session, &[]).target(Some("AKID".into())) }
+    Target { credential_proven: true, ..desired(session, &[]).target(Some(&"AKID".into())) }
 }
 
 /// A ledger of that session, with a proven credential, in which these are attached.

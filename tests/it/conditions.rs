@@ -287,6 +287,7 @@ fn any_ledger() -> impl Strategy<Value = Ledger> {
             session: SessionId::parse(SESSION).expect("an id"),
             region,
             endpoint: "gs.tencentcloudapi.com".into(),
+            account: credential.clone(),
             credential,
             credential_proven,
         });

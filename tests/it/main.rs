@@ -44,4 +44,5 @@ mod schema;
 mod sdk;
 mod secrets;
 mod sources;
+mod strangers;
 mod switch;

@@ -302,12 +302,15 @@ async fn a_deletion_that_the_service_blocks_ends_when_the_session_ends() {
     lab.until_gone("lobby").await;
 }
 
+/// The account of the first key.
+const ACCOUNT: &str = "100000000001";
+
 /// A lab with two keys that the service accepts, and a session that the first one has filled; the
-/// operator runs with the second one now.
-async fn lab_under_another_key() -> Lab {
+/// operator runs with the second one now, which is of that account.
+async fn lab_under_another_key(account: &str) -> Lab {
     let keys = Keys::from([
         ("AKIDEXAMPLE".into(), Key::long_term("SECRETEXAMPLE")),
-        ("AKIDOTHER".into(), Key::long_term("OTHER")),
+        ("AKIDOTHER".into(), Key::long_term("OTHER").of_account(account)),
     ]);
     let mut lab = Lab::with(gs_simulator::Options {
         keys,
@@ -330,7 +333,7 @@ async fn change_key(lab: &mut Lab, id: &str, key: &str) {
 
 #[tokio::test]
 async fn that_the_session_is_gone_is_not_believed_of_another_account() {
-    let mut lab = lab_under_another_key().await;
+    let mut lab = lab_under_another_key("another").await;
     lab.simulator.set_faults(errors(&[("ResourceNotFound.SessionNotFound", u32::MAX)]));
     lab.edit_ids("lobby", &["a", "b", "c"]).await;
     let message = lab.until_reason("lobby", "TargetMismatch").await;
@@ -346,7 +349,7 @@ async fn that_the_session_is_gone_is_not_believed_of_another_account() {
 
 #[tokio::test]
 async fn a_deletion_with_another_accounts_key_waits_and_continues_with_the_first_one() {
-    let mut lab = lab_under_another_key().await;
+    let mut lab = lab_under_another_key("another").await;
     lab.simulator.set_faults(errors(&[("ResourceNotFound.SessionNotFound", u32::MAX)]));
     lab.delete("lobby").await;
     let message = lab.until_reason("lobby", "TargetMismatch").await;
@@ -360,8 +363,46 @@ async fn a_deletion_with_another_accounts_key_waits_and_continues_with_the_first
 }
 
 #[tokio::test]
+async fn that_the_session_is_gone_is_believed_of_another_key_of_the_account() {
+    let lab = lab_under_another_key(ACCOUNT).await;
+
+    lab.simulator.end_session(SESSION);
+    lab.edit("lobby", json!({"sessionId": "next"})).await;
+
+    lab.until_ready_at("lobby", "next", &["a", "b"]).await;
+    let target = lab.get("lobby").await.status.unwrap().target.unwrap();
+    assert_eq!(
+        (target.credential.as_deref(), target.account.as_deref()),
+        (Some("AKIDOTHER"), Some(ACCOUNT))
+    );
+}
+
+#[tokio::test]
+async fn an_object_is_deleted_with_another_key_of_the_account_once_its_session_is_gone() {
+    let lab = lab_under_another_key(ACCOUNT).await;
+
+    lab.simulator.end_session(SESSION);
+    lab.delete("lobby").await;
+
+    lab.until_gone("lobby").await;
+}
+
+/// Nobody says that the new key is of the same account: then only its success proves it.
+#[tokio::test]
+async fn without_sts_another_key_is_believed_after_its_first_success() {
+    let lab = lab_under_another_key("another").await;
+    lab.edit_ids("lobby", &["a", "b", "c"]).await;
+    lab.until_ready("lobby", &["a", "b", "c"]).await;
+
+    lab.simulator.end_session(SESSION);
+    lab.delete("lobby").await;
+
+    lab.until_gone("lobby").await;
+}
+
+#[tokio::test]
 async fn an_invalid_parameter_proves_nothing_whoever_asks() {
-    let mut lab = lab_under_another_key().await;
+    let mut lab = lab_under_another_key("another").await;
     lab.simulator
         .set_faults(errors(&[("FailedOperation", 1), ("InvalidParameterValue", u32::MAX)]));
     lab.edit_ids("lobby", &["a"]).await;

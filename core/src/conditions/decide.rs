@@ -115,7 +115,7 @@ fn unfinished(inputs: &ConditionInputs<'_>, open: &Open<'_>) -> Conditions {
             let message = messages::left_to_others(session, other, inputs.left_to_others);
             return Conditions::reconciling(Reason::Progressing, message);
         }
-        Ownership::Owner(_) | Ownership::Uncontested => {}
+        Ownership::Owner(_) | Ownership::Unresolved(_) | Ownership::Uncontested => {}
     }
     if inputs.full && open.is_nothing_but_attaches() {
         return Conditions::stalled(Reason::TooManyInstances, messages::full(session, open));

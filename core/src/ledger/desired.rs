@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::identity::Identity;
 use crate::ids::{InOrder, InstanceId, SessionId};
 use crate::ledger::record::Want;
 
@@ -54,12 +55,13 @@ impl Desired {
 
     /// The target of a ledger that starts now.
     #[must_use]
-    pub fn target(&self, credential: Option<String>) -> Target {
+    pub fn target(&self, identity: Option<&Identity>) -> Target {
         Target {
             session: self.session.clone(),
             region: self.region.clone().or_else(|| self.default_region.clone()),
             endpoint: Arc::clone(&self.endpoint),
-            credential,
+            credential: identity.map(|identity| identity.credential.to_string()),
+            account: identity.and_then(|identity| identity.account.as_deref()).map(str::to_owned),
             credential_proven: false,
         }
     }
@@ -110,27 +112,51 @@ pub struct Target {
     /// Who we are there: a key id, never a key. None before the first call; empty: several names
     /// were tried and none was proven.
     pub credential: Option<String>,
+    /// The account behind it, as STS said.
+    pub account: Option<String>,
     /// Whether the service ever did something for that name.
     pub credential_proven: bool,
 }
 
 impl Target {
-    /// The target of a journal that is written under `credential`: a proven name stays, an unproven
+    /// The target of a journal that is written under this identity: a proven one stays, an unproven
     /// one gives way to nobody.
     #[must_use]
-    pub fn journalled_by(mut self, credential: &str) -> Self {
-        if !self.credential_proven {
-            let known = self.credential.as_deref().is_none_or(|known| known == credential);
-            self.credential = Some(if known { credential.to_owned() } else { String::new() });
+    pub fn journalled_by(mut self, identity: &Identity) -> Self {
+        if self.credential.is_none() || self.believes(identity) {
+            if !self.credential_proven {
+                self.credential = Some(identity.credential.to_string());
+            }
+            self.learn_account(identity);
+        } else if !self.credential_proven {
+            (self.credential, self.account) = (Some(String::new()), None);
         }
         self
     }
 
-    /// Whether what the service said to `credential` about the session as a whole may empty the
-    /// ledger: a wrong key sees no session either.
+    /// The service has done something for this identity: it is the one.
+    pub fn prove(&mut self, identity: &Identity) {
+        self.credential = Some(identity.credential.to_string());
+        self.credential_proven = true;
+        self.learn_account(identity);
+    }
+
+    /// STS may not have answered when the target was written.
+    fn learn_account(&mut self, identity: &Identity) {
+        if let Some(account) = &identity.account {
+            self.account = Some(account.to_string());
+        }
+    }
+
+    /// Whether what the service said to this identity about the session as a whole may empty the
+    /// ledger: a wrong key sees no session either. A rotated key of the same account does.
     #[must_use]
-    pub fn believes(&self, credential: &str) -> bool {
-        !credential.is_empty() && self.credential.as_deref() == Some(credential)
+    pub fn believes(&self, identity: &Identity) -> bool {
+        let same_account =
+            self.account.is_some() && self.account.as_deref() == identity.account.as_deref();
+        same_account
+            || (!identity.credential.is_empty()
+                && self.credential.as_deref() == Some(&*identity.credential))
     }
 }
 

@@ -19,6 +19,7 @@ pub mod settle;
 use std::collections::BTreeMap;
 
 use crate::answer::{CallResult, Operation};
+use crate::identity::Identity;
 use crate::ids::{InstanceId, JournalId};
 use crate::ledger::desired::{Desired, DesiredMembers, Target};
 use crate::ledger::record::Record;
@@ -125,16 +126,16 @@ impl Ledger {
 
     /// The session of the ledger, or that of a ledger that starts now.
     #[must_use]
-    pub fn target_for(&self, desired: &Desired, credential: &str) -> Target {
+    pub fn target_for(&self, desired: &Desired, identity: &Identity) -> Target {
         match &self.target {
             // A name that has never worked is nobody's once there is nothing to protect.
             Some(target)
                 if self.records.values().any(Record::is_tracked)
                     || (target.credential_proven && Self::same_place(target, desired)) =>
             {
-                target.clone().journalled_by(credential)
+                target.clone().journalled_by(identity)
             }
-            _ => desired.target(Some(credential.to_owned())),
+            _ => desired.target(Some(identity)),
         }
     }
 

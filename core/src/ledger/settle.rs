@@ -1,6 +1,7 @@
 //! What came of a call, written into the ledger.
 
 use crate::answer::{Answer, Operation, Outcome, Verdict};
+use crate::identity::Identity;
 use crate::ids::InstanceId;
 use crate::ledger::desired::{Desired, DesiredMembers};
 use crate::ledger::record::{FailureReason, Record};
@@ -25,7 +26,7 @@ impl Ledger {
     ///
     /// let open = Ledger { journal: Some(journal(Operation::Attach, &["a", "b"])), ..ledger(&[]) };
     /// let answer = answer(processed(&["a"], &["b"]));
-    /// let settled = open.settle(&answer, "AKID", &desired("1", &["a", "b"]), &Rules::default(), false);
+    /// let settled = open.settle(&answer, &"AKID".into(), &desired("1", &["a", "b"]), &Rules::default(), false);
     /// assert_eq!(settled.records[&id("a")].state, State::Attached);
     /// assert_eq!(settled.records[&id("b")].refusals.unwrap().count, 1);
     /// ```
@@ -33,14 +34,14 @@ impl Ledger {
     pub fn settle(
         mut self,
         answer: &Answer,
-        credential: &str,
+        identity: &Identity,
         desired: &Desired,
         rules: &Rules,
         splitting: bool,
     ) -> Self {
         let Some(journal) = self.journal.take() else { return self };
         let members = desired.at(self.target.as_ref());
-        let believed = self.target.as_ref().is_some_and(|target| target.believes(credential));
+        let believed = self.target.as_ref().is_some_and(|target| target.believes(identity));
         let code = bounded(&answer.code, Self::CODE_LENGTH_MAX);
         let call = FinishedCall {
             operation: journal.operation,
@@ -75,8 +76,7 @@ impl Ledger {
         if succeeded > 0
             && let Some(target) = &mut self.target
         {
-            target.credential = Some(credential.to_owned());
-            target.credential_proven = true;
+            target.prove(identity);
         }
         self.last_call = Some(LastCall {
             operation: journal.operation,
@@ -184,7 +184,7 @@ mod tests {
         Ledger {
             target: Some(Target {
                 credential_proven: true,
-                ..Ledger::default().target_for(&desired(&[]), "AKID")
+                ..Ledger::default().target_for(&desired(&[]), &"AKID".into())
             }),
             records: records
                 .iter()
@@ -196,7 +196,13 @@ mod tests {
     }
 
     fn settle(ledger: Ledger, verdict: Verdict, credential: &str, wanted: &[&str]) -> Ledger {
-        ledger.settle(&answer(verdict), credential, &desired(wanted), &Rules::default(), false)
+        ledger.settle(
+            &answer(verdict),
+            &credential.into(),
+            &desired(wanted),
+            &Rules::default(),
+            false,
+        )
     }
 
     fn state(ledger: &Ledger, text: &str) -> Option<State> {
@@ -248,7 +254,7 @@ mod tests {
     #[test]
     fn an_error_proves_no_credential() {
         for verdict in [Verdict::Rejected, Verdict::Unclear, Verdict::SessionGone] {
-            let unproven = Ledger::default().target_for(&desired(&[]), "AKID");
+            let unproven = Ledger::default().target_for(&desired(&[]), &"AKID".into());
             let open = Ledger { target: Some(unproven), ..ledger(&[], Detach, &["a"]) };
             let settled = settle(open, verdict, "AKID", &["b"]);
             assert!(settled.target.is_none_or(|target| !target.credential_proven));
@@ -258,8 +264,13 @@ mod tests {
     #[test]
     fn a_rejected_part_of_a_batch_that_is_split_counts_for_nobody_yet() {
         let held = ledger(&[("a", State::Attached)], Detach, &["a", "b"]);
-        let split =
-            held.settle(&answer(Verdict::Rejected), "AKID", &desired(&[]), &Rules::default(), true);
+        let split = held.settle(
+            &answer(Verdict::Rejected),
+            &"AKID".into(),
+            &desired(&[]),
+            &Rules::default(),
+            true,
+        );
         assert_eq!(split.records.get(&id("a")), Some(&Record::attached()));
     }
 
@@ -278,26 +289,29 @@ mod tests {
 
     #[test]
     fn a_success_proves_the_credential_and_an_unproven_one_gives_way_to_nobody() {
-        let unproven = Ledger::default().target_for(&desired(&[]), "AKID");
-        assert!(unproven.believes("AKID"), "a mistyped session can be deleted again");
-        let contested = unproven.journalled_by("OTHER");
-        assert!(!contested.believes("AKID") && !contested.believes("OTHER"));
+        let unproven = Ledger::default().target_for(&desired(&[]), &"AKID".into());
+        assert!(unproven.believes(&"AKID".into()), "a mistyped session can be deleted again");
+        let contested = unproven.journalled_by(&"OTHER".into());
+        assert!(!contested.believes(&"AKID".into()) && !contested.believes(&"OTHER".into()));
         let open = Ledger { target: Some(contested), ..ledger(&[], Attach, &["a"]) };
 
         let proven = settle(open, processed(&["a"], &[]), "OTHER", &["a"]);
 
         let target = proven.target.unwrap();
-        assert!(target.credential_proven && target.believes("OTHER"));
-        assert!(target.journalled_by("AKID").believes("OTHER"), "a proven name stays");
+        assert!(target.credential_proven && target.believes(&"OTHER".into()));
+        assert!(
+            target.journalled_by(&"AKID".into()).believes(&"OTHER".into()),
+            "a proven name stays"
+        );
     }
 
     #[test]
     fn a_target_stays_while_it_protects_something_or_is_proven_at_the_place_that_is_wanted() {
         let home = Desired { default_region: Some("south".into()), ..desired(&[]) };
-        let proven = Target { credential_proven: true, ..home.target(Some("AKID".into())) };
+        let proven = Target { credential_proven: true, ..home.target(Some(&"AKID".into())) };
         let target_for = |target: &Target, records: &[(&str, Record)], desired: &Desired| {
             Ledger { target: Some(target.clone()), ..crate::fixtures::ledger(records) }
-                .target_for(desired, "OTHER")
+                .target_for(desired, &"OTHER".into())
         };
         let unproven = Target { credential_proven: false, ..proven.clone() };
         let elsewhere = [
@@ -310,20 +324,20 @@ mod tests {
         assert_eq!(target_for(&proven, &[], &home), proven);
         assert_eq!(
             target_for(&unproven, &[], &home),
-            home.target(Some("OTHER".into())),
+            home.target(Some(&"OTHER".into())),
             "a name that never worked is nobody's"
         );
         for desired in elsewhere {
             assert_eq!(
                 target_for(&proven, &[], &desired),
-                desired.target(Some("OTHER".into())),
+                desired.target(Some(&"OTHER".into())),
                 "{desired:?}"
             );
             let held = target_for(&proven, &[("a", Record::attached())], &desired);
             assert_eq!(held, proven, "{desired:?}");
         }
         let contested = target_for(&unproven, &[("a", Record::attached())], &home);
-        assert_eq!(contested, unproven.journalled_by("OTHER"));
+        assert_eq!(contested, unproven.journalled_by(&"OTHER".into()));
     }
 
     #[test]
@@ -336,7 +350,7 @@ mod tests {
 
         let settled = ledger(&[], Attach, &["a", "b", "c"]).settle(
             &answer,
-            "AKID",
+            &"AKID".into(),
             &desired(&[]),
             &Rules::default(),
             false,
@@ -352,7 +366,7 @@ mod tests {
         let settle = |splitting| {
             let settled = ledger(&[], Attach, &["a", "b"]).settle(
                 &answer(Verdict::Unclear),
-                "AKID",
+                &"AKID".into(),
                 &desired(&["a", "b"]),
                 &Rules::default(),
                 splitting,
@@ -367,7 +381,7 @@ mod tests {
     #[test]
     fn a_refusal_proves_no_credential() {
         let unproven = Ledger {
-            target: Some(desired(&[]).target(Some("AKID".into()))),
+            target: Some(desired(&[]).target(Some(&"AKID".into()))),
             ..ledger(&[], Attach, &["a"])
         };
         assert!(
@@ -421,7 +435,8 @@ mod tests {
             "that doubt is about the other operation"
         );
 
-        let settled = open.settle(&done("r"), "AKID", &desired(&["a"]), &Rules::default(), false);
+        let settled =
+            open.settle(&done("r"), &"AKID".into(), &desired(&["a"]), &Rules::default(), false);
         assert!(remembers(&settled, Some(&done("r"))));
         assert!(
             !remembers(&settled, Some(&done("other"))) && !remembers(&settled, None),

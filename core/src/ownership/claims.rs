@@ -10,10 +10,15 @@
 //! | then who is able: its credentials serve, the action is offered | another one can do nothing |
 //! | then whose ledger says Attached of an instance there | nothing has to change hands |
 //! | then the older, then the smaller uid | somebody must |
+//!
+//! Within a namespace a claim is believed. Of another namespace it is believed only of an object
+//! with the same key, or one of the same account: what somebody writes there without such a key
+//! concerns nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::identity::Identity;
 use crate::ids::SessionId;
 use crate::object::ObjectKey;
 
@@ -60,6 +65,17 @@ pub enum Ownership {
     Owner(ObjectKey),
     /// This other one does.
     Contender(ObjectKey),
+    /// Nobody knows yet: whose keys this one of another namespace has is being found out.
+    Unresolved(ObjectKey),
+}
+
+/// Whether an object believes the claim of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Belief {
+    Believed,
+    Ignored,
+    /// Whose keys one of the two has is not known yet.
+    Unresolved,
 }
 
 /// The claims of all objects in sight.
@@ -84,6 +100,9 @@ pub struct Claims {
     claimants: BTreeMap<ObjectKey, Claimant>,
     /// The resource versions that show them, as numbers.
     versions: BTreeMap<ObjectKey, u64>,
+    /// Whose keys they have; none: they have none. Only those are known whose session somebody of
+    /// another namespace claims, and those that looked for their keys by themselves.
+    identities: BTreeMap<ObjectKey, Option<Identity>>,
     places: BTreeMap<Place, BTreeSet<ObjectKey>>,
     changed: BTreeSet<ObjectKey>,
 }
@@ -115,6 +134,44 @@ impl Claims {
         self.replace(key, None);
         self.changed.remove(key);
         self.versions.remove(key);
+        self.identities.remove(key);
+    }
+
+    /// The object has these keys, or none.
+    pub fn identify(&mut self, key: &ObjectKey, identity: Option<Identity>) {
+        if self.identities.get(key) == Some(&identity) {
+            return;
+        }
+        self.identities.insert(key.clone(), identity);
+        let others: Vec<_> = self.foreign_claimants(key).cloned().collect();
+        self.changed.extend(others);
+    }
+
+    /// Whether it has to be found out anew whose keys the object has: another namespace claims a
+    /// session of it, too, and that is not believed. Keys may come or change.
+    #[must_use]
+    pub fn must_identify(&self, key: &ObjectKey) -> bool {
+        self.foreign_claimants(key).any(|other| self.belief(key, other) != Belief::Believed)
+    }
+
+    /// Objects of other namespaces that claim a session which the object claims.
+    fn foreign_claimants<'a>(&'a self, key: &'a ObjectKey) -> impl Iterator<Item = &'a ObjectKey> {
+        let claims = self.claimants.get(key).into_iter().flat_map(|claimant| &claimant.claims);
+        claims
+            .filter_map(|claim| self.places.get(&claim.place))
+            .flatten()
+            .filter(|other| other.namespace != key.namespace)
+    }
+
+    fn belief(&self, key: &ObjectKey, other: &ObjectKey) -> Belief {
+        if key.namespace == other.namespace {
+            return Belief::Believed;
+        }
+        match (self.identities.get(key), self.identities.get(other)) {
+            (Some(Some(own)), Some(Some(theirs))) if own.is_same(theirs) => Belief::Believed,
+            (Some(Some(_)), Some(Some(_))) | (Some(None), _) | (_, Some(None)) => Belief::Ignored,
+            (None, _) | (_, None) => Belief::Unresolved,
+        }
     }
 
     /// The objects that share a session with another one whose claim changed since the last time
@@ -132,15 +189,28 @@ impl Claims {
     /// Who owns the session at `place`, as the object `key` sees it.
     #[must_use]
     pub fn ownership(&self, key: &ObjectKey, place: &Place) -> Ownership {
+        let unresolved = |other: &&ObjectKey| self.belief(key, other) == Belief::Unresolved;
+        if let Some(other) = self.claimants_beside(key, place).find(unresolved) {
+            return Ownership::Unresolved(other.clone());
+        }
         let Some(other) = self.others(key, place).next() else { return Ownership::Uncontested };
-        match self.owner(place) {
+        match self.owner(key, place) {
             Some(owner) if owner != key => Ownership::Contender(owner.clone()),
             _ => Ownership::Owner(other.clone()),
         }
     }
 
-    /// Who claims the session at `place`, besides the object `key`.
+    /// Who claims the session at `place`, besides the object `key` and as it believes.
     pub fn others<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        place: &Place,
+    ) -> impl Iterator<Item = &'a ObjectKey> {
+        let others = self.claimants_beside(key, place);
+        others.filter(move |other| self.belief(key, other) == Belief::Believed)
+    }
+
+    fn claimants_beside<'a>(
         &'a self,
         key: &'a ObjectKey,
         place: &Place,
@@ -152,19 +222,22 @@ impl Claims {
     #[must_use]
     pub fn is_contender(&self, key: &ObjectKey) -> bool {
         let claims = self.claimants.get(key).into_iter().flat_map(|claimant| &claimant.claims);
-        claims.into_iter().any(|claim| self.owner(&claim.place).is_some_and(|owner| owner != key))
+        claims
+            .into_iter()
+            .any(|claim| self.owner(key, &claim.place).is_some_and(|owner| owner != key))
     }
 
-    /// Who owns the session.
+    /// Who owns the session, of the object `key` and those that it believes.
     #[must_use]
-    pub fn owner(&self, place: &Place) -> Option<&ObjectKey> {
+    pub fn owner<'a>(&'a self, key: &'a ObjectKey, place: &Place) -> Option<&'a ObjectKey> {
         let rank = |key: &&ObjectKey| {
             let claimant = self.claimants.get(*key)?;
             let claim = claimant.claim(place)?;
             let (unable, uid) = (claimant.is_unable, Arc::clone(&claimant.uid));
             Some((claim.leaving, unable, !claim.has_attached, claimant.created, uid))
         };
-        self.places.get(place)?.iter().min_by_key(rank)
+        let claims_it = |key: &&ObjectKey| rank(key).is_some();
+        self.others(key, place).chain(Some(key).filter(claims_it)).min_by_key(rank)
     }
 
     fn replace(&mut self, key: &ObjectKey, after: Option<Claimant>) {
@@ -242,9 +315,9 @@ mod tests {
     #[test]
     fn the_older_comes_first_and_of_one_age_the_smaller_uid() {
         let old = claims(&[("a", claimant("2", 6, false)), ("b", claimant("1", 7, false))]);
-        assert_eq!(old.owner(&place("1")), Some(&key("a")));
+        assert_eq!(old.owner(&key("a"), &place("1")), Some(&key("a")));
         let twins = claims(&[("a", claimant("2", 6, false)), ("b", claimant("1", 6, false))]);
-        assert_eq!(twins.owner(&place("1")), Some(&key("b")));
+        assert_eq!(twins.owner(&key("a"), &place("1")), Some(&key("b")));
         assert_eq!(twins.ownership(&key("a"), &place("1")), Ownership::Contender(key("b")));
         assert_eq!(twins.ownership(&key("b"), &place("1")), Ownership::Owner(key("a")));
         assert!(twins.is_contender(&key("a")) && !twins.is_contender(&key("b")));
@@ -267,7 +340,7 @@ mod tests {
             ("has some in, of two that leave", leaves(old), leaves(new_in), "new"),
         ] {
             let claims = claims(&[("old", old), ("new", new)]);
-            assert_eq!(claims.owner(&place("1")), Some(&key(owner)), "{why}");
+            assert_eq!(claims.owner(&key("old"), &place("1")), Some(&key(owner)), "{why}");
         }
     }
 
@@ -280,10 +353,68 @@ mod tests {
         assert_eq!(claims.others(&key("a"), &place("2")).count(), 0);
     }
 
+    fn of_namespace(namespace: &str) -> ObjectKey {
+        ObjectKey { namespace: namespace.into(), name: "x".into() }
+    }
+
+    fn with_key(key: u64, account: Option<&str>) -> Identity {
+        Identity { credential: "AKID".into(), key, account: account.map(Into::into) }
+    }
+
+    #[test]
+    fn of_another_namespace_only_one_with_a_key_of_the_same_account_is_believed() {
+        let (mine, theirs) = (of_namespace("mine"), of_namespace("theirs"));
+        let here = place("1");
+        let mut claims = Claims::default();
+        claims.set(&theirs, "1", claimant("1", 5, true));
+        assert!(!claims.must_identify(&theirs), "it is alone");
+        claims.set(&mine, "1", claimant("2", 6, false));
+        assert!(claims.must_identify(&theirs) && claims.must_identify(&mine));
+        let unresolved = Ownership::Unresolved(theirs.clone());
+        assert_eq!(claims.ownership(&mine, &here), unresolved);
+
+        claims.identify(&mine, Some(with_key(1, None)));
+        claims.take_changed();
+        assert_eq!(claims.ownership(&mine, &here), unresolved);
+        assert!(claims.must_identify(&theirs) && claims.must_identify(&mine));
+        for (identity, believed) in [
+            (None, false),
+            (Some(with_key(1, None)), true),
+            (Some(with_key(2, None)), false),
+            (Some(with_key(2, Some("100"))), false),
+        ] {
+            claims.identify(&theirs, identity.clone());
+            assert_eq!(claims.take_changed(), [mine.clone()].into(), "{identity:?}");
+            let (expected, owner) = if believed {
+                (Ownership::Contender(theirs.clone()), &theirs)
+            } else {
+                (Ownership::Uncontested, &mine)
+            };
+            assert_eq!(claims.ownership(&mine, &here), expected, "{identity:?}");
+            assert_eq!(claims.owner(&mine, &here), Some(owner));
+            assert_eq!(
+                (claims.is_contender(&mine), claims.must_identify(&mine)),
+                (believed, !believed)
+            );
+            assert_eq!(claims.others(&mine, &here).count(), usize::from(believed));
+        }
+        claims.identify(&theirs, Some(with_key(2, Some("100"))));
+        assert_eq!(claims.take_changed(), BTreeSet::new(), "nothing has changed");
+        claims.identify(&mine, Some(with_key(1, Some("100"))));
+        assert_eq!(claims.ownership(&mine, &here), Ownership::Contender(theirs.clone()));
+        claims.identify(&mine, None);
+        assert_eq!(claims.ownership(&mine, &here), Ownership::Uncontested, "it believes nobody");
+        assert!(claims.must_identify(&mine), "it may find some");
+
+        claims.remove(&mine);
+        claims.set(&mine, "1", claimant("3", 7, false));
+        assert!(claims.must_identify(&mine), "another object of that name");
+    }
+
     #[test]
     fn an_older_version_is_no_news() {
         let mut claims = Claims::default();
-        let owner = |claims: &Claims| claims.owner(&place("1")).is_some();
+        let owner = |claims: &Claims| claims.owner(&key("a"), &place("1")).is_some();
         let nothing = || Claimant { claims: vec![], ..claimant("1", 5, false) };
         claims.set(&key("a"), "10", claimant("1", 5, false));
         claims.set(&key("a"), "9", nothing());

@@ -21,6 +21,10 @@ use crate::reconcile::state::{Own, Stage};
 use crate::reconcile::view::{Handled, LedgerState, Request, Status, View};
 use crate::time::ServiceTime;
 
+/// For so long an object believes that its keys are those of before, if that keeps it from believing
+/// another one.
+const IDENTITY_FRESH: Duration = Duration::from_mins(1);
+
 /// What a person asked for and is not done yet.
 fn open<'a>(asked: Option<&'a Request>, handled: Option<&String>) -> Option<&'a Request> {
     asked.filter(|request| Some(&request.value) != handled)
@@ -60,6 +64,10 @@ impl Reconcile {
             return effect;
         }
         draft.ledger = draft.ledger.tidied(desired, now);
+        if matches!(context.ownership, Ownership::Unresolved(_)) && !draft.must_write {
+            // Nothing is known that would be worth a write.
+            return Effect::Done(Requeue::After(self.pause_for_others()));
+        }
         let restriction = match self.stand_among_others(view, &mut draft, context) {
             Ok(restriction) => restriction,
             Err(effect) => return effect,
@@ -74,7 +82,7 @@ impl Reconcile {
         }
         let mut plan = self.plan(view, &draft, allowed, context);
         if let Some(batch) = plan.batch.take() {
-            if self.credential.is_none() {
+            if self.identity.is_none() {
                 return Effect::Credentials;
             }
             let Some(start_time) = now else { return Effect::AskTime };
@@ -197,6 +205,7 @@ impl Reconcile {
                 }))
             }
             Ownership::Contender(_) => self.give_way(view, draft, context),
+            Ownership::Unresolved(_) => Ok(Restriction::Only(BTreeSet::new())),
         }
     }
 
@@ -216,7 +225,7 @@ impl Reconcile {
         }
         let reason = view.status.conditions.as_ref().map(|conditions| conditions.reason);
         if reason == Some(Reason::CredentialsNotFound)
-            && self.credential.is_none()
+            && self.identity.is_none()
             && self.may_ask(context)
         {
             // One without credentials comes after all that have some: whether it still has none is
@@ -260,8 +269,8 @@ impl Reconcile {
         start_time: ServiceTime,
         context: &StepContext,
     ) -> Effect {
-        let Some(credential) = self.credential.clone() else { return Effect::Credentials };
-        let target = draft.ledger.target_for(&view.desired, &credential);
+        let Some(identity) = self.identity.clone() else { return Effect::Credentials };
+        let target = draft.ledger.target_for(&view.desired, &identity);
         draft.ledger.target = Some(target.clone());
         if batch.operation == Operation::Attach
             && let Ok(Some(others)) = self.others(context)
@@ -282,7 +291,7 @@ impl Reconcile {
         self.state.own.push(Own {
             journal,
             target,
-            credential,
+            identity,
             deleting: view.desired.deleting,
             ownership: context.ownership.clone(),
             stage: Stage::Journalled,
@@ -380,16 +389,22 @@ impl Reconcile {
             return Some(self.state.retry.opens_in(context.elapsed));
         }
         let members = view.desired.at(ledger.target.as_ref());
-        let waits = if is_contender {
-            ledger.has_stale_members(members)
-        } else {
-            !plan.left_to_others.is_empty() || self.others.values().any(Option::is_none)
+        let waits = match &context.ownership {
+            Ownership::Contender(_) => ledger.has_stale_members(members),
+            Ownership::Unresolved(_) => true,
+            Ownership::Uncontested | Ownership::Owner(_) => {
+                !plan.left_to_others.is_empty() || self.others.values().any(Option::is_none)
+            }
         };
         if !waits {
             self.state.waits_for_others = 0;
-            return None;
+            return context.must_identify.then_some(IDENTITY_FRESH);
         }
+        Some(self.pause_for_others())
+    }
+
+    fn pause_for_others(&mut self) -> Duration {
         self.state.waits_for_others = self.state.waits_for_others.saturating_add(1);
-        Some(self.state.retry.pause(self.state.waits_for_others))
+        self.state.retry.pause(self.state.waits_for_others)
     }
 }

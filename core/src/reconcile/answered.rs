@@ -28,7 +28,7 @@ impl Reconcile {
             let bisecting = self.state.bisection.is_some() && may_be_one_ids_fault(&answer, ids);
             let rules = &self.settings.rules;
             let settled =
-                ledger.clone().settle(&answer, &own.credential, &view.desired, rules, bisecting);
+                ledger.clone().settle(&answer, &own.identity, &view.desired, rules, bisecting);
             let retry = &mut self.state.retry;
             if settled.target.is_none() {
                 // The session that was to be left is gone: the way to the next one is free.
@@ -73,7 +73,7 @@ mod tests {
         let own = Own {
             journal,
             target,
-            credential: "AKID".into(),
+            identity: "AKID".into(),
             deleting: false,
             ownership: Ownership::Uncontested,
             stage: Stage::Sent,
@@ -85,7 +85,8 @@ mod tests {
         let Stage::Answered(answer, bisecting) = reconcile.state.own.remove(0).stage else {
             panic!("an answer")
         };
-        let settled = stored.settle(&answer, "AKID", &object.desired, &settings.rules, bisecting);
+        let settled =
+            stored.settle(&answer, &"AKID".into(), &object.desired, &settings.rules, bisecting);
         (reconcile.state, settled)
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::answer::Answer;
+use crate::identity::Identity;
 use crate::ids::InstanceId;
 use crate::ledger::Journal;
 use crate::ledger::desired::Target;
@@ -123,8 +124,8 @@ pub enum Response {
     Conflict,
     /// The API server did not answer, or not well: a write may have happened.
     Failed,
-    /// Who pays, by name, or why nobody does.
-    Credentials(Result<String, String>),
+    /// Whose credentials they are, or why there are none.
+    Credentials(Result<Identity, String>),
     /// Whether the service's time is known now, or why not.
     Time(Result<(), String>),
     /// Whether there is a permit.
@@ -148,8 +149,11 @@ pub struct StepContext {
     pub nonce: u128,
     /// Who owns the session of [`View::place`].
     pub ownership: Ownership,
-    /// Who else claims that session.
+    /// Who else claims that session, as far as this object believes.
     pub others: Vec<ObjectKey>,
+    /// Another namespace claims a session of the object, too, and that is not believed: whose keys
+    /// this object has is found out anew.
+    pub must_identify: bool,
     /// Whether this process may still act. It saves calls; no promise rests on it.
     pub may_act: bool,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::conditions::messages::says_how_to_orphan;
 use crate::conditions::{Conditions, Counts, invariant_violated};
+use crate::identity::Identity;
 use crate::ledger::Ledger;
 use crate::object::ObjectKey;
 use crate::ownership::claims::Place;
@@ -28,8 +29,8 @@ pub struct Reconcile {
     pub(super) state: ReconcileState,
     pub(super) view: Option<Box<View>>,
     pub(super) phase: Phase,
-    /// Whom the credentials are of, once they were found.
-    pub(super) credential: Option<String>,
+    /// Whose the credentials are, once they were found.
+    pub(super) identity: Option<Identity>,
     pub(super) permit: PermitState,
     /// The others that claim the session and were read since this copy came; and what they show, if
     /// they could be read.
@@ -133,7 +134,7 @@ impl Reconcile {
             state,
             view: None,
             phase: Phase::Read,
-            credential: None,
+            identity: None,
             permit: if permit { PermitState::Held } else { PermitState::NotAsked },
             others: BTreeMap::new(),
             reads: 0,

@@ -90,13 +90,13 @@ impl Reconcile {
         match &own.stage {
             Stage::Answered(answer, bisecting) => {
                 let (believed, proven) = stored.target.as_ref().map_or((false, true), |target| {
-                    (target.believes(&own.credential), target.credential_proven)
+                    (target.believes(&own.identity), target.credential_proven)
                 });
                 let gone = answer.verdict == Verdict::SessionGone && believed;
                 let assumed = stored.records.iter().filter(|(_, record)| record.assumed);
                 let assumed = assumed.map(|(id, _)| id.clone()).collect();
                 let rules = &self.settings.rules;
-                let settled = stored.settle(answer, &own.credential, desired, rules, *bisecting);
+                let settled = stored.settle(answer, &own.identity, desired, rules, *bisecting);
                 let reasons =
                     RemovalReasons { settled: true, all: gone, ..RemovalReasons::default() };
                 let mut draft = Draft::of_outcome(view, settled, reasons);

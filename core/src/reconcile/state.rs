@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::answer::Answer;
 use crate::conditions::Problem;
+use crate::identity::Identity;
 use crate::ids::{InstanceId, JournalId};
 use crate::ledger::desired::Target;
 use crate::ledger::{Journal, Ledger};
@@ -31,7 +32,7 @@ pub(crate) enum Stage {
 pub(crate) struct Own {
     pub(crate) journal: Journal,
     pub(crate) target: Target,
-    pub(crate) credential: String,
+    pub(crate) identity: Identity,
     pub(crate) deleting: bool,
     pub(crate) ownership: Ownership,
     pub(crate) stage: Stage,
@@ -151,7 +152,7 @@ mod tests {
         Own {
             journal: journal(Operation::Attach, &["a"]),
             target: desired("1", &[]).target(None),
-            credential: "AKID".into(),
+            identity: "AKID".into(),
             deleting: false,
             ownership: Ownership::Uncontested,
             stage,

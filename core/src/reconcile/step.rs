@@ -62,8 +62,8 @@ impl Reconcile {
                 self.phase = Phase::Read;
             }
             Response::Failed => return self.pause_for_api_server(),
-            Response::Credentials(Ok(name)) => {
-                self.credential = Some(name);
+            Response::Credentials(Ok(identity)) => {
+                self.identity = Some(identity);
                 if matches!(self.state.problem, Some(Problem::Credentials(_))) {
                     self.state.problem = None;
                 }
@@ -82,7 +82,7 @@ impl Reconcile {
             Response::Answer(answer) => {
                 if answer.verdict == Verdict::NothingDone(NothingDone::Credentials) {
                     // They may have been rotated meanwhile.
-                    self.credential = None;
+                    self.identity = None;
                 }
                 self.answered(answer, context);
             }
@@ -100,7 +100,7 @@ impl Reconcile {
         self.others.clear();
         if self.state.observe(&view, &self.settings) {
             // It may name another Secret now.
-            self.credential = None;
+            self.identity = None;
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Written);
         match phase {
@@ -190,6 +190,13 @@ impl Reconcile {
         }
         if deleting && !view.finalizer {
             return Effect::Done(Requeue::OnChange);
+        }
+        let found_none = matches!(self.state.problem, Some(Problem::Credentials(_)));
+        if context.must_identify
+            && self.identity.is_none()
+            && (!found_none || self.may_ask(context))
+        {
+            return Effect::Credentials;
         }
         if deleting && view.desired.deletion_policy == DeletionPolicy::Orphan {
             return Effect::RemoveFinalizer;

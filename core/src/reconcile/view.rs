@@ -164,7 +164,9 @@ impl View {
             ledger.records.values().any(|record| record.state == State::Attached)
         });
         let mut claims = Vec::new();
-        if let Some(target) = target {
+        // What goes without our finalizer is none of our business any more.
+        let is_gone = deleting && !self.finalizer;
+        if let Some(target) = target.filter(|_| !is_gone) {
             claims.push(Claim {
                 place: place(&target.endpoint, &target.session),
                 has_attached,
@@ -174,6 +176,7 @@ impl View {
         let may_hold = matches!(self.status.ledger, LedgerState::Lost { .. });
         if target.is_none_or(|target| target.session != self.desired.session)
             && (!self.desired.wants_nothing() || may_hold)
+            && !is_gone
         {
             claims.push(Claim {
                 place: place(&self.desired.endpoint, &self.desired.session),

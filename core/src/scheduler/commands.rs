@@ -206,7 +206,9 @@ impl Scheduler {
         // One that another object keeps from its session has to say so. One that waits is looked
         // at: this version may be older than what it waits for.
         let waits = self.queue.has_timer(key) || self.shared.buckets.is_waiting(key);
-        let converged = converged && !waits && !self.shared.claims.is_contender(key);
+        let claims = &self.shared.claims;
+        let is_alone = !claims.is_contender(key) && !claims.must_identify(key);
+        let converged = converged && !waits && is_alone;
         self.queue.saw(key, version, converged);
     }
 

@@ -181,6 +181,7 @@ impl Run {
             ownership: place
                 .as_ref()
                 .map_or(Ownership::Uncontested, |place| claims.ownership(&self.key, place)),
+            must_identify: claims.must_identify(&self.key),
             others: place
                 .iter()
                 .flat_map(|place| claims.others(&self.key, place))
@@ -203,11 +204,15 @@ impl Run {
             Response::Claimant(key, Some(view)) if shared.claims.is_in_sight(key) => {
                 shared.claims.set(key, &view.version, view.claimant());
             }
-            Response::Credentials(Ok(credential)) => {
-                self.credential = Some(credential.as_str().into());
-                if self.permit.as_ref().map(Permit::bucket) != self.bucket().as_ref() {
-                    // Granted for another credential: the spec or the Secret changed while it waited.
-                    self.lose_permit(shared);
+            Response::Credentials(found) => {
+                shared.claims.identify(&self.key, found.as_ref().ok().cloned());
+                if let Ok(identity) = found {
+                    self.credential = Some(Arc::clone(&identity.credential));
+                    if self.permit.as_ref().map(Permit::bucket) != self.bucket().as_ref() {
+                        // Granted for another credential: the spec or the Secret changed while it
+                        // waited.
+                        self.lose_permit(shared);
+                    }
                 }
             }
             Response::Answer(answer) => self.call_ended(shared, answer, now),

@@ -177,7 +177,7 @@ fn what_is_refused_for_good_needs_a_user() {
 fn what_is_not_offered_says_to_whom_and_what_to_do() {
     let unavailable = |region: Option<&str>, code, what: &str| {
         let object = Desired { region: region.map(str::to_owned), ..desired(&["a"]) };
-        let target = object.target(Some("AKID".into()));
+        let target = object.target(Some(&"AKID".into()));
         let message = format!(
             "{what} The operator tries again every few minutes, and at once after an edit of the \
              spec."

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Deref;
 
+use streamsession_core::identity::Identity;
 use streamsession_core::ids::InstanceId;
 use streamsession_testkit::service::{Caller, Request};
 
@@ -24,6 +25,16 @@ pub fn caller(key: &str) -> Caller {
         "AKID-bad" => Caller::Unknown,
         _ => Caller::Owner,
     }
+}
+
+/// What STS says of that key: it does not know the last one.
+pub fn identity(key: &str) -> Identity {
+    let account = match caller(key) {
+        Caller::Owner => Some("owner".into()),
+        Caller::OtherAccount => Some("other".into()),
+        Caller::Unknown => None,
+    };
+    Identity { account, ..key.into() }
 }
 
 /// A call that an operator has sent, or is about to.

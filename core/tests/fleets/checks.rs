@@ -9,7 +9,7 @@ use streamsession_core::reconcile::Notice;
 use streamsession_core::scheduler::Facts;
 
 use crate::api::{ENDPOINT, Name, session_of};
-use crate::calls::SentCall;
+use crate::calls::{SentCall, identity};
 use crate::world::{RunId, World};
 
 /// A promise that was broken: which one, and how.
@@ -117,6 +117,7 @@ impl World {
         for (name, object) in &self.api.objects {
             let view = object.view();
             claims.set(&name.key(), &view.version, view.claimant());
+            claims.identify(&name.key(), self.key_of(name.namespace).map(identity));
         }
         claims
     }

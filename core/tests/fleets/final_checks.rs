@@ -166,9 +166,13 @@ impl World {
                             .is_some_and(|ledger| tracked(ledger).any(|other| other == id))
                 });
                 if !wanted && !self.oracle.is_excused(session, id) {
-                    let name = claims
-                        .owner(&place(session))
-                        .map_or(Name { namespace: 0, number: 0 }, Name::of);
+                    let mut names = self.api.objects.keys();
+                    let is_owner = |name: &&Name| {
+                        let key = name.key();
+                        claims.owner(&key, &place(session)) == Some(&key)
+                    };
+                    let nobody = Name { namespace: 0, number: 0 };
+                    let name = names.find(is_owner).copied().unwrap_or(nobody);
                     strangers.push((name, format!("{id} is in {session}, and nobody wants it")));
                 }
             }

@@ -13,6 +13,7 @@ use streamsession_core::reconcile::Notice;
 
 use crate::api::{Name, Object, session_of, tracked};
 use crate::calls::{MARGIN_SECONDS, SentCall};
+use crate::checks::place;
 use crate::world::{RunId, World};
 
 /// An instance, and the session that it is in.
@@ -190,6 +191,22 @@ impl World {
                 .collect()
         } else if call.operation == Operation::Detach && self.views_differ(call) {
             ids.cloned().collect()
+        } else if call.operation == Operation::Detach {
+            // Who has no key of the account, or none any more, is not listened to.
+            let claims = &self.operators[run_id.operator].scheduler.shared().claims;
+            let (key, place) = (call.name.key(), place(&call.session));
+            let believed: BTreeSet<_> = claims.others(&key, &place).map(Name::of).collect();
+            let is_deaf_to =
+                |name: &Name| name.namespace != call.name.namespace && !believed.contains(name);
+            let ignored = |id: &&InstanceId| {
+                let wants_or_has = |object: &Object| {
+                    let has = || object.ledger().is_some_and(|it| it.records.contains_key(*id));
+                    object.spec.instances.contains(*id) || has()
+                };
+                let mut objects = self.api.objects.iter();
+                objects.any(|(name, object)| is_deaf_to(name) && wants_or_has(object))
+            };
+            ids.filter(ignored).cloned().collect()
         } else {
             BTreeSet::new()
         }

@@ -11,7 +11,7 @@ use streamsession_testkit::rng::Rng;
 use streamsession_testkit::service::Service;
 
 use crate::api::{Api, Name, Object};
-use crate::calls::{KEYS, SIGNATURE_SECONDS, SentCall};
+use crate::calls::{KEYS, SIGNATURE_SECONDS, SentCall, identity};
 use crate::checks::Failure;
 use crate::effects::{InFlight, Reply};
 use crate::figures::Stopwatch;
@@ -345,10 +345,15 @@ impl World {
         }
     }
 
+    /// What the Secret of the namespace holds.
+    pub fn key_of(&self, namespace: u8) -> Option<&'static str> {
+        let held = self.secrets.get(&namespace).copied().unwrap_or(Some(0));
+        held.map(|key| KEYS[usize::from(key)])
+    }
+
     fn credentials(&mut self, run_id: RunId, name: Name) -> Response {
         let (now_ms, namespace) = (self.now_ms, name.namespace);
-        let held = self.secrets.get(&namespace).copied().unwrap_or(Some(0));
-        let held = held.map(|key| KEYS[usize::from(key)].to_owned());
+        let held = self.key_of(namespace).map(str::to_owned);
         let operator = &mut self.operators[run_id.operator];
         let secret = operator
             .cached_secret(namespace, now_ms)
@@ -361,7 +366,7 @@ impl World {
             return Response::Credentials(Err(format!("there is no Secret in n{namespace}")));
         };
         running.key = Some(key.clone());
-        Response::Credentials(Ok(key))
+        Response::Credentials(Ok(identity(&key)))
     }
 
     fn finish(&mut self, run_id: RunId, requeue: Requeue) {

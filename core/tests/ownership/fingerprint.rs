@@ -56,6 +56,7 @@ fn view(view: &View, now: i64, hasher: &mut impl Hasher) {
             let target = ledger.target.as_ref();
             target.map(|target| (&target.credential, target.credential_proven)).hash(hasher);
             ledger.last_call.as_ref().map(|call| call.result).hash(hasher);
+            ledger.journal.is_some().hash(hasher);
             for (id, known) in &ledger.records {
                 id.hash(hasher);
                 record(known, now, hasher);

@@ -35,37 +35,45 @@ fn every_promise_is_kept(name: &str, budgets: Budgets, objects: usize, created: 
 
 #[test]
 fn two_objects_that_are_there_from_the_start() {
-    let budgets = Budgets { losses: 2, edits: 2, wipes: 0 };
+    let budgets = Budgets { losses: 2, edits: 2, ..Budgets::NONE };
     every_promise_is_kept("two calls without an answer, two edits", budgets, 2, 2);
 }
 
 #[test]
 fn one_object_and_another_one_that_comes() {
-    let budgets = Budgets { losses: 1, edits: 3, wipes: 0 };
+    let budgets = Budgets { losses: 1, edits: 3, ..Budgets::NONE };
     every_promise_is_kept("one call without an answer, three edits", budgets, 2, 1);
 }
 
 #[test]
 fn two_objects_whose_status_is_lost() {
-    let budgets = Budgets { losses: 1, edits: 2, wipes: 1 };
+    let budgets = Budgets { losses: 1, edits: 2, wipes: 1, ..Budgets::NONE };
     every_promise_is_kept("a lost status, one call without an answer, two edits", budgets, 2, 2);
 }
 
 #[test]
 fn three_objects() {
-    let budgets = Budgets { losses: 1, edits: 2, wipes: 0 };
+    let budgets = Budgets { losses: 1, edits: 2, ..Budgets::NONE };
     every_promise_is_kept("three objects, one call without an answer, two edits", budgets, 3, 3);
 }
 
 #[test]
+fn an_object_beside_a_stranger_that_forges() {
+    let budgets = Budgets { losses: 1, edits: 2, wipes: 1, forgeries: 2 };
+    every_promise_is_kept("a stranger, a lost status, a lost call, two edits", budgets, 2, 2);
+}
+
+#[test]
 fn every_rule_that_is_left_out_is_missed() {
-    for (omission, losses, edits) in [
-        (Omission::KeepsAttached, 1, 2),
-        (Omission::HidesAttached, 1, 3),
-        (Omission::HidesDetaches, 1, 3),
-        (Omission::ShowsUnknownAsAttached, 1, 3),
+    let calls = Budgets { losses: 1, edits: 3, ..Budgets::NONE };
+    let forgeries = Budgets { edits: 1, forgeries: 2, ..Budgets::NONE };
+    for (omission, budgets) in [
+        (Omission::KeepsAttached, calls),
+        (Omission::HidesAttached, calls),
+        (Omission::HidesDetaches, calls),
+        (Omission::ShowsUnknownAsAttached, calls),
+        (Omission::BelievesStrangers, forgeries),
     ] {
-        let budgets = Budgets { losses, edits, wipes: 0 };
         let found = UnspecifiedBehaviour::ALL.into_iter().find_map(|behaviour| {
             let omission = Some(omission);
             let seen = search(&Setting { budgets, objects: 2, created: 2, behaviour, omission });

@@ -8,7 +8,7 @@ use streamsession_core::reconcile::LedgerState;
 use streamsession_testkit::service::UnspecifiedBehaviour;
 
 use crate::fingerprint;
-use crate::world::{Budgets, Call, Move, Omission, State, name, new};
+use crate::world::{Budgets, Call, Move, Object, Omission, STRANGER, State, new, stranger};
 
 /// Moves of a run that nothing disturbs, at most.
 const MOVES_MAX: usize = 400;
@@ -52,7 +52,16 @@ impl fmt::Display for Seen {
 /// Visits every state.
 pub fn search(setting: &Setting) -> Seen {
     let began = Instant::now();
-    let objects = (0..setting.objects).map(|which| (which < setting.created).then(|| new(which)));
+    let namespace = match setting.omission {
+        Some(Omission::BelievesStrangers) => "arcade",
+        _ => "elsewhere",
+    };
+    let object = |which| {
+        let is_stranger = setting.budgets.forgeries > 0 && which == STRANGER;
+        if is_stranger { stranger(namespace) } else { new(which) }
+    };
+    let objects =
+        (0..setting.objects).map(|which| (which < setting.created).then(|| object(which)));
     let start = State {
         objects: objects.collect(),
         is_member: false,
@@ -135,7 +144,7 @@ fn describe(state: &State) -> String {
         let _ = write!(
             told,
             "\n  {}: wants {}, deleting {}, keys {}, {reason:?} {records}",
-            name(which),
+            state.key(which),
             object.wants(),
             object.view.desired.deleting,
             object.has_keys,
@@ -152,7 +161,7 @@ fn converge(
 ) -> Result<End, String> {
     let mut state = State { budgets: Budgets::NONE, in_flight: Vec::new(), ..from.clone() };
     for object in state.objects.iter_mut().flatten() {
-        object.has_keys = true;
+        object.has_keys = !object.is_stranger;
     }
     let mut passed = Vec::new();
     let end = loop {
@@ -191,10 +200,12 @@ fn at_rest(setting: &Setting, state: &State) -> Result<End, String> {
             .objects
             .iter()
             .enumerate()
-            .filter_map(|(which, object)| object.as_ref().map(|object| (name(which), object)))
+            .filter_map(|(which, object)| Some((state.key(which), object.as_ref()?)))
+            .filter(|(_, object)| !object.is_stranger)
     };
     let remembers = present().any(|(_, object)| object.wants() && object.tracks());
-    let owner = present().find(|(key, object)| claims.owner(&object.view.place()) == Some(key));
+    let owner =
+        present().find(|(key, object)| claims.owner(key, &object.view.place()) == Some(key));
     let is_right = match &owner {
         Some((_, owner)) if owner.wants() => state.is_member && owner.says_ready(),
         // One that waits put it in while it owned the session, and remembers.
@@ -204,7 +215,7 @@ fn at_rest(setting: &Setting, state: &State) -> Result<End, String> {
     if is_right && !is_deleting {
         return Ok(End::Converged);
     }
-    let is_stuck = |object: &crate::world::Object| !object.wants() && object.tracks();
+    let is_stuck = |object: &Object| !object.wants() && object.tracks();
     if !setting.behaviour.remove_absent_ok && present().any(|(_, object)| is_stuck(object)) {
         return Ok(End::NeedsUser);
     }

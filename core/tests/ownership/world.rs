@@ -6,16 +6,16 @@ use std::time::Duration;
 use streamsession_core::answer::{Answer, Operation};
 use streamsession_core::conditions::Mode;
 use streamsession_core::ledger::desired::Desired;
-use streamsession_core::ledger::record::State as Known;
+use streamsession_core::ledger::record::{Record, State as Known};
 use streamsession_core::ledger::{Ledger, Rules};
 use streamsession_core::object::ObjectKey;
 use streamsession_core::ownership::claims::{Claims, Ownership};
 use streamsession_core::reconcile::{
-    Effect, LedgerState, Reconcile, ReconcileState, Response, Settings, StepContext, View,
+    Effect, LedgerState, Reconcile, ReconcileState, Response, Settings, Status, StepContext, View,
 };
 use streamsession_core::time::{ServiceTime, Validity};
 use streamsession_testkit::fixtures::{
-    answer, context, desired, id, key, new_object, new_status, processed,
+    answer, context, desired, id, journal, key, ledger, new_object, new_status, processed, status,
 };
 use streamsession_testkit::service::UnspecifiedBehaviour;
 
@@ -40,15 +40,18 @@ pub struct Budgets {
     pub edits: u8,
     /// A status that is lost.
     pub wipes: u8,
+    /// Statuses that a stranger forges.
+    pub forgeries: u8,
 }
 
 impl Budgets {
-    pub const NONE: Self = Self { losses: 0, edits: 0, wipes: 0 };
+    pub const NONE: Self = Self { losses: 0, edits: 0, wipes: 0, forgeries: 0 };
 
     fn spend(&mut self, step: Move) {
         match step {
             Move::Turn(_) | Move::Delete(_) | Move::Keys(_) | Move::Create(_) => self.edits -= 1,
             Move::Wipe(_) => self.wipes -= 1,
+            Move::Forge(_) => self.forgeries -= 1,
             Move::Reconcile(_, Call::Unanswered | Call::Late) => self.losses -= 1,
             Move::Reconcile(_, Call::Answered) | Move::Tick | Move::Arrive(_) => {}
         }
@@ -66,12 +69,17 @@ pub enum Omission {
     HidesDetaches,
     /// What another one does not know counts as remembered.
     ShowsUnknownAsAttached,
+    /// A claim of another namespace is believed, whoever makes it.
+    BelievesStrangers,
 }
 
 #[derive(Clone, Debug)]
 pub struct Object {
     pub view: View,
     pub has_keys: bool,
+    /// It has no key that the service accepts.
+    pub is_stranger: bool,
+    pub namespace: &'static str,
 }
 
 #[derive(Clone, Debug)]
@@ -105,7 +113,19 @@ pub enum Move {
     Keys(usize),
     Create(usize),
     Wipe(usize),
+    Forge(Forged),
 }
+
+/// What the stranger's status says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forged {
+    Attached,
+    Detached,
+    Open,
+}
+
+/// The one that may be a stranger.
+pub const STRANGER: usize = 1;
 
 pub fn name(which: usize) -> ObjectKey {
     key(&format!("o{which}"))
@@ -118,7 +138,15 @@ fn spec(wanted: bool) -> Desired {
 pub fn new(which: usize) -> Object {
     let uid = format!("u{which}").into();
     let created = i64::try_from(which).unwrap();
-    Object { view: View { uid, created, ..new_object(spec(true)) }, has_keys: true }
+    let view = View { uid, created, ..new_object(spec(true)) };
+    Object { view, has_keys: true, is_stranger: false, namespace: "arcade" }
+}
+
+/// One that is older than all others, in that namespace.
+pub fn stranger(namespace: &'static str) -> Object {
+    let object = new(STRANGER);
+    let view = View { created: -1, ..object.view };
+    Object { view, has_keys: false, is_stranger: true, namespace }
 }
 
 impl Object {
@@ -135,6 +163,9 @@ impl Object {
     pub fn tracks(&self) -> bool {
         // One whose status is lost is asked about by its spec.
         let is_lost = matches!(self.view.status.ledger, LedgerState::Lost { .. });
+        if self.is_stranger {
+            return false;
+        }
         (is_lost && !self.view.desired.instances.is_empty())
             || self.view.ledger().is_some_and(|ledger| ledger.tracked().next().is_some())
     }
@@ -143,17 +174,26 @@ impl Object {
     pub fn says_ready(&self) -> bool {
         let conditions = self.view.status.conditions.as_ref();
         self.wants()
+            && !self.is_stranger
             && self.view.status.observed_generation == self.view.desired.generation
             && conditions.is_some_and(|conditions| conditions.mode == Mode::Ready)
     }
 }
 
 impl State {
+    pub fn key(&self, which: usize) -> ObjectKey {
+        let object = self.objects[which].as_ref();
+        let namespace = object.map_or("arcade", |object| object.namespace).into();
+        ObjectKey { namespace, ..name(which) }
+    }
+
     pub fn claims(&self) -> Claims {
         let mut claims = Claims::default();
         for (which, object) in self.objects.iter().enumerate() {
             if let Some(object) = object {
-                claims.set(&name(which), "1", object.view.claimant());
+                let key = self.key(which);
+                claims.set(&key, "1", object.view.claimant());
+                claims.identify(&key, (!object.is_stranger).then(|| "AKID".into()));
             }
         }
         claims
@@ -186,6 +226,13 @@ impl State {
             if self.budgets.losses > 0 {
                 moves.push(Move::Reconcile(which, Call::Unanswered));
                 moves.push(Move::Reconcile(which, Call::Late));
+            }
+            if object.is_stranger {
+                if self.budgets.forgeries > 0 {
+                    let all = [Forged::Attached, Forged::Detached, Forged::Open];
+                    moves.extend(all.map(Move::Forge));
+                }
+                continue;
             }
             if self.budgets.edits > 0 {
                 moves.push(Move::Keys(which));
@@ -243,6 +290,15 @@ impl State {
                 object.view.status = new_status();
                 let (why, remains) = ("Our finalizer, no record".to_owned(), Ledger::default());
                 object.view.status.ledger = LedgerState::Lost { why, remains };
+            }
+            Move::Forge(forged) => {
+                let object = next.object(STRANGER);
+                let journal = (forged == Forged::Open).then(|| journal(Operation::Detach, &["p"]));
+                let known =
+                    if forged == Forged::Detached { Known::Detached } else { Known::Attached };
+                let record = Record { state: known, ..Record::default() };
+                let ledger = Ledger { journal, ..ledger(&[("p", record)]) };
+                object.view.status = Status { observed_generation: 1, ..status(ledger) };
             }
             Move::Reconcile(which, call) => {
                 let called = next.reconcile(which, call, behaviour, omission)?;
@@ -327,7 +383,8 @@ impl State {
     fn check_detach(&self, which: usize) -> Result<(), String> {
         let claims = self.claims();
         let me = self.objects[which].as_ref().unwrap();
-        let owner = claims.owner(&me.view.place());
+        let my_name = self.key(which);
+        let owner = claims.owner(&my_name, &me.view.place());
         let owner = (0..self.objects.len()).find(|place| Some(&name(*place)) == owner);
         let owner = owner.and_then(|place| self.objects[place].as_ref().map(|it| (place, it)));
         match owner {
@@ -361,13 +418,14 @@ impl State {
     }
 
     fn context(&self, which: usize, nonce: u128) -> StepContext {
-        let (claims, me) = (self.claims(), name(which));
+        let (claims, me) = (self.claims(), self.key(which));
         let place = self.objects[which].as_ref().map(|object| object.view.place());
         let ownership = place.as_ref().map(|place| claims.ownership(&me, place));
         StepContext {
             service: Some(ServiceTime(self.now)),
             nonce,
             ownership: ownership.unwrap_or(Ownership::Uncontested),
+            must_identify: claims.must_identify(&me),
             others: place.iter().flat_map(|place| claims.others(&me, place)).cloned().collect(),
             ..context()
         }

@@ -37,7 +37,7 @@ pub fn unstarted() -> View {
 /// Likewise, with these records in its ledger, which the credential `AKID` has begun.
 pub fn object(records: &[(&str, Record)]) -> View {
     let mut ledger = fixtures::ledger(records);
-    ledger.target = Some(desired("1", &[]).target(Some("AKID".into())));
+    ledger.target = Some(desired("1", &[]).target(Some(&"AKID".into())));
     let mut object = unstarted();
     object.status.ledger = LedgerState::Current(ledger);
     object

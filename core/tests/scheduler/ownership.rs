@@ -117,7 +117,7 @@ fn the_last_thing_that_a_run_saw_is_gone_with_the_object() {
 
     let younger = contested(object("younger"), 6);
     let claims = &process.scheduler.shared().claims;
-    assert_eq!(claims.owner(&younger.place()), Some(&key_of(&younger)));
+    assert_eq!(claims.owner(&key_of(&younger), &younger.place()), Some(&key_of(&younger)));
 }
 
 #[test]

@@ -114,6 +114,9 @@ impl Service {
         if request.header("x-tc-action") == Some(identity::ACTION) {
             return self.assume_role(request, at, request_id);
         }
+        if request.header("x-tc-action") == Some(identity::CALLER_ACTION) {
+            return self.caller_identity(request, at, &request_id);
+        }
         let is_verified = self.verify(request, at).is_ok();
         let fault = if is_verified { self.fault_injector.request_fault() } else { None };
         let nothing = SwitchResult::default();
@@ -152,6 +155,18 @@ impl Service {
             }
         };
         self.history.add(Call::new(request, at, request_id, outcome, SwitchResult::default()));
+        Reply::Answer(Answer { delay: self.issuer.identity.delay(), ..answer })
+    }
+
+    /// STS says whose the key is. That changes nothing, so it is no part of the history.
+    fn caller_identity(&self, request: &Request, at: Arrival, request_id: &str) -> Reply {
+        let key = tc3::claimed_secret_id(&request.headers).and_then(|id| self.keys.get(id));
+        let account = key.map_or("", |key| &key.account);
+        let answer = match self.verify(request, at) {
+            Ok(()) => self.issuer.caller(request, account, request_id),
+            Err(error) => Err(error.into()),
+        };
+        let answer = answer.map_or_else(|error| Answer::error(&error, request_id), Answer::ok);
         Reply::Answer(Answer { delay: self.issuer.identity.delay(), ..answer })
     }
 

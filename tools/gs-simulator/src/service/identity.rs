@@ -12,6 +12,8 @@ use super::keys::{Key, Keys};
 use super::request::{Parameters, Request};
 
 pub(crate) const ACTION: &str = "AssumeRoleWithWebIdentity";
+/// Tells whose a key is.
+pub(crate) const CALLER_ACTION: &str = "GetCallerIdentity";
 const VERSION: &str = "2018-08-13";
 const PARAMETERS: [&str; 5] =
     ["ProviderId", "WebIdentityToken", "RoleArn", "RoleSessionName", "DurationSeconds"];
@@ -94,7 +96,42 @@ pub(crate) struct StsAnswer<'a> {
     request_id: &'a str,
 }
 
+/// Whose a key is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct CallerIdentity<'a> {
+    account_id: &'a str,
+    user_id: &'a str,
+    principal_id: &'a str,
+    r#type: &'static str,
+    arn: String,
+    request_id: &'a str,
+}
+
 impl Issuer {
+    /// STS, for a request whose signature is right.
+    pub(crate) fn caller<'a>(
+        &self,
+        request: &Request,
+        account: &'a str,
+        request_id: &'a str,
+    ) -> Result<CallerIdentity<'a>, ApiError> {
+        request.check_action(CALLER_ACTION, VERSION)?;
+        request.required("X-TC-Region")?;
+        request.parameters()?.only(&[])?;
+        if let Some(code) = &self.identity.sts_error {
+            return Err(ApiError::injected(code));
+        }
+        Ok(CallerIdentity {
+            account_id: account,
+            user_id: account,
+            principal_id: account,
+            r#type: "Account",
+            arn: format!("qcs::cam::uin/{account}:root"),
+            request_id,
+        })
+    }
+
     pub(crate) fn new(identity: Identity, seed: u64) -> Self {
         Self { identity, seed, count: 0, issued: VecDeque::new() }
     }

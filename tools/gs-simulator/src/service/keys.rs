@@ -17,19 +17,35 @@ pub struct Key {
     pub token: Option<String>,
     /// From then on it is refused. None: never.
     pub expires_at: Option<Timestamp>,
+    /// The account that it is of, as STS says.
+    pub account: String,
 }
+
+/// The account of a key that names none.
+pub(crate) const ACCOUNT: &str = "100000000001";
 
 impl Key {
     /// A key that never expires and has no token.
     #[must_use]
     pub fn long_term(secret_key: impl Into<String>) -> Self {
-        Self { secret_key: secret_key.into(), token: None, expires_at: None }
+        Self {
+            secret_key: secret_key.into(),
+            token: None,
+            expires_at: None,
+            account: ACCOUNT.to_owned(),
+        }
+    }
+
+    /// The same key, of that account.
+    #[must_use]
+    pub fn of_account(self, account: impl Into<String>) -> Self {
+        Self { account: account.into(), ..self }
     }
 
     /// A key as STS issues it: each request must carry its token.
     #[must_use]
     pub fn temporary(secret_key: impl Into<String>, token: impl Into<String>) -> Self {
-        Self { secret_key: secret_key.into(), token: Some(token.into()), expires_at: None }
+        Self { token: Some(token.into()), ..Self::long_term(secret_key) }
     }
 }
 
