@@ -175,13 +175,17 @@ pub(super) fn action_unavailable(code: &str, ledger: &Ledger) -> String {
 }
 
 pub(super) fn target_mismatch(session: &SessionId, code: &str, ledger: &Ledger) -> String {
-    let known = ledger.target.as_ref().and_then(|target| target.credential.as_deref());
+    let target = ledger.target.as_ref();
+    let known = target.and_then(|target| target.credential.as_deref());
+    let account = target.and_then(|target| target.account.as_deref());
+    let account = account.map_or_else(String::new, |account| format!(" of account {account}"));
     let known = known.filter(|known| !known.is_empty());
-    let known = known.map_or_else(String::new, |known| format!(" ({known})"));
+    let known = known.map_or_else(String::new, |known| format!(" ({known}{account})"));
     format!(
         "The service says that session {session} does not exist ({code}). The operator does not \
-         believe it: the instances were attached with other credentials{known}. Restore those \
-         credentials."
+         believe it: the instances were attached with other credentials{known}, and nobody says \
+         that these are of the same account. Restore those credentials, or give others of that \
+         account."
     )
 }
 

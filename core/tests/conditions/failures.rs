@@ -239,9 +239,15 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
         &after(GONE, attached(&["a"])),
         Reason::TargetMismatch,
         "The service says that session 1326 does not exist (ResourceNotFound.SessionNotFound). The \
-         operator does not believe it: the instances were attached with other credentials (AKID). \
-         Restore those credentials.",
+         operator does not believe it: the instances were attached with other credentials (AKID), \
+         and nobody says that these are of the same account. Restore those credentials, or give \
+         others of that account.",
     );
+    let mut of_account = after(GONE, attached(&["a"]));
+    of_account.target.as_mut().unwrap().account = Some("100".into());
+    let told = report(&desired(&["b"]), &of_account).0;
+    let text = told.message;
+    assert!(text.contains("credentials (AKID of account 100), and nobody"), "{text}");
     let full = "The ledger is full (2000 instances). More are attached or adopted once others are \
         detached.";
     report_of(&desired(&["a"]), &ledger(&[]), |inputs| inputs.full = true).is(
