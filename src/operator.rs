@@ -71,7 +71,7 @@ impl Operator {
             scheduler: SharedScheduler::new(scheduler, Instant::now()),
             fence: Fence::default(),
             defaults: Defaults {
-                region: options.region,
+                region: options.region.or_else(|| options.gs_endpoint.region().map(str::to_owned)),
                 endpoint: options.gs_endpoint.service().into(),
             },
             readiness: Readiness::of(&options.namespaces),

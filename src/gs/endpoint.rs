@@ -131,6 +131,24 @@ impl Endpoint {
         service(&self.to_string()).to_owned()
     }
 
+    /// The region in a regional name of the service: a request there without `X-TC-Region` is one of
+    /// that region.
+    ///
+    /// ```
+    /// use streamsession_operator::gs::Endpoint;
+    ///
+    /// let regional = Endpoint::parse("https://gs.ap-guangzhou.tencentcloudapi.com")?;
+    /// assert_eq!(regional.region(), Some("ap-guangzhou"));
+    /// let internal = Endpoint::parse("https://gs.internal.tencentcloudapi.com")?;
+    /// assert_eq!(internal.region(), None);
+    /// # Ok::<(), streamsession_operator::gs::InvalidEndpoint>(())
+    /// ```
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        let place = self.authority.strip_prefix("gs.")?.strip_suffix(".tencentcloudapi.com")?;
+        place.split('.').find(|label| label.contains('-'))
+    }
+
     /// The `Host` header, with the port when there is one: it is signed exactly as sent.
     #[must_use]
     pub fn host_header(&self) -> &str {

@@ -22,6 +22,7 @@ use crate::ownership::claims::Ownership;
 ///     ledger: &ledger(&[("a", Record::attached())]),
 ///     problem: None,
 ///     full: false,
+///     no_room_for: &[],
 ///     adoption_pending: false,
 ///     left_to_others: &[],
 ///     deletion_is_late: false,
@@ -118,7 +119,10 @@ fn unfinished(inputs: &ConditionInputs<'_>, open: &Open<'_>) -> Conditions {
         Ownership::Owner(_) | Ownership::Unresolved(_) | Ownership::Uncontested => {}
     }
     if inputs.full && open.is_nothing_but_attaches() {
-        return Conditions::stalled(Reason::TooManyInstances, messages::full(session, open));
+        return Conditions::stalled(
+            Reason::TooManyInstances,
+            messages::full(session, open, inputs.no_room_for),
+        );
     }
     if inputs.adoption_pending && open.is_empty() {
         let message = messages::adoption_pending();

@@ -250,16 +250,19 @@ pub(super) fn left_to_others(
     )
 }
 
-pub(super) fn full(session: &SessionId, open: &Open<'_>) -> String {
-    let full = format!(
+pub(super) fn full(session: &SessionId, open: &Open<'_>, no_room_for: &[InstanceId]) -> String {
+    let mut full = format!(
         "The ledger is full ({} instances). More are attached or adopted once others are detached.",
         Ledger::RECORDS_MAX
     );
-    if open.stuck_inside.is_empty() {
-        full
-    } else {
-        format!("{full} {}", detach_refused(session, &open.stuck_inside))
+    if !no_room_for.is_empty() {
+        let ids = names(&no_room_for.iter().collect::<Vec<_>>());
+        full += &format!(" There is no room for these of the annotation adopt: {ids}.");
     }
+    if !open.stuck_inside.is_empty() {
+        full += &format!(" {}", detach_refused(session, &open.stuck_inside));
+    }
+    full
 }
 
 pub(super) fn adoption_pending() -> String {

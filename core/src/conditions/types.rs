@@ -120,6 +120,8 @@ pub struct ConditionInputs<'a> {
     pub full: bool,
     /// Instances that a person told of are not in the ledger yet.
     pub adoption_pending: bool,
+    /// These of them, since there is no room.
+    pub no_room_for: &'a [InstanceId],
     /// Instances that wait until the ledger of another object does not say Attached of them.
     pub left_to_others: &'a [InstanceId],
     /// Its deletion has waited for longer than any doubt takes.

@@ -71,6 +71,8 @@ pub struct Plan {
     pub full: bool,
     /// Whether instances that a person told of are not in the ledger yet.
     pub adoption_pending: bool,
+    /// These of them, since there is no room.
+    pub no_room_for: Vec<InstanceId>,
     /// Instances that wait until the ledger of another object does not say Attached of them.
     pub left_to_others: Vec<InstanceId>,
     /// When a deadline or a pause is over, and something may change without anybody's doing.

@@ -42,21 +42,21 @@ impl Ledger {
     }
 
     /// A person knows of these instances: all of them join the ledger, or none if there is no room.
-    /// Says which.
+    /// Then it answers those that are not in it.
     pub fn adopt(
         &mut self,
         ids: &BTreeSet<InstanceId>,
         desired: &Desired,
         now: ServiceTime,
         validity: Validity,
-    ) -> bool {
-        let new = ids.iter().filter(|id| !self.records.contains_key(*id)).count();
-        if self.records.len() + new > Self::RECORDS_MAX {
-            return false;
+    ) -> Result<(), Vec<InstanceId>> {
+        let new = || ids.iter().filter(|id| !self.records.contains_key(*id));
+        if self.records.len() + new().count() > Self::RECORDS_MAX {
+            return Err(new().cloned().collect());
         }
         self.target.get_or_insert_with(|| desired.target(None));
         self.assume(ids.iter().cloned(), Self::last_arrival(now, validity));
-        true
+        Ok(())
     }
 
     /// When no call of anybody can arrive any more: the clock of who made it may be ahead of ours.
@@ -180,9 +180,13 @@ mod tests {
         let mut ledger = Ledger { records, ..Ledger::default() };
         let before = ledger.clone();
 
-        assert!(!ledger.adopt(&ids(&["x", "y", "z"]), &desired("1", &[]), NOW, VALIDITY));
-        assert_eq!(ledger, before);
-        assert!(ledger.adopt(&ids(&["2", "x", "y"]), &desired("1", &[]), NOW, VALIDITY));
+        let mut adopt = |texts: &[&str]| {
+            let adopted = ledger.adopt(&ids(texts), &desired("1", &[]), NOW, VALIDITY);
+            (adopted, ledger.clone())
+        };
+        let without_room = Err(vec![id("x"), id("y"), id("z")]);
+        assert_eq!(adopt(&["2", "x", "y", "z"]), (without_room, before));
+        assert_eq!(adopt(&["2", "x", "y"]).0, Ok(()));
         assert_eq!(ledger.records.len(), Ledger::RECORDS_MAX);
     }
 
@@ -191,7 +195,7 @@ mod tests {
         let mut ledger =
             Ledger { records: [(id("a"), Record::attached())].into(), ..Ledger::default() };
 
-        assert!(ledger.adopt(&ids(&["a", "b"]), &desired("1", &["c"]), NOW, VALIDITY));
+        assert_eq!(ledger.adopt(&ids(&["a", "b"]), &desired("1", &["c"]), NOW, VALIDITY), Ok(()));
 
         assert_eq!(ledger.records.get(&id("a")), Some(&Record::attached()));
         assert_eq!(ledger.records.get(&id("b")), Some(&Record::assumed(ServiceTime(1_310))));
@@ -204,7 +208,7 @@ mod tests {
         let late = Record { detach_until: Some(ServiceTime(2_000)), ..Record::default() };
         let mut ledger = Ledger { records: [(id("a"), late.clone())].into(), ..Ledger::default() };
 
-        assert!(ledger.adopt(&ids(&["a"]), &desired("1", &[]), NOW, VALIDITY));
+        assert_eq!(ledger.adopt(&ids(&["a"]), &desired("1", &[]), NOW, VALIDITY), Ok(()));
 
         let known =
             Record { detach_until: late.detach_until, ..Record::assumed(ServiceTime(1_310)) };
@@ -285,7 +289,7 @@ mod tests {
         let out = Record { state: State::Detached, ..told.clone() };
         let mut ledger = Ledger { records: [(id("a"), out)].into(), ..Ledger::default() };
 
-        ledger.adopt(&ids(&["a"]), &desired("1", &[]), NOW, VALIDITY);
+        assert_eq!(ledger.adopt(&ids(&["a"]), &desired("1", &[]), NOW, VALIDITY), Ok(()));
 
         let until = Some(ServiceTime(1_310));
         let adopted = Record {

@@ -189,7 +189,10 @@ impl Claims {
     /// Who owns the session at `place`, as the object `key` sees it.
     #[must_use]
     pub fn ownership(&self, key: &ObjectKey, place: &Place) -> Ownership {
-        let unresolved = |other: &&ObjectKey| self.belief(key, other) == Belief::Unresolved;
+        // Who claims nothing there need not know.
+        let claims_it = self.claimants.get(key).is_some_and(|it| it.claim(place).is_some());
+        let unresolved =
+            |other: &&ObjectKey| claims_it && self.belief(key, other) == Belief::Unresolved;
         if let Some(other) = self.claimants_beside(key, place).find(unresolved) {
             return Ownership::Unresolved(other.clone());
         }
@@ -407,6 +410,7 @@ mod tests {
         assert!(claims.must_identify(&mine), "it may find some");
 
         claims.remove(&mine);
+        assert_eq!(claims.ownership(&mine, &here), Ownership::Uncontested, "it claims nothing");
         claims.set(&mine, "1", claimant("3", 7, false));
         assert!(claims.must_identify(&mine), "another object of that name");
     }

@@ -10,7 +10,6 @@ use crate::conditions::{ConditionInputs, Problem, Reason, conditions};
 use crate::ids::{InstanceId, JournalId};
 use crate::ledger::desired::DeletionPolicy;
 use crate::ledger::plan::{Allowed, Batch, Plan};
-use crate::ledger::record::Record;
 use crate::ledger::{Journal, Ledger};
 use crate::ownership::claims::Ownership;
 use crate::ownership::hand_over::{HandOver, Others};
@@ -73,7 +72,9 @@ impl Reconcile {
             Err(effect) => return effect,
         };
         let allowed = restriction.allowed();
-        let is_done = draft.ledger.tracks_nothing() && !draft.must_write && !draft.adoption_pending;
+        // What has no room in an empty ledger never will.
+        let waits_for_adoption = draft.adoption_pending && draft.no_room_for.is_empty();
+        let is_done = draft.ledger.tracks_nothing() && !draft.must_write && !waits_for_adoption;
         if desired.deleting && is_done {
             return match invariants::may_go(view, &draft.ledger) {
                 Ok(()) => Effect::RemoveFinalizer,
@@ -125,7 +126,8 @@ impl Reconcile {
         let due = self.state.retry.due(context.elapsed, self.settings.rules.validity);
         let mut plan = draft.ledger.plan(desired, now, due, self.batch_size_max, allowed);
         plan.adoption_pending = draft.adoption_pending;
-        plan.full |= draft.full;
+        plan.no_room_for.clone_from(&draft.no_room_for);
+        plan.full |= !plan.no_room_for.is_empty();
         if let Some(bisection) = &self.state.bisection
             && due.open
             && !plan.puts_back
@@ -157,20 +159,27 @@ impl Reconcile {
             ledger.target.as_ref().is_some_and(|target| desired.moves_from(target))
         };
         if moves(&draft.ledger) && desired.deletion_policy == DeletionPolicy::Orphan {
-            let left = std::mem::take(&mut draft.ledger).records;
-            let tracked = left.into_iter().filter(|(_, record)| Record::is_tracked(record));
-            draft.release(tracked.map(|(id, _)| id).collect(), Notice::Orphaned);
+            let mut left = Vec::new();
+            for (id, record) in &mut draft.ledger.records {
+                left.extend(record.may_be_attached().then(|| id.clone()));
+                // A detach of ours may still hit it: who comes back has to know.
+                *record = std::mem::take(record).forgotten();
+            }
+            draft.release(left, Notice::Orphaned);
         }
         if let Some(adopt) = open(view.asked.adopt.as_ref(), draft.handled.adopt.as_ref())
             && !moves(&draft.ledger)
         {
             match context.service {
                 None if self.may_ask(context) => return Some(Effect::AskTime),
-                Some(now) if draft.ledger.adopt(&adopt.instances, desired, now, validity) => {
-                    draft.handled.adopt = Some(adopt.value.clone());
-                    draft.must_write = true;
-                }
-                clock => (draft.adoption_pending, draft.full) = (true, clock.is_some()),
+                None => draft.adoption_pending = true,
+                Some(now) => match draft.ledger.adopt(&adopt.instances, desired, now, validity) {
+                    Ok(()) => {
+                        draft.handled.adopt = Some(adopt.value.clone());
+                        draft.must_write = true;
+                    }
+                    Err(ids) => (draft.adoption_pending, draft.no_room_for) = (true, ids),
+                },
             }
         }
         let forget = open(view.asked.forget.as_ref(), draft.handled.forget.as_ref());
@@ -313,6 +322,7 @@ impl Reconcile {
             ledger: &ledger,
             problem: self.state.problem.as_ref(),
             full: plan.full,
+            no_room_for: &plan.no_room_for,
             adoption_pending: plan.adoption_pending,
             left_to_others: &plan.left_to_others,
             deletion_is_late: self.deletion_is_late(view, context),

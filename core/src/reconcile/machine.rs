@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::conditions::messages::says_how_to_orphan;
 use crate::conditions::{Conditions, Counts, invariant_violated};
 use crate::identity::Identity;
+use crate::ids::InstanceId;
 use crate::ledger::Ledger;
 use crate::object::ObjectKey;
 use crate::ownership::claims::Place;
@@ -86,8 +87,8 @@ pub(super) struct Draft {
     pub(super) reasons: RemovalReasons,
     /// Instances that the annotation `adopt` names are not in the ledger yet.
     pub(super) adoption_pending: bool,
-    /// There is no room for them.
-    pub(super) full: bool,
+    /// These of them are not, since there is no room.
+    pub(super) no_room_for: Vec<InstanceId>,
 }
 
 impl Draft {
@@ -99,7 +100,7 @@ impl Draft {
             notices: Vec::new(),
             reasons: RemovalReasons::default(),
             adoption_pending: false,
-            full: false,
+            no_room_for: Vec::new(),
         }
     }
 
@@ -109,11 +110,7 @@ impl Draft {
     }
 
     /// Releases instances for the reason that `notice` names.
-    pub(super) fn release(
-        &mut self,
-        ids: Vec<crate::ids::InstanceId>,
-        notice: fn(Vec<crate::ids::InstanceId>) -> Notice,
-    ) {
+    pub(super) fn release(&mut self, ids: Vec<InstanceId>, notice: fn(Vec<InstanceId>) -> Notice) {
         if !ids.is_empty() {
             self.reasons.named.extend(ids.iter().cloned());
             self.notices.push(notice(ids));

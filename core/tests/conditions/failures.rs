@@ -5,6 +5,7 @@ use streamsession_core::conditions::{Mode, Problem, Reason};
 use streamsession_core::ledger::Ledger;
 use streamsession_core::ledger::desired::{DeletionPolicy, Desired};
 use streamsession_core::ledger::record::{FailureReason, Record};
+use streamsession_testkit::fixtures::id;
 
 use crate::{
     CONSOLE, GONE, LATER, LET_GO, NOW, after, after_result, attached, deleting, desired, failed,
@@ -259,6 +260,15 @@ fn a_problem_with_account_session_or_room_says_what_to_do() {
         (inputs.full, inputs.adoption_pending) = (true, true);
     })
     .is(Mode::Stalled, Reason::TooManyInstances, full);
+    let no_room_for = [id("x"), id("y")];
+    report_of(&desired(&["a"]), &attached(&["a"]), |inputs| {
+        (inputs.full, inputs.adoption_pending, inputs.no_room_for) = (true, true, &no_room_for);
+    })
+    .is(
+        Mode::Stalled,
+        Reason::TooManyInstances,
+        &format!("{full} There is no room for these of the annotation adopt: x, y."),
+    );
     report_of(&desired(&["a"]), &attached(&["a"]), |inputs| inputs.adoption_pending = true).is(
         Mode::Reconciling,
         Reason::ProgressingWithRetry,

@@ -99,6 +99,7 @@ fn report_of<'a>(
         ledger,
         problem: None,
         full: false,
+        no_room_for: &[],
         adoption_pending: false,
         left_to_others: &[],
         deletion_is_late: false,

@@ -111,3 +111,13 @@ fn an_instance_is_forgotten_as_soon_as_no_attach_of_it_can_arrive() {
     assert_eq!(handled(1_000), (Some("b".into()), vec![Notice::Forgotten(vec![id("b")])]));
     assert_eq!(handled(1_001), (None, vec![]));
 }
+
+#[test]
+fn what_never_fits_keeps_no_deleted_object() {
+    let mut object = unstarted();
+    let instances = numbered_ids(0..Ledger::RECORDS_MAX + 1);
+    object.asked.adopt = Some(Request { value: "many".into(), instances });
+    object.desired.deleting = true;
+
+    assert_eq!(Driver::begin(&object, false).effect, Effect::RemoveFinalizer);
+}

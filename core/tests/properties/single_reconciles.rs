@@ -281,3 +281,21 @@ fn a_retry_beside_a_full_ledger_is_no_news() {
     let conditions = reconcile.status().conditions.as_ref().unwrap();
     assert_eq!(conditions.reason, Reason::TooManyInstances, "a is to come in, too");
 }
+
+#[test]
+fn a_detach_that_may_still_arrive_where_phones_were_left_is_not_forgotten() {
+    let late = Record { detach_until: Some(ServiceTime(1_500)), ..Record::attached() };
+    let mut object = object(&[("a", late), ("b", Record::attached())]);
+    object.desired.session = session("next");
+    object.desired.deletion_policy = DeletionPolicy::Orphan;
+    let mut reconcile = Driver::begin(&object, false);
+
+    let Effect::WriteStatus(_, notices) = &reconcile.effect else { panic!("it leaves them") };
+    assert_eq!(*notices, [Notice::Orphaned(vec![id("a"), id("b")])]);
+    let ledger = reconcile.ledger().clone();
+    assert_eq!(ledger.target.unwrap().session, session("1"), "it comes back, perhaps");
+    let kept = Record { detach_until: Some(ServiceTime(1_500)), ..Record::default() };
+    assert_eq!(ledger.records, [(id("a"), kept)].into());
+    reconcile.write();
+    assert!(reconcile.pause() > Duration::from_secs(400), "and nothing is called until then");
+}
