@@ -59,6 +59,7 @@ fn conditions_of(
         ledger,
         problem,
         full,
+        no_room_for: &[],
         adoption_pending: false,
         left_to_others: &[],
         deletion_is_late: false,

@@ -35,10 +35,13 @@ pub struct Figures {
     pub checks: usize,
     pub ready: usize,
     pub violations: usize,
-    /// Edits that ended a backoff at the end, which would take minutes.
-    pub backoffs_reset: usize,
     /// Objects that wait for a person at the end.
     pub stuck: usize,
+    /// The longest time that a wanted phone was out by the operator's own hand, once nothing went
+    /// wrong any more.
+    pub outage: Duration,
+    /// How long it took then until all was settled.
+    pub settling: Duration,
     pub took: Duration,
 }
 
@@ -80,8 +83,9 @@ impl Figures {
         self.checks += other.checks;
         self.ready += other.ready;
         self.violations += other.violations;
-        self.backoffs_reset += other.backoffs_reset;
         self.stuck += other.stuck;
+        self.outage = self.outage.max(other.outage);
+        self.settling = self.settling.max(other.settling);
         self.took = self.took.max(other.took);
     }
 }
@@ -105,10 +109,14 @@ impl fmt::Display for Figures {
             ("  that was Ready", self.ready),
             ("leaks, false ledgers, false Readys", self.violations),
             ("sessions that wait for a person", self.stuck),
-            ("edits that ended a backoff", self.backoffs_reset),
         ];
         for (what, count) in rows {
             writeln!(f, "{what:<36}{count:>8}")?;
+        }
+        for (what, time) in
+            [("longest outage by our own hand", self.outage), ("longest settling", self.settling)]
+        {
+            writeln!(f, "{what:<36}{:>7.1}s", time.as_secs_f64())?;
         }
         write!(f, "{:<36}{:>7.0}s", "duration", self.took.as_secs_f64())
     }

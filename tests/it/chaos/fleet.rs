@@ -17,15 +17,13 @@ use tokio::time::sleep;
 use super::below;
 use super::checker::{Checker, converged, name, objects, session};
 use super::figures::Figures;
-use crate::harness::{Lab, cluster, ready, spec};
+use crate::harness::{Lab, cluster, spec};
 use crate::process::Logs;
 
 /// Phones that an object may want.
 const PHONES: usize = 6;
 /// The first pause of the operator's own default, less its jitter.
 const PAUSE_MIN_SECONDS: f64 = 0.74;
-/// Backoffs are ended so often at the end.
-const RESET_BACKOFFS_EVERY: Duration = Duration::from_secs(45);
 /// An operator sees an edit no later than this.
 const LAG: Duration = Duration::from_secs(5);
 /// The longest that a fleet may take to converge: a healthy one needs the wait for the writer of a
@@ -50,6 +48,8 @@ pub struct Fleet {
     absent_refused: bool,
     /// When the backoff of an object began anew; of all objects if there is no number.
     backoff_resets: Vec<(Option<usize>, Timestamp)>,
+    /// Since when nothing goes wrong any more, and how many calls there were then.
+    undisturbed: Option<(Instant, usize)>,
     started: Instant,
 }
 
@@ -73,6 +73,7 @@ impl Fleet {
             timeouts: 0,
             absent_refused,
             backoff_resets: Vec::new(),
+            undisturbed: None,
             started: Instant::now(),
             lab,
         }
@@ -210,16 +211,34 @@ impl Fleet {
         )
     }
 
+    /// From now on nothing goes wrong, and nobody edits.
+    pub fn faults_are_over(&mut self) {
+        self.undisturbed = Some((Instant::now(), self.lab.calls().len()));
+    }
+
+    /// The longest time that a wanted phone was out by the operator's own hand since that many
+    /// calls: from the detach that has taken it out to the attach that put it back.
+    fn outage(&self, calls: usize) -> Duration {
+        let wanted: BTreeSet<_> = self.wanted.iter().flatten().flatten().collect();
+        let (mut out, mut longest) = (BTreeMap::new(), 0.0_f64);
+        for call in self.lab.calls().iter().skip(calls) {
+            for id in call.succeeded.iter().filter(|id| wanted.contains(id)) {
+                let place = (call.session_id.clone(), id.clone());
+                if call.operation == Some(gs_simulator::Operation::Detach) {
+                    out.insert(place, call.arrival_ms);
+                } else if let Some(since) = out.remove(&place) {
+                    longest = longest.max(call.arrival_ms - since);
+                }
+            }
+        }
+        Duration::from_secs_f64(longest / 1_000.0)
+    }
+
     /// Waits until all is as wanted. The service must have no faults, and an operator must run.
     pub async fn until_converged(&mut self) {
         let start = Instant::now();
-        let mut reset = start;
         loop {
             self.check();
-            if reset.elapsed() > RESET_BACKOFFS_EVERY {
-                reset = Instant::now();
-                self.reset_backoffs().await;
-            }
             let seen = match objects(&self.lab.sessions).await {
                 Ok(objects) => {
                     converged(self.wanted.len(), &objects, &self.lab.simulator, self.absent_refused)
@@ -229,6 +248,10 @@ impl Fleet {
             match seen {
                 Ok(stuck) => {
                     self.figures.stuck = stuck.len();
+                    if let Some((since, calls)) = self.undisturbed {
+                        self.figures.settling = since.elapsed();
+                        self.figures.outage = self.outage(calls);
+                    }
                     return self.orphan(stuck).await;
                 }
                 Err(seen) => assert!(
@@ -238,22 +261,6 @@ impl Fleet {
                 ),
             }
             sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    /// An edit ends the backoff, and this one changes nothing. One object has one backoff: where a
-    /// phone that can't be detached shares it with one that has to be refused three times before it
-    /// is found, the pauses add up to minutes.
-    async fn reset_backoffs(&mut self) {
-        let objects = objects(&self.lab.sessions).await.expect("the objects");
-        for slot in 0..self.wanted.len() {
-            let Some(object) = objects.get(&name(slot)) else { continue };
-            if object.metadata.deletion_timestamp.is_none() && !ready(object).0 {
-                self.backoff_resets.push((Some(slot), Timestamp::now()));
-                self.lab.edit(&name(slot), json!({"deletionPolicy": "Orphan"})).await;
-                self.lab.edit(&name(slot), json!({"deletionPolicy": "Delete"})).await;
-                self.figures.backoffs_reset += 1;
-            }
         }
     }
 
