@@ -257,10 +257,10 @@ pub(super) fn full(session: &SessionId, open: &Open<'_>, no_room_for: &[Instance
     );
     if !no_room_for.is_empty() {
         let ids = names(&no_room_for.iter().collect::<Vec<_>>());
-        full += &format!(" There is no room for these of the annotation adopt: {ids}.");
+        let _ = write!(full, " There is no room for these of the annotation adopt: {ids}.");
     }
     if !open.stuck_inside.is_empty() {
-        full += &format!(" {}", detach_refused(session, &open.stuck_inside));
+        let _ = write!(full, " {}", detach_refused(session, &open.stuck_inside));
     }
     full
 }
