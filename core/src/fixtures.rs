@@ -117,6 +117,7 @@ pub fn context() -> StepContext {
         ownership,
         others: Vec::new(),
         must_identify: false,
+        freed: BTreeSet::new(),
         may_act: true,
     }
 }

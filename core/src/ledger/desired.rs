@@ -198,4 +198,56 @@ mod tests {
             assert_eq!(members.want(&id("b")), Want::Out);
         }
     }
+
+    fn identity(credential: &str, account: Option<&str>) -> Identity {
+        Identity { account: account.map(Into::into), ..credential.into() }
+    }
+
+    #[test]
+    fn a_journal_binds_the_identity_until_one_is_proven() {
+        let a = identity("A", Some("100"));
+        let (of_same, other) = (identity("B", Some("100")), identity("C", Some("200")));
+        let of = |bound: Option<&Identity>, proven: bool, now: &Identity| {
+            let target = desired("1", &[]).target(bound);
+            let target = Target { credential_proven: proven, ..target }.journalled_by(now);
+            (target.credential.unwrap(), target.account)
+        };
+        let is = |credential: &str, account: Option<&str>| {
+            (credential.to_owned(), account.map(str::to_owned))
+        };
+        assert_eq!(of(None, false, &a), is("A", Some("100")), "what was adopted has none");
+        let unasked = identity("A", None);
+        for proven in [false, true] {
+            assert_eq!(of(Some(&unasked), proven, &a), is("A", Some("100")), "STS answers now");
+            assert_eq!(of(Some(&a), proven, &unasked), is("A", Some("100")), "or does not");
+        }
+        assert_eq!(of(Some(&a), false, &of_same), is("B", Some("100")));
+        assert_eq!(of(Some(&a), true, &of_same), is("A", Some("100")), "it is proven");
+        assert_eq!(of(Some(&a), false, &other), is("", None), "which one is it?");
+        assert_eq!(of(Some(&a), true, &other), is("A", Some("100")), "it is proven");
+    }
+
+    #[test]
+    fn an_answer_is_believed_of_the_same_credential_or_the_same_account() {
+        let target = desired("1", &[]).target(Some(&identity("A", Some("100"))));
+        assert!(target.believes(&identity("A", None)));
+        assert!(target.believes(&identity("B", Some("100"))));
+        assert!(!target.believes(&identity("B", Some("200"))));
+        assert!(!target.believes(&identity("B", None)));
+        let without_account = desired("1", &[]).target(Some(&identity("A", None)));
+        assert!(!without_account.believes(&identity("B", None)), "two unknown accounts");
+        let nobody = Target { credential: Some(String::new()), ..without_account };
+        assert!(!nobody.believes(&identity("", None)));
+    }
+
+    #[test]
+    fn a_success_proves_the_identity_and_keeps_the_account_that_is_known() {
+        let mut target = desired("1", &[]).target(Some(&identity("A", Some("100"))));
+        target.prove(&identity("B", None));
+        assert_eq!(target.credential.as_deref(), Some("B"));
+        assert_eq!(target.account.as_deref(), Some("100"));
+        assert!(target.credential_proven);
+        target.prove(&identity("B", Some("200")));
+        assert_eq!(target.account.as_deref(), Some("200"));
+    }
 }

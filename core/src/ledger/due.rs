@@ -1,9 +1,10 @@
 //! When what has failed may be tried again: a record waits for its own failures only.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::ids::InstanceId;
-use crate::ledger::record::{Failure, FailureReason};
+use crate::ledger::record::{Failure, FailureReason, Record};
 use crate::time::{ServiceTime, Validity};
 
 /// How long to wait after failures in a row.
@@ -47,28 +48,38 @@ impl Backoff {
 
 /// What may be called now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Due {
+pub struct Due<'a> {
     /// Whether anything may: the object does not wait as a whole.
     pub open: bool,
     /// How long each record waits for its own failures.
     pub records: Backoff,
     /// How long a call may still take effect.
     pub validity: Validity,
+    /// What kept an attach of these from success is gone, it seems.
+    pub freed: &'a BTreeSet<InstanceId>,
 }
 
-impl Due {
+const NOTHING: BTreeSet<InstanceId> = BTreeSet::new();
+
+impl Due<'static> {
     /// Everything, at any time.
     pub const ALL: Self = Self {
         open: true,
         records: Backoff { base: Duration::ZERO, max: Duration::ZERO, seed: 0 },
         validity: Validity { signature_seconds: 300, margin_seconds: 5 },
+        freed: &NOTHING,
     };
+}
 
+impl Due<'_> {
     /// When a record with this failure may be tried again, and from when on another one takes it
-    /// along; none: at once. An edit is worth another try; what nobody answered waits with the
+    /// along; none: at once. An edit is worth another try, and so is what was freed, and the end of a
+    /// deadline; what nobody answered waits with the
     /// object; and a failure of the future is nobody's.
     pub(super) fn again(
         self,
+        id: &InstanceId,
+        record: &Record,
         failure: &Failure,
         generation: i64,
         now: Option<ServiceTime>,
@@ -77,8 +88,13 @@ impl Due {
         let now = now.filter(|now| *now >= failure.time)?;
         let pause = self.records.seconds(failure.attempts);
         let at = failure.time.plus(pause);
-        (is_its_own && failure.generation == generation && now < at)
-            .then(|| (at, failure.time.plus(pause - pause / 4)))
+        // A refusal says more now: no opposite operation may arrive any more.
+        let opposite = record.opposite(failure.operation);
+        let says_more = opposite.is_some_and(|until| failure.time < until && until <= now);
+        let is_worth_a_try =
+            failure.generation != generation || self.freed.contains(id) || says_more;
+        let waits = is_its_own && !is_worth_a_try;
+        (waits && now < at).then(|| (at, failure.time.plus(pause - pause / 4)))
     }
 }
 

@@ -101,7 +101,7 @@ impl Ledger {
         &self,
         desired: &Desired,
         now: Option<ServiceTime>,
-        due: Due,
+        due: Due<'_>,
         batch_size_max: usize,
         allowed: Allowed<'_>,
     ) -> Plan {
@@ -150,11 +150,11 @@ impl Ledger {
                 Operation::Attach => (&mut attach, &mut attach_again),
                 Operation::Detach => (&mut detach, &mut detach_again),
             };
-            let Some(failure) = failure.filter(|_| !is_out) else {
+            let Some((record, failure)) = record.zip(failure).filter(|_| !is_out) else {
                 fresh.push(id);
                 continue;
             };
-            match due.again(failure, desired.generation, now) {
+            match due.again(id, record, failure, desired.generation, now) {
                 None => again.due.push((failure.time, id)),
                 Some((at, early)) => {
                     plan.wake = plan.wake.into_iter().chain([at]).min();
@@ -293,7 +293,7 @@ mod tests {
         }
     }
 
-    fn plan(ledger: &Ledger, wanted: &[&str], due: Due, allowed: Allowed<'_>) -> Plan {
+    fn plan(ledger: &Ledger, wanted: &[&str], due: Due<'_>, allowed: Allowed<'_>) -> Plan {
         ledger.plan(&desired("1", wanted), Some(NOW), due, 100, allowed)
     }
 
@@ -395,6 +395,29 @@ mod tests {
         let batch = plan.batch.unwrap();
         assert_eq!((batch.operation, batch.instances), (Attach, vec![id("a"), id("c")]));
         assert_eq!((batch.priority, plan.puts_back), (Priority::Detach, true));
+    }
+
+    #[test]
+    fn what_was_refused_while_a_detach_could_arrive_is_due_at_its_end() {
+        let late = |seconds| Record {
+            detach_until: Some(ServiceTime(NOW.0 + seconds)),
+            ..failed(State::Detached, Attach, NOW.0 - 1)
+        };
+        let batch =
+            |record| plan(&ledger(&[("a", record)]), &["a"], SLOW, Allowed::All).batch.is_some();
+        assert!(batch(late(0)) && !batch(late(1)) && !batch(late(-1)));
+    }
+
+    #[test]
+    fn what_another_object_has_freed_is_due_at_once() {
+        let records = [("a", failed(State::Detached, Attach, NOW.0))];
+        let batch = |freed: &str| {
+            let freed = [id(freed)].into();
+            plan(&ledger(&records), &["a"], Due { freed: &freed, ..SLOW }, Allowed::All).batch
+        };
+        assert_eq!(batch("b"), None);
+        let (priority, instances) = (Priority::Retry, vec![id("a")]);
+        assert_eq!(batch("a"), Some(Batch { operation: Attach, instances, priority }));
     }
 
     #[test]

@@ -234,7 +234,7 @@ impl Record {
             .map_or(0, |refusals| refusals.count)
     }
 
-    fn opposite(&self, operation: Operation) -> Option<ServiceTime> {
+    pub(super) fn opposite(&self, operation: Operation) -> Option<ServiceTime> {
         match operation {
             Operation::Attach => self.detach_until,
             Operation::Detach => self.attach_until,

@@ -123,7 +123,8 @@ impl Reconcile {
         context: &StepContext,
     ) -> Plan {
         let (desired, now) = (&view.desired, context.service);
-        let due = self.state.retry.due(context.elapsed, self.settings.rules.validity);
+        let due =
+            self.state.retry.due(context.elapsed, self.settings.rules.validity, &context.freed);
         let mut plan = draft.ledger.plan(desired, now, due, self.batch_size_max, allowed);
         plan.adoption_pending = draft.adoption_pending;
         plan.no_room_for.clone_from(&draft.no_room_for);

@@ -1,5 +1,6 @@
 //! What a reconcile and its driver say to each other: the effect that is due, the response to it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::answer::Answer;
@@ -151,6 +152,8 @@ pub struct StepContext {
     pub ownership: Ownership,
     /// Who else claims that session, as far as this object believes.
     pub others: Vec<ObjectKey>,
+    /// Instances that another object has detached since an attach of this one failed.
+    pub freed: BTreeSet<InstanceId>,
     /// Another namespace claims a session of the object, too, and that is not believed: whose keys
     /// this object has is found out anew.
     pub must_identify: bool,

@@ -1,6 +1,6 @@
 //! The state of one reconcile, and what all of its steps need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use crate::conditions::{Conditions, Counts, invariant_violated};
 use crate::identity::Identity;
 use crate::ids::InstanceId;
 use crate::ledger::Ledger;
+use crate::ledger::desired::DesiredMembers;
 use crate::object::ObjectKey;
 use crate::ownership::claims::Place;
 use crate::ownership::hand_over::Shown;
@@ -166,6 +167,16 @@ impl Reconcile {
     #[must_use]
     pub fn place(&self) -> Option<Place> {
         self.view.as_ref().map(|view| view.place())
+    }
+
+    /// Who is to be in the session that the ledger is about, once the object was read.
+    #[must_use]
+    pub fn wanted(&self) -> BTreeSet<&InstanceId> {
+        let members = self.view.iter().map(|view| {
+            let target = view.own_ledger().and_then(|ledger| ledger.target.as_ref());
+            view.desired.at(target)
+        });
+        members.flat_map(DesiredMembers::instances).collect()
     }
 
     /// The endpoint whose clock and permits count, once the object was read.

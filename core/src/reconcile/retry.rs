@@ -2,9 +2,11 @@
 //! when the last one was. The object as a whole waits for what says nothing of any instance: the
 //! network, the credentials, the quota. That lives in memory; a restart begins anew.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::answer::{Answer, NothingDone, Verdict};
+use crate::ids::InstanceId;
 use crate::ledger::due::{Backoff, Due};
 use crate::time::Validity;
 
@@ -42,8 +44,13 @@ impl Retry {
 
     /// What may be called now.
     #[must_use]
-    pub fn due(&self, now: Duration, validity: Validity) -> Due {
-        Due { open: self.is_open(now), records: self.backoff, validity }
+    pub fn due<'a>(
+        &self,
+        now: Duration,
+        validity: Validity,
+        freed: &'a BTreeSet<InstanceId>,
+    ) -> Due<'a> {
+        Due { open: self.is_open(now), records: self.backoff, validity, freed }
     }
 
     /// Takes note of an answer.

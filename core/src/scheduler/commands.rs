@@ -165,7 +165,9 @@ impl Scheduler {
 
     /// Whether a run did something, since the last command, that may be followed by another one.
     pub fn has_news(&mut self) -> bool {
-        self.shared.claims.has_changed() || self.shared.buckets.take_returned()
+        self.shared.claims.has_changed()
+            || self.shared.freed.has_changed()
+            || self.shared.buckets.take_returned()
     }
 
     /// Whether a process that stops has nothing to wait for any more.
@@ -214,12 +216,15 @@ impl Scheduler {
 
     fn forget(&mut self, key: &ObjectKey) {
         self.shared.claims.remove(key);
+        self.shared.freed.remove(key);
         self.shared.buckets.cancel(key);
     }
 
-    /// Objects that own their session now, or don't any more, are due.
+    /// Objects are due that share a session with one whose claim changed, or for which a phone was
+    /// freed.
     fn wake_claimants(&mut self) {
-        for key in self.shared.claims.take_changed() {
+        let freed = self.shared.freed.take_changed();
+        for key in self.shared.claims.take_changed().into_iter().chain(freed) {
             self.queue.cancel_timer(&key);
             self.queue.ownership_changed(&key);
         }
@@ -255,6 +260,7 @@ impl Scheduler {
         if !self.queue.contains(&key) {
             // What the run saw last is gone meanwhile.
             self.shared.claims.remove(&key);
+            self.shared.freed.remove(&key);
         }
         if !counts {
             return;

@@ -15,6 +15,7 @@ pub mod buckets;
 pub mod commands;
 pub mod digest;
 pub mod fair_queue;
+pub mod freed;
 pub mod permits;
 pub mod quota;
 pub mod run;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::answer::{Answer, NothingDone, Verdict, is_too_large};
+use crate::answer::{Answer, NothingDone, Operation, Verdict, is_too_large};
 use crate::ids::InstanceId;
+use crate::ledger::Journal;
 use crate::object::ObjectKey;
 use crate::ownership::claims::Ownership;
 use crate::reconcile::{Effect, Reconcile, ReconcileState, Response, StepContext};
@@ -37,7 +38,7 @@ pub struct Run {
 enum Last {
     Other,
     Write,
-    Call { sent_at: Duration, ids: usize },
+    Call { sent_at: Duration, operation: Operation, instances: Vec<InstanceId> },
 }
 
 /// What a driver tells a run at each step.
@@ -137,7 +138,12 @@ impl Run {
         self.last = match &effect {
             Effect::WriteStatus(..) | Effect::AddFinalizer | Effect::RemoveFinalizer => Last::Write,
             Effect::Call(call) => {
-                Last::Call { sent_at: facts.now, ids: call.journal().instances.len() }
+                let Journal { operation, instances, .. } = call.journal();
+                Last::Call {
+                    sent_at: facts.now,
+                    operation: *operation,
+                    instances: instances.clone(),
+                }
             }
             _ => Last::Other,
         };
@@ -182,6 +188,7 @@ impl Run {
                 .as_ref()
                 .map_or(Ownership::Uncontested, |place| claims.ownership(&self.key, place)),
             must_identify: claims.must_identify(&self.key),
+            freed: shared.freed.of(&self.key),
             others: place
                 .iter()
                 .flat_map(|place| claims.others(&self.key, place))
@@ -199,6 +206,7 @@ impl Run {
                     self.versions.push(Arc::clone(&view.version));
                 }
                 shared.claims.set(&self.key, &view.version, view.claimant());
+                shared.freed.waits(&self.key, view.failed_attaches());
             }
             // One that the watch has seen go meanwhile claims nothing any more.
             Response::Claimant(key, Some(view)) if shared.claims.is_in_sight(key) => {
@@ -228,7 +236,18 @@ impl Run {
 
     /// The call is over: what it teaches about the account, and when its permit comes back.
     fn call_ended(&mut self, shared: &mut Shared, answer: &Answer, now: Duration) {
-        let Last::Call { sent_at, ids } = self.last else { return };
+        let Last::Call { sent_at, operation, instances } = &self.last else { return };
+        let (sent_at, ids) = (*sent_at, instances.len());
+        match (operation, &answer.verdict) {
+            (Operation::Attach, _) => shared.freed.tried(&self.key, instances),
+            (Operation::Detach, Verdict::Processed { succeeded, .. }) => {
+                // What was only taken out to know where it stands goes back.
+                let wanted = self.reconcile.wanted();
+                let freed = succeeded.iter().filter(|id| !wanted.contains(*id)).cloned().collect();
+                shared.freed.detached(&self.key, &freed);
+            }
+            (Operation::Detach, _) => {}
+        }
         if let (true, Some(credential)) = (is_too_large(&answer.code), &self.credential)
             && let Some(batch_size) = shared.too_large(credential, ids)
         {

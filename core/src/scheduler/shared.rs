@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::ownership::claims::Claims;
 use crate::scheduler::buckets::Buckets;
+use crate::scheduler::freed::Freed;
 
 /// What all runs share.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct Shared {
     pub claims: Claims,
     /// The permits, and who waits for one.
     pub buckets: Buckets,
+    /// Who waits for a phone that another object holds.
+    pub freed: Freed,
     /// Ids in a call, at most, where the service called one too large; by credential.
     batch_sizes: BTreeMap<Arc<str>, usize>,
     /// The process stops: what is under way may settle, and no call is made any more.
@@ -33,6 +36,7 @@ impl Shared {
         Self {
             claims: Claims::default(),
             buckets: Buckets::new(calls_per_second, burst),
+            freed: Freed::default(),
             batch_sizes: BTreeMap::new(),
             stopping: false,
         }

@@ -1,0 +1,51 @@
+//! A phone that moves from one session to another by one commit.
+
+use streamsession_core::ledger::desired::Desired;
+use streamsession_core::reconcile::{Effect, Requeue};
+use streamsession_core::scheduler::quota::WINDOW;
+use streamsession_testkit::fixtures::{answer, desired, key, processed};
+
+use crate::process::{LIMITS, Process, done, object, version};
+
+#[test]
+fn the_detach_that_frees_it_makes_the_other_attach_due_at_once() {
+    let (mut old, mut new) = (object("old"), object("new"));
+    let mut process = Process::new(LIMITS, &[old.clone()]);
+    let mut run = process.start();
+    process.call(&mut run, &mut old, "AKID");
+    let (settle, _) = process.answer(&mut run, done());
+    process.write(&mut run, &mut old, settle);
+    process.finish(run, Requeue::OnChange);
+
+    process.now += WINDOW;
+    process.see(&new);
+    let mut run = process.start();
+    process.call(&mut run, &mut new, "AKID");
+    let (settle, _) = process.answer(&mut run, answer(processed(&[], &["a"])));
+    let Effect::Done(requeue) = process.write(&mut run, &mut new, settle) else {
+        panic!("a pause")
+    };
+    assert!(matches!(requeue, Requeue::After(_)), "{requeue:?}");
+    process.finish(run, requeue);
+
+    process.now += WINDOW;
+    old.desired = Desired { generation: 2, ..desired("old", &[]) };
+    process.see(&version("edited", old.clone()));
+    let mut detach = process.start();
+    process.call(&mut detach, &mut old, "AKID");
+    assert_eq!(process.commands().0.len(), 0, "it still waits");
+    let (settle, _) = process.answer(&mut detach, done());
+
+    assert!(process.scheduler.has_news());
+    let mut run = process.start();
+    assert_eq!(run.key(), &key("new"));
+    process.write(&mut detach, &mut old, settle);
+    process.finish(detach, Requeue::OnChange);
+    process.now += WINDOW;
+    process.call(&mut run, &mut new, "AKID");
+    let (settle, _) = process.answer(&mut run, answer(processed(&[], &["a"])));
+    let Effect::Done(requeue) = process.write(&mut run, &mut new, settle) else {
+        panic!("a pause")
+    };
+    assert!(matches!(requeue, Requeue::After(_)), "it is freed once, not for ever: {requeue:?}");
+}
