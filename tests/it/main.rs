@@ -46,3 +46,4 @@ mod secrets;
 mod sources;
 mod strangers;
 mod switch;
+mod told;

@@ -15,12 +15,17 @@ const SIGKILL: i32 = 9;
 
 /// The command that runs the operator on the lab's namespace and simulator.
 pub fn operator(lab: &Lab) -> Command {
+    operator_with(lab, cluster().kubeconfig())
+}
+
+/// Likewise, with this kubeconfig.
+pub fn operator_with(lab: &Lab, kubeconfig: &Path) -> Command {
     let seconds = |duration: Duration| duration.as_secs().to_string();
     let mut command = Command::new(env!("CARGO_BIN_EXE_streamsession-operator"));
     command
         .arg("run")
         .arg("--kubeconfig")
-        .arg(cluster().kubeconfig())
+        .arg(kubeconfig)
         .args(["--gs-endpoint", &lab.simulator.url()])
         .args(["--gs-timeout", &seconds(lab.options.gs_timeout)])
         .args(["--signature-validity", &seconds(lab.options.signature_validity)])
