@@ -51,6 +51,7 @@ pub fn status(
         desired_instances: Some(small(new.counts.desired)),
         attached_instances: Some(small(new.counts.attached)),
         failed_instances: Some(small(new.counts.failed)),
+        recorded_instances: Some(small(new.counts.recorded)),
         last_handled_forget_instances: new.handled.forget.clone(),
         last_handled_adopt: new.handled.adopt.clone(),
         object_uid: Some(uid.to_owned()),

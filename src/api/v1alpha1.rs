@@ -166,6 +166,12 @@ pub struct StreamSessionStatus {
     #[schemars(range(min = 0, max = 2000))]
     pub failed_instances: Option<i32>,
 
+    /// recordedInstances is the number of instances in attachedInstanceIds and unsettledInstances
+    /// together. Another number there is a sign that somebody has changed the lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2000))]
+    pub recorded_instances: Option<i32>,
+
     /// lastHandledForgetInstances is the value of the annotation
     /// gs.tencentcloud.dev/forget-instances that was acted on last; a long one is shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]

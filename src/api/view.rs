@@ -103,6 +103,7 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
                 desired: count(status.desired_instances),
                 attached: count(status.attached_instances),
                 failed: count(status.failed_instances),
+                recorded: count(status.recorded_instances),
             },
             handled: Handled {
                 forget: status.last_handled_forget_instances.clone(),
@@ -230,6 +231,11 @@ fn stored_ledger(status: &StreamSessionStatus, defaults: &Defaults) -> (Ledger, 
             )
         } else if attached != counted {
             Some(format!("it counts {counted} attached instances and names {attached}"))
+        } else if let Some(recorded) = status.recorded_instances.map(|it| count(Some(it)))
+            && recorded != ledger.records.len()
+        {
+            let named = ledger.records.len();
+            Some(format!("it counts {recorded} instances in all and names {named}"))
         } else {
             (ledger.records.len() > Ledger::RECORDS_MAX).then(too_many)
         }

@@ -8,7 +8,7 @@ use gs_simulator::Faults;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 use streamsession_operator::api::FINALIZER;
-use streamsession_operator::api::v1alpha1::StreamSession;
+use streamsession_operator::api::v1alpha1::{StreamSession, StreamSessionStatus};
 use streamsession_operator::api::{Defaults, status, view};
 
 use crate::harness::{Lab, SESSION, manifest, set, slow, spec};
@@ -248,6 +248,22 @@ async fn an_object_whose_status_was_edited_converges_and_leaks_nothing() {
 }
 
 #[tokio::test]
+async fn an_entry_that_somebody_removes_is_noticed() {
+    let lab = Lab::with_members(&["a"]).await;
+    lab.simulator.set_faults(Faults { fail_instances: set(&["b"]), ..Faults::default() });
+    lab.edit_ids("lobby", &["a", "b"]).await;
+    let refused = |status: &StreamSessionStatus| {
+        status.unsettled_instances.len() == 1 && status.pending_call.is_none()
+    };
+    lab.until_status("lobby", "b is refused", refused).await;
+
+    lab.edit_status("lobby", json!({"unsettledInstances": []})).await;
+
+    let note = lab.until_event("lobby", "LedgerRebuilt").await;
+    assert!(note.contains("it counts 2 instances in all and names 1"), "{note}");
+}
+
+#[tokio::test]
 async fn a_status_that_is_removed_during_a_call_loses_nothing_of_it() {
     let lab = Lab::start().await;
     for (name, edit) in [("removed", Value::Null), ("call-removed", json!({"pendingCall": null}))] {
@@ -268,6 +284,7 @@ fn what_a_later_version_wrote_beside_our_fields_is_kept() {
     let stored = json!({
         "observedGeneration": 1, "objectUID": "u",
         "desiredInstances": 2, "attachedInstances": 1, "failedInstances": 0,
+        "recordedInstances": 2,
         "futureField": {"x": [1]},
         "target": {
             "sessionId": SESSION, "endpoint": "gs.tencentcloudapi.com", "credentialProven": true,

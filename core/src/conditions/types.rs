@@ -84,6 +84,8 @@ pub struct Counts {
     pub attached: usize,
     /// The last call for it failed.
     pub failed: usize,
+    /// Named by the ledger: if it names others, somebody has changed it.
+    pub recorded: usize,
 }
 
 impl Counts {
@@ -103,6 +105,7 @@ impl Counts {
                 .iter()
                 .filter(|(id, record)| record.failure(wanted(id)).is_some())
                 .count(),
+            recorded: ledger.records.len(),
         }
     }
 }
