@@ -8,6 +8,7 @@
 //!              ├─ digest                 │
 //!              └─ shared ◀──────────────┘  what the runs under way share:
 //!                   ├─ claims (ownership)
+//!                   ├─ freed            who waits for a phone that another object holds
 //!                   └─ buckets ──▶ permits ──▶ quota, fair_queue
 //! ```
 
