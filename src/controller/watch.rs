@@ -156,15 +156,17 @@ fn key(object: &Object) -> Option<ObjectKey> {
 /// An object that went while its ledger still named instances: somebody took its finalizer off.
 /// What `Orphan` leaves is told by whoever let it go.
 fn report_left_behind(context: &Context, object: &Object) {
-    let Ok(object) = &object.0 else { return };
+    let (Some(key), Ok(object)) = (key(object), &object.0) else { return };
+    if object.spec.deletion_policy == DeletionPolicy::Orphan {
+        return;
+    }
     let left = orphans(object, &context.defaults);
-    if object.spec.deletion_policy == DeletionPolicy::Delete && !left.is_empty() {
+    if !left.is_empty() {
         let ids: Vec<_> = left.iter().map(InstanceId::as_str).collect();
         let target = object.status.as_ref().and_then(|status| status.target.as_ref());
         let session = target.map(|target| target.session_id.as_str());
-        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
         warn!(
-            object = format!("{namespace}/{name}"),
+            object = %key,
             session,
             ?ids,
             "the object is gone without its finalizer, and its ledger still named these instances: \

@@ -1,8 +1,10 @@
 //! What is known of one instance.
 
 use crate::answer::Operation;
-use crate::ledger::rule::REFUSALS_BEFORE_STUCK;
 use crate::time::{ServiceTime, Validity, over};
+
+/// Refused detaches, over at least two signature validities, before a person is asked.
+pub const REFUSALS_BEFORE_STUCK: u32 = 5;
 
 /// What is known of an instance. An id without a record is `Detached`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

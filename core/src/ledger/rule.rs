@@ -30,8 +30,6 @@ use crate::time::{ServiceTime, Validity, over};
 /// Refused attaches before one detach finds out where the instance stands: two may be a hiccup, the
 /// cycle costs a call and a gap.
 pub const REFUSALS_BEFORE_FINDING_OUT: u32 = 3;
-/// Refused detaches, over at least two signature validities, before a person is asked.
-pub const REFUSALS_BEFORE_STUCK: u32 = 5;
 
 /// What is due for one instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

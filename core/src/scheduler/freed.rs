@@ -13,7 +13,7 @@ pub struct Freed {
     /// Whose attach of an instance has failed.
     waiting: BTreeMap<InstanceId, BTreeSet<ObjectKey>>,
     /// What was detached for others since they tried last.
-    freed: BTreeMap<ObjectKey, BTreeSet<InstanceId>>,
+    free: BTreeMap<ObjectKey, BTreeSet<InstanceId>>,
     changed: BTreeSet<ObjectKey>,
 }
 
@@ -35,7 +35,7 @@ impl Freed {
     pub fn detached(&mut self, by: &ObjectKey, ids: &BTreeSet<InstanceId>) {
         for id in ids {
             for key in self.waiting.get(id).into_iter().flatten().filter(|key| *key != by) {
-                self.freed.entry(key.clone()).or_default().insert(id.clone());
+                self.free.entry(key.clone()).or_default().insert(id.clone());
                 self.changed.insert(key.clone());
             }
         }
@@ -44,15 +44,15 @@ impl Freed {
     /// What was freed for the object: its pauses count for nothing.
     #[must_use]
     pub fn of(&self, key: &ObjectKey) -> BTreeSet<InstanceId> {
-        self.freed.get(key).cloned().unwrap_or_default()
+        self.free.get(key).cloned().unwrap_or_default()
     }
 
     /// The object has tried these again.
     pub fn tried(&mut self, key: &ObjectKey, ids: &[InstanceId]) {
-        if let Some(freed) = self.freed.get_mut(key) {
+        if let Some(freed) = self.free.get_mut(key) {
             freed.retain(|id| !ids.contains(id));
             if freed.is_empty() {
-                self.freed.remove(key);
+                self.free.remove(key);
             }
         }
     }
@@ -60,7 +60,7 @@ impl Freed {
     /// The object is gone.
     pub fn remove(&mut self, key: &ObjectKey) {
         self.waits(key, BTreeSet::new());
-        self.freed.remove(key);
+        self.free.remove(key);
         self.changed.remove(key);
     }
 
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(freed.of(&key("b")), ids(&["x"]));
         freed.tried(&key("b"), &[id("x")]);
         assert_eq!(freed.of(&key("b")), ids(&[]));
-        assert!(freed.freed.is_empty());
+        assert!(freed.free.is_empty());
     }
 
     #[test]
