@@ -131,7 +131,7 @@ pub struct Options {
     #[arg(long, env = "NODE_ROLE_CREDENTIALS")]
     pub node_role_credentials: bool,
     /// Security Token Service: it tells the account behind a key, and gives keys for the pod's
-    /// identity. Default: https://sts.tencentcloudapi.com; where --gs-endpoint is no name of Tencent
+    /// identity. Default: sts.tencentcloudapi.com; where --gs-endpoint is no name of Tencent
     /// Cloud's, that.
     #[arg(long, env = "STS_ENDPOINT", value_name = "URL", value_parser = EndpointParser { insecure: false })]
     pub sts_endpoint: Option<Endpoint>,
