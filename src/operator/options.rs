@@ -111,8 +111,8 @@ pub struct Options {
         value_parser = seconds(1, 86_400)
     )]
     pub signature_validity: Duration,
-    /// The region of StreamSessions that name none. Default: that of a regional --gs-endpoint; else no
-    /// region is sent.
+    /// The region of StreamSessions that name none. Default: that of the endpoint, if its name has
+    /// one; else no region is sent.
     #[arg(long, env = "REGION", value_name = "REGION")]
     pub region: Option<String>,
     /// A namespace whose StreamSessions without a spec.credentialsRef may use the operator's own
