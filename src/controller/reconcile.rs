@@ -208,8 +208,9 @@ impl Shell {
         let (store, uid) = (&self.context.credentials, copy.metadata.uid.as_deref());
         let uid = uid.unwrap_or_default();
         let found = match store.get(&self.context.client, &self.key, uid, secret).await {
-            // A namespace that is deleted may lose its Secret before its StreamSessions.
-            Err(error) if copy.metadata.deletion_timestamp.is_some() => {
+            // A namespace that is deleted may lose its Secret before its StreamSessions; and while the
+            // API server can't be asked, nothing says that the keys of before are wrong.
+            Err(error) if copy.metadata.deletion_timestamp.is_some() || error.is_transient() => {
                 secret.and_then(|secret| store.last_good(&self.key, uid, secret)).ok_or(error)
             }
             found => found,

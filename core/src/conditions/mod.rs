@@ -14,5 +14,4 @@ pub mod types;
 
 pub use decide::conditions;
 pub use messages::{another_service, invariant_violated, ledger_unreadable, names};
-pub use open::ATTEMPTS_BEFORE_STUCK;
 pub use types::{ConditionInputs, Conditions, Counts, Mode, Problem, Reason};

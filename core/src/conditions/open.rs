@@ -6,15 +6,6 @@ use crate::ledger::record::{Failure, FailureReason, Want};
 use crate::ledger::rule::Next;
 use crate::time::ServiceTime;
 
-/// Failed attempts after which an instance counts as stuck: it is still tried, slowly, but a person
-/// should look.
-pub const ATTEMPTS_BEFORE_STUCK: u32 = 5;
-/// An outage is nobody's refusal, however long it lasts.
-fn is_stuck(failure: &Failure) -> bool {
-    failure.attempts >= ATTEMPTS_BEFORE_STUCK
-        && matches!(failure.reason, FailureReason::Refused | FailureReason::Unclear)
-}
-
 /// What is still to be done.
 #[derive(Default)]
 pub(super) struct Open<'a> {
@@ -55,7 +46,7 @@ impl<'a> Open<'a> {
                 Next::Send(_) if want == Want::Out && record.cannot_leave(now, rules.validity) => {
                     open.stuck_inside.push(id);
                 }
-                Next::Send(_) if want == Want::In && failure.is_some_and(is_stuck) => {
+                Next::Send(_) if want == Want::In && failure.is_some_and(Failure::is_stuck) => {
                     open.stuck_outside.push(id);
                     let code = failure.map(|failure| failure.code.as_str());
                     open.stuck_code = code.filter(|code| !code.is_empty());

@@ -78,6 +78,25 @@ pub struct Failure {
     pub generation: i64,
 }
 
+/// Failed attempts after which an instance counts as stuck: it is still tried, slowly, but a person
+/// should look.
+pub const ATTEMPTS_BEFORE_STUCK: u32 = 5;
+
+impl Failure {
+    /// Whether the service keeps refusing it. An outage is nobody's refusal, however long it lasts.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.attempts >= ATTEMPTS_BEFORE_STUCK
+            && matches!(self.reason, FailureReason::Refused | FailureReason::Unclear)
+    }
+
+    /// Whether only a person can help: it is stuck, or its session is gone.
+    #[must_use]
+    pub fn is_hopeless(&self) -> bool {
+        self.is_stuck() || self.reason == FailureReason::SessionGone
+    }
+}
+
 /// What the ledger holds about one instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Record {

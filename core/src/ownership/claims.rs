@@ -38,6 +38,8 @@ pub struct Claim {
     pub place: Place,
     /// Its ledger says Attached of an instance there.
     pub has_attached: bool,
+    /// Its ledger names something there, or is lost.
+    pub holds: bool,
     /// It is deleted, or moves to another session.
     pub leaving: bool,
 }
@@ -118,6 +120,10 @@ impl Claims {
             }
             *known = version;
         }
+        if self.claimants.get(key).is_some_and(|known| known.uid != claimant.uid) {
+            // Another object of that name, which may be another tenant's.
+            self.identities.remove(key);
+        }
         if self.claimants.get(key) != Some(&claimant) {
             self.replace(key, Some(claimant));
         }
@@ -148,10 +154,10 @@ impl Claims {
     }
 
     /// Whether it has to be found out anew whose keys the object has: another namespace claims a
-    /// session of it, too, and that is not believed. Keys may come or change.
+    /// session of it, too. Keys come, change and go.
     #[must_use]
     pub fn must_identify(&self, key: &ObjectKey) -> bool {
-        self.foreign_claimants(key).any(|other| self.belief(key, other) != Belief::Believed)
+        self.foreign_claimants(key).next().is_some()
     }
 
     /// Objects of other namespaces that claim a session which the object claims.
@@ -163,13 +169,17 @@ impl Claims {
             .filter(|other| other.namespace != key.namespace)
     }
 
-    fn belief(&self, key: &ObjectKey, other: &ObjectKey) -> Belief {
+    fn belief(&self, key: &ObjectKey, other: &ObjectKey, place: &Place) -> Belief {
         if key.namespace == other.namespace {
             return Belief::Believed;
         }
+        let claim = self.claimants.get(other).and_then(|claimant| claimant.claim(place));
+        let holds = claim.is_some_and(|claim| claim.holds);
         match (self.identities.get(key), self.identities.get(other)) {
             (Some(Some(own)), Some(Some(theirs))) if own.is_same(theirs) => Belief::Believed,
             (Some(Some(_)), Some(Some(_))) | (Some(None), _) | (_, Some(None)) => Belief::Ignored,
+            // It calls nobody before it is known, and reads the others then.
+            (Some(_), None) if !holds => Belief::Ignored,
             (None, _) | (_, None) => Belief::Unresolved,
         }
     }
@@ -192,7 +202,7 @@ impl Claims {
         // Who claims nothing there need not know.
         let claims_it = self.claimants.get(key).is_some_and(|it| it.claim(place).is_some());
         let unresolved =
-            |other: &&ObjectKey| claims_it && self.belief(key, other) == Belief::Unresolved;
+            |other: &&ObjectKey| claims_it && self.belief(key, other, place) == Belief::Unresolved;
         if let Some(other) = self.claimants_beside(key, place).find(unresolved) {
             return Ownership::Unresolved(other.clone());
         }
@@ -207,10 +217,10 @@ impl Claims {
     pub fn others<'a>(
         &'a self,
         key: &'a ObjectKey,
-        place: &Place,
+        place: &'a Place,
     ) -> impl Iterator<Item = &'a ObjectKey> {
         let others = self.claimants_beside(key, place);
-        others.filter(move |other| self.belief(key, other) == Belief::Believed)
+        others.filter(move |other| self.belief(key, other, place) == Belief::Believed)
     }
 
     fn claimants_beside<'a>(
@@ -232,7 +242,7 @@ impl Claims {
 
     /// Who owns the session, of the object `key` and those that it believes.
     #[must_use]
-    pub fn owner<'a>(&'a self, key: &'a ObjectKey, place: &Place) -> Option<&'a ObjectKey> {
+    pub fn owner<'a>(&'a self, key: &'a ObjectKey, place: &'a Place) -> Option<&'a ObjectKey> {
         let rank = |key: &&ObjectKey| {
             let claimant = self.claimants.get(*key)?;
             let claim = claimant.claim(place)?;
@@ -291,7 +301,8 @@ mod tests {
     }
 
     fn claimant(uid: &str, created: i64, has_attached: bool) -> Claimant {
-        let claim = Claim { place: place("1"), has_attached, leaving: false };
+        let (place, holds) = (place("1"), has_attached);
+        let claim = Claim { place, has_attached, holds, leaving: false };
         Claimant { uid: uid.into(), created, is_unable: false, claims: vec![claim] }
     }
 
@@ -395,10 +406,7 @@ mod tests {
             };
             assert_eq!(claims.ownership(&mine, &here), expected, "{identity:?}");
             assert_eq!(claims.owner(&mine, &here), Some(owner));
-            assert_eq!(
-                (claims.is_contender(&mine), claims.must_identify(&mine)),
-                (believed, !believed)
-            );
+            assert_eq!(claims.is_contender(&mine), believed);
             assert_eq!(claims.others(&mine, &here).count(), usize::from(believed));
         }
         claims.identify(&theirs, Some(with_key(2, Some("100"))));
@@ -413,6 +421,26 @@ mod tests {
         assert_eq!(claims.ownership(&mine, &here), Ownership::Uncontested, "it claims nothing");
         claims.set(&mine, "1", claimant("3", 7, false));
         assert!(claims.must_identify(&mine), "another object of that name");
+    }
+
+    #[test]
+    fn one_of_another_namespace_that_holds_nothing_is_waited_for_by_nobody() {
+        let (mine, theirs) = (of_namespace("mine"), of_namespace("theirs"));
+        let here = place("1");
+        let mut claims = Claims::default();
+        claims.set(&theirs, "1", claimant("1", 5, false));
+        claims.set(&mine, "1", claimant("2", 6, false));
+        let unresolved = Ownership::Unresolved(theirs.clone());
+        assert_eq!(claims.ownership(&mine, &here), unresolved, "its own keys are not known");
+        claims.identify(&mine, Some(with_key(1, None)));
+        assert_eq!(claims.ownership(&mine, &here), Ownership::Uncontested);
+
+        claims.set(&theirs, "2", claimant("1", 5, true));
+        assert_eq!(claims.ownership(&mine, &here), unresolved);
+        claims.identify(&theirs, Some(with_key(1, None)));
+        assert_eq!(claims.ownership(&mine, &here), Ownership::Contender(theirs.clone()));
+        claims.set(&theirs, "3", claimant("3", 5, true));
+        assert_eq!(claims.ownership(&mine, &here), unresolved, "another object of that name");
     }
 
     #[test]
@@ -450,7 +478,12 @@ mod tests {
         assert_eq!(claims.take_changed(), keys(&["b"]));
 
         let mut moving = Claimant { is_unable: true, ..claimant("1", 5, true) };
-        moving.claims.push(Claim { place: place("2"), has_attached: false, leaving: false });
+        moving.claims.push(Claim {
+            place: place("2"),
+            has_attached: false,
+            holds: false,
+            leaving: false,
+        });
         claims.set(&key("a"), "1", moving.clone());
         assert_eq!(claims.take_changed(), keys(&[]), "nobody else is there");
 

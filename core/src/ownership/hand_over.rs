@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::answer::Operation;
 use crate::ids::InstanceId;
 use crate::ledger::desired::{Desired, DesiredMembers};
-use crate::ledger::record::{Record, State, Want};
+use crate::ledger::record::{Failure, Record, State, Want};
 use crate::ledger::{Journal, Ledger};
 use crate::object::ObjectKey;
 use crate::ownership::claims::{Ownership, Place};
@@ -39,7 +39,7 @@ pub struct Shown {
     pub attached: BTreeSet<InstanceId>,
     /// A call of its own for them is open.
     pub called: BTreeSet<InstanceId>,
-    /// It wants them in, and is able to attach them.
+    /// It wants them in, is able to attach them, and the service does not keep refusing that.
     pub wanted: BTreeSet<InstanceId>,
     /// Until when a detach of its own may take effect.
     pub detach_until: BTreeMap<InstanceId, ServiceTime>,
@@ -67,7 +67,12 @@ impl Shown {
             shown.called.extend(open.cloned());
         }
         if desired.session == place.session && !desired.deleting && !is_unable {
-            shown.wanted.extend(desired.instances.iter().cloned());
+            let is_hopeless = |id: &InstanceId| {
+                let record = ledger.and_then(|ledger| ledger.records.get(id));
+                record.and_then(|record| record.failure(Want::In)).is_some_and(Failure::is_hopeless)
+            };
+            let wanted = desired.instances.iter().filter(|id| !is_hopeless(id));
+            shown.wanted.extend(wanted.cloned());
         }
         shown
     }
@@ -193,6 +198,7 @@ mod tests {
     use super::*;
     use crate::conditions::{Conditions, Mode, Reason};
     use crate::fixtures::{NOW, desired, id, ids, journal, key, ledger, view};
+    use crate::ledger::record::FailureReason;
     use crate::reconcile::{LedgerState, View};
 
     const OPEN: Option<ServiceTime> = Some(ServiceTime(NOW.0 + 1));
@@ -344,6 +350,23 @@ mod tests {
         assert_eq!(elsewhere, shows(&[], &["wanted"]), "its ledger is about another endpoint");
         let other_session = shown(&object, &place("gs.tencentcloudapi.com", "2"));
         assert_eq!(other_session, Shown::default());
+
+        let failed = |reason, attempts| {
+            let failure = Failure {
+                operation: Operation::Attach,
+                reason,
+                code: String::new(),
+                attempts,
+                time: NOW,
+                generation: 1,
+            };
+            let record = Record { last_failure: Some(failure), ..Record::default() };
+            shown(&view(ledger(&[("wanted", record)]), &["wanted"]), &here).wanted
+        };
+        assert_eq!(failed(FailureReason::Refused, 4), ids(&["wanted"]));
+        assert_eq!(failed(FailureReason::Unanswered, 9), ids(&["wanted"]));
+        assert!(failed(FailureReason::Refused, 5).is_empty(), "it will hardly come in");
+        assert!(failed(FailureReason::SessionGone, 1).is_empty(), "there is no session");
 
         let mut unable = object.clone();
         unable.status.conditions = Some(Conditions {

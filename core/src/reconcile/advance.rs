@@ -397,7 +397,8 @@ impl Reconcile {
             && matches!(self.state.problem, Some(Problem::Credentials(_)))
             && !(view.desired.wants_nothing() && ledger.tracks_nothing());
         if asks_for_credentials {
-            return Some(self.state.retry.opens_in(context.elapsed));
+            let opens = self.state.retry.opens_in(context.elapsed);
+            return Some(opens.max(self.state.retry.pause(1)));
         }
         let members = view.desired.at(ledger.target.as_ref());
         let waits = match &context.ownership {

@@ -157,7 +157,8 @@ impl Reconcile {
             Effect::Call(_) => true,
             _ => false,
         };
-        self.effects += 1;
+        // Those that claim the session too are read once for each copy.
+        self.effects += u32::from(!matches!(effect, Effect::ReadClaimant(_)));
         let may_end = self.effects > EFFECTS_MAX && !self.state.owes_settle();
         match effect {
             _ if acts && !context.may_act => self.pause_for_api_server(),

@@ -170,6 +170,7 @@ impl View {
             claims.push(Claim {
                 place: place(&target.endpoint, &target.session),
                 has_attached,
+                holds: true,
                 leaving: deleting || target.session != self.desired.session,
             });
         }
@@ -181,6 +182,7 @@ impl View {
             claims.push(Claim {
                 place: place(&self.desired.endpoint, &self.desired.session),
                 has_attached: false,
+                holds: may_hold,
                 leaving: deleting,
             });
         }
@@ -192,17 +194,20 @@ impl View {
         }
     }
 
-    /// Whether it can't make a call, as its status says: its credentials do not serve, or the
-    /// action is not offered to it.
+    /// Whether it can't make a call, as its status says: its credentials do not serve, the action is
+    /// not offered to it, its ledger is about another service, or the work on it has stopped.
     fn is_unable(&self) -> bool {
-        self.status.conditions.as_ref().is_some_and(|conditions| {
-            matches!(
-                conditions.reason,
-                Reason::CredentialsNotFound
-                    | Reason::CredentialsRejected
-                    | Reason::ActionUnavailable
-            )
-        })
+        let is_stopped = self.foreign_service().is_some();
+        is_stopped
+            || self.status.conditions.as_ref().is_some_and(|conditions| {
+                matches!(
+                    conditions.reason,
+                    Reason::CredentialsNotFound
+                        | Reason::CredentialsRejected
+                        | Reason::ActionUnavailable
+                        | Reason::InvariantViolated
+                )
+            })
     }
 
     /// The instances that it wants and whose last attach failed.
@@ -425,6 +430,7 @@ mod tests {
             (Reason::CredentialsNotFound, true),
             (Reason::CredentialsRejected, true),
             (Reason::ActionUnavailable, true),
+            (Reason::InvariantViolated, true),
             (Reason::SessionNotFound, false),
         ] {
             let mut object = at_rest();
@@ -433,5 +439,6 @@ mod tests {
             assert_eq!((&*claimant.uid, claimant.is_unable), ("u", unable));
         }
         assert!(!view(Ledger::default(), &[]).claimant().is_unable);
+        assert!(on_the_move(ledger(&[("a", Record::attached())])).claimant().is_unable);
     }
 }

@@ -40,6 +40,10 @@ pub enum Command {
     Wait,
 }
 
+/// For so long after the start of the process nothing is begun before everything was listed: an
+/// object of another namespace may own a session. Then a list that fails stops its own scope only.
+const LISTS_WAIT: Duration = Duration::from_secs(30);
+
 /// How much may be under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -93,7 +97,7 @@ pub struct Scheduler {
     queue: WorkQueue,
     shared: Shared,
     /// What was never listed yet: no object there is worked on, since one that comes first may not
-    /// be in sight.
+    /// be in sight. At the start of the process, none anywhere.
     unlisted: Vec<Scope>,
     /// Runs under way.
     running: usize,
@@ -150,14 +154,17 @@ impl Scheduler {
             }
             self.shared.buckets.unspent(permit);
         }
+        let waits_for_lists = !self.unlisted.is_empty() && now < LISTS_WAIT;
         if (self.without_permit < self.limits.concurrency || self.shared.stopping)
+            && !waits_for_lists
             && let Some(key) = self.queue.pop(&self.unlisted)
         {
             return self.start(key, None);
         }
         self.shared.buckets.take_returned();
         let grant = self.shared.buckets.next(now).filter(|_| !self.shared.stopping);
-        match self.queue.next_timer().into_iter().chain(grant).min() {
+        let lists = waits_for_lists.then_some(LISTS_WAIT);
+        match self.queue.next_timer().into_iter().chain(grant).chain(lists).min() {
             Some(at) => Command::WakeAt(at),
             None => Command::Wait,
         }

@@ -12,6 +12,8 @@ use crate::object::ObjectKey;
 pub struct Freed {
     /// Whose attach of an instance has failed.
     waiting: BTreeMap<InstanceId, BTreeSet<ObjectKey>>,
+    /// Likewise, by object.
+    failed: BTreeMap<ObjectKey, BTreeSet<InstanceId>>,
     /// What was detached for others since they tried last.
     free: BTreeMap<ObjectKey, BTreeSet<InstanceId>>,
     changed: BTreeSet<ObjectKey>,
@@ -20,14 +22,20 @@ pub struct Freed {
 impl Freed {
     /// The object's attaches of these have failed, and of no others.
     pub fn waits(&mut self, key: &ObjectKey, failed: BTreeSet<InstanceId>) {
-        self.waiting.retain(|id, keys| {
-            if !failed.contains(id) {
+        let before = self.failed.remove(key).unwrap_or_default();
+        for id in before.difference(&failed) {
+            if let Some(keys) = self.waiting.get_mut(id) {
                 keys.remove(key);
+                if keys.is_empty() {
+                    self.waiting.remove(id);
+                }
             }
-            !keys.is_empty()
-        });
-        for id in failed {
-            self.waiting.entry(id).or_default().insert(key.clone());
+        }
+        for id in failed.difference(&before) {
+            self.waiting.entry(id.clone()).or_default().insert(key.clone());
+        }
+        if !failed.is_empty() {
+            self.failed.insert(key.clone(), failed);
         }
     }
 
@@ -116,7 +124,7 @@ mod tests {
 
         freed.detached(&key("a"), &ids(&["y"]));
         freed.remove(&key("b"));
-        assert!(!freed.has_changed() && freed.waiting.is_empty());
+        assert!(!freed.has_changed() && freed.waiting.is_empty() && freed.failed.is_empty());
         assert_eq!(freed.of(&key("b")), ids(&[]));
     }
 }

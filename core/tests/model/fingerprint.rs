@@ -28,9 +28,9 @@
 use std::hash::{Hash, Hasher};
 
 use streamsession_core::answer::Operation;
-use streamsession_core::conditions::{ATTEMPTS_BEFORE_STUCK, Conditions, Mode, Reason};
+use streamsession_core::conditions::{Conditions, Mode, Reason};
 use streamsession_core::ledger::desired::DeletionPolicy;
-use streamsession_core::ledger::record::Record;
+use streamsession_core::ledger::record::{ATTEMPTS_BEFORE_STUCK, Record};
 use streamsession_core::ledger::{Journal, Ledger};
 use streamsession_core::reconcile::{Effect, LedgerState, ReconcileState, Status, View};
 use streamsession_core::time::{ServiceTime, over};

@@ -384,7 +384,8 @@ impl State {
         let claims = self.claims();
         let me = self.objects[which].as_ref().unwrap();
         let my_name = self.key(which);
-        let owner = claims.owner(&my_name, &me.view.place());
+        let place = me.view.place();
+        let owner = claims.owner(&my_name, &place);
         let owner = (0..self.objects.len()).find(|place| Some(&name(*place)) == owner);
         let owner = owner.and_then(|place| self.objects[place].as_ref().map(|it| (place, it)));
         match owner {

@@ -44,3 +44,18 @@ fn the_owner_that_is_asked_is_the_one_that_drives_the_session_now() {
 
     assert_eq!(reconcile.effect, Effect::ReadClaimant(key("next")));
 }
+
+#[test]
+fn however_many_claim_the_session_it_gives_way() {
+    let mut object = with_a();
+    object.desired.instances.clear();
+    let others: Vec<_> = (0..100).map(|number| key(&format!("o{number}"))).collect();
+    let context = StepContext { others, ..contender("o0") };
+    let state = ReconcileState::new(&settings());
+    let mut reconcile = Driver::resume(state, &object, false, context);
+    while let Effect::ReadClaimant(other) = &reconcile.effect {
+        let response = Response::Claimant(other.clone(), None);
+        reconcile.respond(response);
+    }
+    assert_eq!(reconcile.status().conditions.as_ref().unwrap().reason, Reason::SessionConflict);
+}

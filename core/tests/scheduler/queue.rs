@@ -153,3 +153,21 @@ fn the_run_of_an_object_that_is_gone_has_no_say() {
 
     assert_eq!((process.wakes_at(), process.scheduler.objects()), (None, 0));
 }
+
+#[test]
+fn at_the_start_nothing_is_begun_before_everything_was_listed() {
+    let [arcade, stage] = ["arcade", "stage"].map(|name| Scope::Namespace(name.into()));
+    let mut process = Process::unlisted(LIMITS, vec![arcade.clone(), stage.clone()]);
+    process.now = seconds(1);
+    process.tell(Event::ListBegan(arcade.clone()));
+    process.see(&object("a"));
+    process.tell(Event::ListEnded(arcade));
+
+    assert_eq!(
+        process.wakes_at(),
+        Some(seconds(30)),
+        "one in the other namespace may be its owner"
+    );
+    process.now = seconds(30);
+    assert_eq!(process.reconciled(), ["a"], "a list that fails stops its own namespace only");
+}

@@ -46,6 +46,12 @@ pub enum CredentialsError {
 }
 
 impl CredentialsError {
+    /// Whether nobody said that there are none: they could not be asked for.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
     /// One of a few words, for logs and metrics.
     #[must_use]
     pub fn category(&self) -> &'static str {

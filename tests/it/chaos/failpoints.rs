@@ -30,7 +30,7 @@ async fn fleet(failpoint: &str) -> Fleet {
     process::kill(&mut process).await;
     fleet.count_kill(false).await;
 
-    if failpoint.ends_with("read-owner") {
+    if failpoint.ends_with("read-claimant") {
         fleet.clone_and_delete(EDITED).await;
     }
     // Answers take a moment: by then there is a permit for the next call, whose journal is written
