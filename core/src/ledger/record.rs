@@ -89,12 +89,6 @@ impl Failure {
         self.attempts >= ATTEMPTS_BEFORE_STUCK
             && matches!(self.reason, FailureReason::Refused | FailureReason::Unclear)
     }
-
-    /// Whether only a person can help: it is stuck, or its session is gone.
-    #[must_use]
-    pub fn is_hopeless(&self) -> bool {
-        self.is_stuck() || self.reason == FailureReason::SessionGone
-    }
 }
 
 /// What the ledger holds about one instance.

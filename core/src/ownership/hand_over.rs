@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::answer::Operation;
 use crate::ids::InstanceId;
 use crate::ledger::desired::{Desired, DesiredMembers};
-use crate::ledger::record::{Failure, Record, State, Want};
+use crate::ledger::record::{FailureReason, Record, State, Want};
 use crate::ledger::{Journal, Ledger};
 use crate::object::ObjectKey;
 use crate::ownership::claims::{Ownership, Place};
@@ -39,7 +39,7 @@ pub struct Shown {
     pub attached: BTreeSet<InstanceId>,
     /// A call of its own for them is open.
     pub called: BTreeSet<InstanceId>,
-    /// It wants them in, is able to attach them, and the service does not keep refusing that.
+    /// It wants them in, is able to attach them, and there is such a session.
     pub wanted: BTreeSet<InstanceId>,
     /// Until when a detach of its own may take effect.
     pub detach_until: BTreeMap<InstanceId, ServiceTime>,
@@ -67,11 +67,13 @@ impl Shown {
             shown.called.extend(open.cloned());
         }
         if desired.session == place.session && !desired.deleting && !is_unable {
-            let is_hopeless = |id: &InstanceId| {
+            // The contender has to learn, too, that the session is gone.
+            let is_gone = |id: &InstanceId| {
                 let record = ledger.and_then(|ledger| ledger.records.get(id));
-                record.and_then(|record| record.failure(Want::In)).is_some_and(Failure::is_hopeless)
+                let failure = record.and_then(|record| record.failure(Want::In));
+                failure.is_some_and(|failure| failure.reason == FailureReason::SessionGone)
             };
-            let wanted = desired.instances.iter().filter(|id| !is_hopeless(id));
+            let wanted = desired.instances.iter().filter(|id| !is_gone(id));
             shown.wanted.extend(wanted.cloned());
         }
         shown
@@ -198,7 +200,7 @@ mod tests {
     use super::*;
     use crate::conditions::{Conditions, Mode, Reason};
     use crate::fixtures::{NOW, desired, id, ids, journal, key, ledger, view};
-    use crate::ledger::record::FailureReason;
+    use crate::ledger::record::Failure;
     use crate::reconcile::{LedgerState, View};
 
     const OPEN: Option<ServiceTime> = Some(ServiceTime(NOW.0 + 1));
@@ -363,9 +365,7 @@ mod tests {
             let record = Record { last_failure: Some(failure), ..Record::default() };
             shown(&view(ledger(&[("wanted", record)]), &["wanted"]), &here).wanted
         };
-        assert_eq!(failed(FailureReason::Refused, 4), ids(&["wanted"]));
-        assert_eq!(failed(FailureReason::Unanswered, 9), ids(&["wanted"]));
-        assert!(failed(FailureReason::Refused, 5).is_empty(), "it will hardly come in");
+        assert_eq!(failed(FailureReason::Refused, 9), ids(&["wanted"]), "it may be in");
         assert!(failed(FailureReason::SessionGone, 1).is_empty(), "there is no session");
 
         let mut unable = object.clone();
