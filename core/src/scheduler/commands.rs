@@ -83,7 +83,8 @@ pub struct Limits {
 ///
 /// scheduler.handle(Event::ListBegan(Scope::All), at(0));
 /// scheduler.handle(Event::Seen(key("lobby"), Digest::of(&object)), at(0));
-/// assert!(matches!(scheduler.next_command(at(0)), Command::Wait), "it was not all listed yet");
+/// let command = scheduler.next_command(at(0));
+/// assert!(matches!(command, Command::WakeAt(_)), "it was not all listed yet");
 /// scheduler.handle(Event::ListEnded(Scope::All), at(1));
 ///
 /// let Command::Start(run) = scheduler.next_command(at(1)) else { panic!("it is due") };
