@@ -24,6 +24,8 @@ use crate::process::Logs;
 const PHONES: usize = 6;
 /// The first pause of the operator's own default, less its jitter.
 const PAUSE_MIN_SECONDS: f64 = 0.74;
+/// A request of a killed process may still be on its way for so long.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
 /// An operator sees an edit no later than this.
 const LAG: Duration = Duration::from_secs(5);
 /// The longest that a fleet may take to converge: a healthy one needs the wait for the writer of a
@@ -48,8 +50,8 @@ pub struct Fleet {
     absent_refused: bool,
     /// When the backoff of an object began anew; of all objects if there is no number.
     backoff_resets: Vec<(Option<usize>, Timestamp)>,
-    /// Since when nothing goes wrong any more, and how many calls there were then.
-    undisturbed: Option<(Instant, usize)>,
+    /// Since when nothing goes wrong any more.
+    undisturbed: Option<(Instant, Timestamp)>,
     started: Instant,
 }
 
@@ -213,15 +215,18 @@ impl Fleet {
 
     /// From now on nothing goes wrong, and nobody edits.
     pub fn faults_are_over(&mut self) {
-        self.undisturbed = Some((Instant::now(), self.lab.calls().len()));
+        self.undisturbed = Some((Instant::now(), Timestamp::now()));
     }
 
-    /// The longest time that a wanted phone was out by the operator's own hand since that many
-    /// calls: from the detach that has taken it out to the attach that put it back.
-    fn outage(&self, calls: usize) -> Duration {
+    /// The longest time that a wanted phone was out by the operator's own hand since then: from the
+    /// detach that has taken it out to the attach that put it back.
+    fn outage(&self, since: Timestamp) -> Duration {
         let wanted: BTreeSet<_> = self.wanted.iter().flatten().flatten().collect();
         let (mut out, mut longest) = (BTreeMap::new(), 0.0_f64);
-        for call in self.lab.calls().iter().skip(calls) {
+        // What a killed process has sent, and comes late, is a doubt: that ends with its signature.
+        let is_of_the_dead =
+            |call: &Call| call.outcome == Outcome::LateApplied || call.time < since + IN_FLIGHT;
+        for call in self.lab.calls().iter().filter(|call| !is_of_the_dead(call)) {
             for id in call.succeeded.iter().filter(|id| wanted.contains(id)) {
                 let place = (call.session_id.clone(), id.clone());
                 if call.operation == Some(gs_simulator::Operation::Detach) {
@@ -248,9 +253,9 @@ impl Fleet {
             match seen {
                 Ok(stuck) => {
                     self.figures.stuck = stuck.len();
-                    if let Some((since, calls)) = self.undisturbed {
+                    if let Some((since, time)) = self.undisturbed {
                         self.figures.settling = since.elapsed();
-                        self.figures.outage = self.outage(calls);
+                        self.figures.outage = self.outage(time);
                     }
                     return self.orphan(stuck).await;
                 }
