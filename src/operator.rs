@@ -3,6 +3,7 @@
 
 mod error;
 mod options;
+mod values;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,8 @@ use crate::telemetry::readiness::Readiness;
 
 pub use error::Error;
 pub use options::Options;
-pub(crate) use options::{EndpointParser, GS_ENDPOINT, GS_TIMEOUT, seconds};
+pub(crate) use options::{GS_ENDPOINT, GS_TIMEOUT};
+pub(crate) use values::{EndpointParser, seconds};
 
 /// The client configuration that the operator counts on.
 #[must_use]
@@ -71,6 +73,7 @@ impl Operator {
             scheduler: SharedScheduler::new(scheduler, Instant::now()),
             fence: Fence::default(),
             defaults: Defaults {
+                resync_interval: Some(options.resync_interval).filter(|it| !it.is_zero()),
                 region: options.region.or_else(|| options.gs_endpoint.region().map(str::to_owned)),
                 endpoint: options.gs_endpoint.service().into(),
             },

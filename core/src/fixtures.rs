@@ -14,7 +14,7 @@ use crate::ledger::record::Record;
 use crate::ledger::{Journal, Ledger, Rules};
 use crate::object::ObjectKey;
 use crate::ownership::claims::Ownership;
-use crate::reconcile::{Asked, Handled, LedgerState, Settings, Status, StepContext, View};
+use crate::reconcile::{Asked, Handled, LedgerState, Resync, Settings, Status, StepContext, View};
 use crate::time::{ServiceTime, Validity};
 
 /// The service's own numbers.
@@ -46,6 +46,7 @@ pub fn desired(session: &str, instances: &[&str]) -> Desired {
         deleting: false,
         deletion_policy: DeletionPolicy::Delete,
         forgets_failures: false,
+        resync_interval: None,
         generation: 1,
     }
 }
@@ -61,7 +62,7 @@ pub fn ledger(records: &[(&str, Record)]) -> Ledger {
 #[must_use]
 pub fn journal(operation: Operation, instances: &[&str]) -> Journal {
     let instances = instances.iter().map(|text| id(text)).collect();
-    Journal { id: JournalId("j".into()), operation, instances, start_time: NOW }
+    Journal { id: JournalId("j".into()), operation, instances, start_time: NOW, resync: false }
 }
 
 /// The object `namespace/name`; of namespace `arcade` if only a name is given.
@@ -118,6 +119,7 @@ pub fn context() -> StepContext {
         others: Vec::new(),
         must_identify: false,
         freed: BTreeSet::new(),
+        resync: Resync::NotDue,
         may_act: true,
     }
 }

@@ -74,6 +74,7 @@ pub fn status(
             operation: journal.operation.into(),
             instance_ids: journal.instances.iter().map(ToString::to_string).collect(),
             start_time: time(journal.start_time),
+            resync: journal.resync,
         }),
         last_call: ledger.last_call.as_ref().map(|call| api::LastCall {
             operation: call.operation.into(),

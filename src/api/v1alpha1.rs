@@ -102,6 +102,14 @@ pub struct StreamSessionSpec {
     /// status, and a person has to look. Forget: it is taken for detached, with a Warning event.
     #[serde(default)]
     pub detach_failure_policy: DetachFailurePolicy,
+    /// resyncInterval is how often the members are attached again, such as 30m: 30s to 24h, or 0s
+    /// for never. Nothing reads the membership back, so only that puts back what somebody took out,
+    /// and tells that the session has ended. Default: the operator's --resync-interval, which is
+    /// never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 16), regex(pattern = r"^([0-9]{1,6}[smh])+$"))]
+    #[x_kube(validation = Rule::new("duration(self) == duration('0s') || (duration(self) >= duration('30s') && duration(self) <= duration('24h'))").message("`resyncInterval` must be `0s` (never), or from `30s` to `24h`"))]
+    pub resync_interval: Option<String>,
 }
 
 /// A Secret of the same namespace.
@@ -210,7 +218,8 @@ pub struct StreamSessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending_call: Option<PendingCall>,
 
-    /// lastCall is the last call that came to an end.
+    /// lastCall is the last call that came to an end; of those that attached again what is attached,
+    /// the last one that the service confirmed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_call: Option<LastCall>,
 
@@ -380,6 +389,9 @@ pub struct PendingCall {
     pub instance_ids: Vec<String>,
     /// startTime on the service's clock, in whole seconds; the request is signed with it.
     pub start_time: Time,
+    /// resync: it attaches again what is attached. Ready stays as it is meanwhile.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resync: bool,
 }
 
 /// A call that came to an end.

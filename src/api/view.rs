@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
 use sha2::{Digest, Sha256};
@@ -26,6 +28,8 @@ pub struct Defaults {
     pub region: Option<String>,
     /// The service at `--gs-endpoint`, as `status.target.endpoint` spells it.
     pub endpoint: Arc<str>,
+    /// `--resync-interval`.
+    pub resync_interval: Option<Duration>,
 }
 
 impl Defaults {
@@ -94,6 +98,10 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
                 api::DeletionPolicy::Orphan => DeletionPolicy::Orphan,
             },
             forgets_failures: object.spec.detach_failure_policy == api::DetachFailurePolicy::Forget,
+            resync_interval: match &object.spec.resync_interval {
+                Some(text) => interval(text),
+                None => defaults.resync_interval,
+            },
         },
         asked,
         status: Status {
@@ -116,6 +124,12 @@ pub fn view(object: &StreamSession, defaults: &Defaults) -> Result<View, Unreada
         created: object.creation_timestamp().map_or(0, |time| time.0.as_second()),
         finalizer,
     })
+}
+
+/// A duration of the spec; none if it is never. The schema keeps out what is no duration.
+fn interval(text: &str) -> Option<Duration> {
+    let parsed = text.parse::<SignedDuration>().ok()?;
+    Duration::try_from(parsed).ok().filter(|interval| !interval.is_zero())
 }
 
 fn count(stored: Option<i32>) -> usize {
@@ -191,6 +205,7 @@ fn stored_ledger(status: &StreamSessionStatus, defaults: &Defaults) -> (Ledger, 
             operation: call.operation.into(),
             instances: instances.into_iter().collect(),
             start_time: seconds(&call.start_time),
+            resync: call.resync,
         }
     });
     let target = status.target.as_ref().and_then(|target| {

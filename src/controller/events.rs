@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Resource, ResourceExt};
+use streamsession_core::answer::CallResult;
 use streamsession_core::conditions::{Conditions, Mode, Reason};
 use streamsession_core::ids::InstanceId;
 use streamsession_core::reconcile::Notice;
+use streamsession_core::scheduler::resync::ResyncFailure;
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
@@ -74,6 +76,18 @@ fn told(before: &StreamSession, notice: &Notice) -> (EventType, &'static str, St
     }
 }
 
+/// What is told of a resync that did not confirm these members.
+fn resync_failed(failure: &ResyncFailure, instances: &[InstanceId]) -> String {
+    let names = streamsession_core::conditions::names(&instances.iter().collect::<Vec<_>>());
+    let what = match failure.result {
+        CallResult::Processed => "The service refused to attach them".to_owned(),
+        _ => format!("The call ended with {}", failure.code),
+    };
+    format!(
+        "A resync did not confirm {names}. {what}. Nothing changes because of that: some services refuse to attach what is attached. Told once, until a resync goes well."
+    )
+}
+
 impl Events {
     /// Events of this operator.
     #[must_use]
@@ -126,6 +140,22 @@ impl Events {
         // instances of its own.
         let recorder = Self::recorder(self.client.clone());
         Self::publish(&recorder, object, type_, reason, &note);
+    }
+
+    /// Tells people, and the log, that a resync did not confirm these members.
+    pub fn resync_failed(
+        &self,
+        object: &StreamSession,
+        failure: &ResyncFailure,
+        instances: &[InstanceId],
+    ) {
+        let ids: Vec<_> = instances.iter().map(InstanceId::as_str).collect();
+        let (result, code) = (<&str>::from(failure.result), &failure.code);
+        warn!(object = full_name(object), ?ids, result, code, "a resync did not confirm members");
+        let note = resync_failed(failure, instances);
+        // Each names another failure.
+        let recorder = Self::recorder(self.client.clone());
+        Self::publish(&recorder, object, EventType::Warning, "ResyncFailed", &note);
     }
 
     fn publish(

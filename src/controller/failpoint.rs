@@ -95,7 +95,7 @@ fn name(effect: &Effect, copy: Option<&StreamSession>) -> &'static str {
         Effect::ReadClaimant(_) => "read-claimant",
         Effect::Credentials => "credentials",
         Effect::AskTime => "ask-time",
-        Effect::Permit => "permit",
+        Effect::Permit(_) => "permit",
         Effect::WriteStatus(status, _) => write_name(status, copy),
         Effect::AddFinalizer => "add-finalizer",
         Effect::RemoveFinalizer => "remove-finalizer",

@@ -57,7 +57,7 @@ fn name(effect: &Effect) -> &'static str {
         Effect::Read => "read",
         Effect::Credentials => "credentials",
         Effect::AskTime => "ask time",
-        Effect::Permit => "permit",
+        Effect::Permit(_) => "permit",
         Effect::ReadClaimant(_) => "read claimant",
         Effect::WriteStatus(..) => "write status",
         Effect::AddFinalizer => "add finalizer",
@@ -84,7 +84,7 @@ impl Shell {
                 }
                 Effect::Credentials => Ok(self.credentials().await),
                 Effect::AskTime => Ok(self.ask_time().await),
-                Effect::Permit => Ok(run.take_permit(&mut scheduler, facts.now)),
+                Effect::Permit(_) => Ok(run.take_permit(&mut scheduler, facts.now)),
                 Effect::ReadClaimant(key) => Ok(self.read_claimant(key).await),
                 Effect::WriteStatus(status, notices) => {
                     Ok(self.write_status(&status, notices).await)
@@ -103,8 +103,8 @@ impl Shell {
                     break Requeue::After(UNREADABLE_RETRY);
                 }
             };
-            if let Some(lesson) = run.take_lesson() {
-                report_lesson(lesson);
+            for lesson in run.take_lessons() {
+                self.report_lesson(lesson);
             }
         };
         if requeue == Requeue::Never {
@@ -274,20 +274,26 @@ impl Shell {
             warn!(operation = ?journal.operation, session, ids, code, message, request_id, "called, and it failed");
         }
     }
-}
 
-/// What the service teaches about the calls to come.
-fn report_lesson(lesson: Lesson) {
-    match lesson {
-        Lesson::Throttled { calls_per_second } => warn!(
-            calls_per_second,
-            "the service limits the rate of calls: others use the same quota. Slowing down"
-        ),
-        Lesson::TooLarge { ids, batch_size } => warn!(
-            ids,
-            batch_size,
-            "the service takes no calls of this size. --batch-size may be set to what it takes"
-        ),
+    /// What the service teaches about the calls to come.
+    fn report_lesson(&self, lesson: Lesson) {
+        match lesson {
+            Lesson::Throttled { calls_per_second } => warn!(
+                calls_per_second,
+                "the service limits the rate of calls: others use the same quota. Slowing down"
+            ),
+            Lesson::TooLarge { ids, batch_size } => warn!(
+                ids,
+                batch_size,
+                "the service takes no calls of this size. --batch-size may be set to what it takes"
+            ),
+            Lesson::ResyncFailed { failure, instances } => {
+                self.context.metrics.resync_failures.inc();
+                if let Some(copy) = &self.copy {
+                    self.context.events.resync_failed(copy, &failure, &instances);
+                }
+            }
+        }
     }
 }
 

@@ -8,6 +8,10 @@ use std::str::FromStr;
 
 use url::{Host, Url};
 
+/// Where all services of Tencent Cloud are.
+const DOMAIN: &str = ".tencentcloudapi.com";
+/// Where those of its international site are.
+const INTERNATIONAL: &str = ".intl.tencentcloudapi.com";
 /// Longest text of a user that an error repeats, in characters.
 const SHOWN_LENGTH_MAX: usize = 200;
 
@@ -145,8 +149,26 @@ impl Endpoint {
     /// ```
     #[must_use]
     pub fn region(&self) -> Option<&str> {
-        let place = self.authority.strip_prefix("gs.")?.strip_suffix(".tencentcloudapi.com")?;
-        place.split('.').find(|label| label.contains('-'))
+        place(&self.authority)?.split('.').find(|label| label.contains('-'))
+    }
+
+    /// Tencent Cloud's Security Token Service beside the service behind it; none if that is not
+    /// Tencent Cloud's.
+    ///
+    /// ```
+    /// use streamsession_operator::gs::Endpoint;
+    ///
+    /// let regional = Endpoint::parse("https://gs.ap-guangzhou.tencentcloudapi.com")?;
+    /// assert_eq!(regional.sts().unwrap().to_string(), "sts.tencentcloudapi.com");
+    /// assert!(Endpoint::parse("http://127.0.0.1:8080")?.sts().is_none());
+    /// # Ok::<(), streamsession_operator::gs::InvalidEndpoint>(())
+    /// ```
+    #[must_use]
+    pub fn sts(&self) -> Option<Self> {
+        let place = place(&self.authority)?;
+        let domain = if is_international(place) { INTERNATIONAL } else { DOMAIN };
+        let authority = format!("sts{domain}");
+        Some(Self { scheme: Scheme::Https, authority, loopback: false })
     }
 
     /// The `Host` header, with the port when there is one: it is signed exactly as sent.
@@ -206,17 +228,22 @@ impl FromStr for Endpoint {
 /// ```
 #[must_use]
 pub fn service(address: &str) -> &str {
-    let place = address
-        .strip_suffix(".tencentcloudapi.com")
-        .and_then(|name| name.strip_prefix("gs"))
-        .filter(|place| place.is_empty() || place.starts_with('.'));
-    match place {
-        Some(place) if place.split('.').any(|label| label == "intl") => {
-            "gs.intl.tencentcloudapi.com"
-        }
+    match place(address) {
+        Some(place) if is_international(place) => "gs.intl.tencentcloudapi.com",
         Some(_) => "gs.tencentcloudapi.com",
         None => address,
     }
+}
+
+/// What stands between the service's name and Tencent Cloud's domain, with its dots; none of any
+/// other host.
+fn place(address: &str) -> Option<&str> {
+    let place = address.strip_suffix(DOMAIN)?.strip_prefix("gs")?;
+    (place.is_empty() || place.starts_with('.')).then_some(place)
+}
+
+fn is_international(place: &str) -> bool {
+    place.split('.').any(|label| label == "intl")
 }
 
 fn is_loopback(host: &Host<&str>) -> bool {

@@ -1,19 +1,19 @@
 //! What the operator is told: the flags of `run`, with their defaults.
 
-use std::ffi::OsStr;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{Resettable, TypedValueParser};
-use clap::error::ErrorKind;
-use clap::{Arg, Args, Command, FromArgMatches, value_parser};
-use streamsession_core::answer::Verdict;
+use clap::{Args, Command, FromArgMatches, value_parser};
 use streamsession_core::ledger::Rules;
 use streamsession_core::reconcile::Settings;
 use streamsession_core::time::Validity;
 
 use super::error::Error;
+use super::values::{
+    ALL_NAMESPACES, EndpointParser, namespace_or_all, resync_interval, seconds, session_gone_code,
+};
 use crate::gs::{Endpoint, OwnSettings, PermittedNamespaces};
 
 /// The service, under its public name.
@@ -26,13 +26,6 @@ const SERVICE_SIGNATURE_VALIDITY: Duration = Duration::from_mins(5);
 /// How long a journal may be on its way to the service before it is taken back: longer than any
 /// healthy write, shorter than a person waits.
 const JOURNAL_AGE_MAX: Duration = Duration::from_secs(5);
-
-/// The one code that the page of the action lists: any failure may have it (docs/tencent.md).
-const FAILED_OPERATION: &str = "FailedOperation";
-
-/// Stands for every namespace.
-const TENCENT_CLOUD: &str = "tencentcloudapi.com";
-const ALL_NAMESPACES: &str = "*";
 
 /// What the operator is told.
 #[derive(Args, Clone, Debug)]
@@ -155,6 +148,18 @@ pub struct Options {
         value_parser = value_parser!(u16).range(1..=256).map(usize::from)
     )]
     pub concurrency: usize,
+    /// Seconds after which the members of each StreamSession without a spec.resyncInterval are
+    /// attached again, at the lowest priority, with a tenth of --gs-qps at most: that puts back what
+    /// somebody took out, and tells that a session has ended. What it does to a running stream is
+    /// published nowhere. 0: never.
+    #[arg(
+        long,
+        env = "RESYNC_INTERVAL",
+        value_name = "SECONDS",
+        default_value = "0",
+        value_parser = resync_interval
+    )]
+    pub resync_interval: Duration,
     /// The first pause of the backoff.
     #[arg(skip = Duration::from_secs(1))]
     pub retry_base: Duration,
@@ -206,13 +211,8 @@ impl Options {
 
     /// The STS to ask.
     pub(super) fn sts(&self) -> Endpoint {
-        let beside = || {
-            let service = self.gs_endpoint.service();
-            let domain = service.strip_prefix("gs.").filter(|it| it.ends_with(TENCENT_CLOUD))?;
-            Endpoint::parse(&format!("https://sts.{domain}")).ok()
-        };
-        let named = self.sts_endpoint.clone();
-        named.or_else(beside).unwrap_or_else(|| self.gs_endpoint.clone())
+        let named = self.sts_endpoint.clone().or_else(|| self.gs_endpoint.sts());
+        named.unwrap_or_else(|| self.gs_endpoint.clone())
     }
 
     pub(super) fn settings(&self) -> Settings {
@@ -234,77 +234,6 @@ impl Options {
     }
 }
 
-/// Whole seconds from `min` to `max`.
-pub(crate) fn seconds(min: u64, max: u64) -> impl TypedValueParser<Value = Duration> {
-    value_parser!(u64).range(min..=max).map(Duration::from_secs)
-}
-
-/// The name of a namespace, or the star. An empty text names none: so many tools unset a variable.
-fn namespace_or_all(text: &str) -> Result<String, String> {
-    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if text == ALL_NAMESPACES || text.bytes().all(is_letter) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!(
-            "no namespace has such a name; name one, or {ALL_NAMESPACES} for all; \
-             a comma, without a space, separates two"
-        ))
-    }
-}
-
-/// A code that may say that the session is gone. A wrong one would empty ledgers, so that nobody
-/// remembers the phones: none is taken that the service gives for other reasons too.
-fn session_gone_code(code: &str) -> Result<String, String> {
-    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    let is_part = |part: &str| !part.is_empty() && part.bytes().all(is_letter);
-    if code.is_empty() {
-        return Err("it is empty, and no answer has such a code; leave it out".to_owned());
-    }
-    if !code.split('.').all(is_part) {
-        return Err("an error code has only letters, digits and dots between them (or _); \
-                    a comma, without a space, separates two codes"
-            .to_owned());
-    }
-    let verdict = Verdict::of_code(code, &[]);
-    let is_specific =
-        code.contains('.') || (verdict == Verdict::Unclear && code != FAILED_OPERATION);
-    match verdict {
-        Verdict::NothingDone(_) | Verdict::Unanswered => {
-            let meaning = <&str>::from(verdict.result());
-            Err(format!("it has another meaning already ({meaning}); leave it out"))
-        }
-        _ if is_specific => Ok(code.to_owned()),
-        _ => Err(format!(
-            "the service answers it to failures of many kinds; \
-             give the whole code, such as {code}.SessionClosed"
-        )),
-    }
-}
-
-/// Reads an endpoint. clap's own message would repeat the text, which may hold a password.
-#[derive(Clone)]
-pub(crate) struct EndpointParser {
-    /// Plain HTTP is taken for any host.
-    pub(crate) insecure: bool,
-}
-
-impl TypedValueParser for EndpointParser {
-    type Value = Endpoint;
-
-    fn parse_ref(
-        &self,
-        command: &Command,
-        argument: Option<&Arg>,
-        value: &OsStr,
-    ) -> Result<Endpoint, clap::Error> {
-        Endpoint::parse_with(&value.to_string_lossy(), self.insecure).map_err(|error| {
-            let flag = argument.map(Arg::to_string).unwrap_or_default();
-            clap::Error::raw(ErrorKind::ValueValidation, format!("{flag}: {error}\n"))
-                .with_cmd(command)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -321,6 +250,19 @@ mod tests {
         assert_eq!(defaults.gs_endpoint.to_string(), "gs.tencentcloudapi.com");
         assert_eq!((defaults.gs_qps.get(), defaults.batch_size.get()), (20, 100));
         assert_eq!(defaults.gs_timeout, Duration::from_secs(10));
+        assert_eq!(defaults.resync_interval, Duration::ZERO, "never");
+    }
+
+    #[test]
+    fn a_resync_is_never_or_at_most_twice_a_minute() {
+        for (text, seconds) in [("0", 0), ("30", 30), ("86400", 86_400)] {
+            let options = options(&["--resync-interval", text]);
+            assert_eq!(options.resync_interval, Duration::from_secs(seconds));
+        }
+        for text in ["1", "29", "86401", "30m", ""] {
+            let refused = Options::from_flags(["--resync-interval", text]).unwrap_err();
+            assert!(refused.to_string().contains("0 (never), or 30 to 86400 seconds"), "{refused}");
+        }
     }
 
     #[test]

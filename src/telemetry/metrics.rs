@@ -35,6 +35,8 @@ pub struct Metrics {
     writes: Family<OutcomeLabel, Counter>,
     released: Family<OutcomeLabel, Counter>,
     ledgers_rebuilt: Counter,
+    /// What kept resyncs from success, told once each.
+    pub resync_failures: Counter,
     invariants_violated: Counter,
     /// Events of the watch.
     pub watch_events: Counter,
@@ -70,6 +72,12 @@ impl Default for Metrics {
                 to,
                 "ledgers_rebuilt",
                 "Ledgers that were lost, copied or restored, and made anew",
+            ),
+            resync_failures: register(
+                to,
+                "resync_failures",
+                "What kept members from being confirmed when they were attached again; counted as \
+                 often as it is told: once, until it is another one or none",
             ),
             invariants_violated: register(
                 to,

@@ -38,6 +38,7 @@ fn desired(ids: &[&str]) -> Desired {
         session: SessionId::parse(SESSION).expect("an id"),
         region: None,
         default_region: None,
+        resync_interval: None,
         endpoint: "gs.tencentcloudapi.com".into(),
         instances: ids.iter().map(|text| id(text)).collect(),
         deleting: false,
@@ -123,7 +124,8 @@ fn object(desired: &Desired, status: &StreamSessionStatus, generation: i64) -> S
 }
 
 fn read_back(desired: &Desired, status: &StreamSessionStatus, generation: i64) -> Status {
-    let defaults = Defaults { region: None, endpoint: "gs.tencentcloudapi.com".into() };
+    let defaults =
+        Defaults { region: None, endpoint: "gs.tencentcloudapi.com".into(), resync_interval: None };
     view(&object(desired, status, generation), &defaults).expect("readable").status
 }
 
@@ -292,14 +294,20 @@ fn any_ledger() -> impl Strategy<Value = Ledger> {
             credential,
             credential_proven,
         });
-    let journal =
-        ("[0-9a-f]{32}", any_operation(), collection::btree_set(any_id(), 1..5), any_time())
-            .prop_map(|(id, operation, instances, start_time)| Journal {
-                id: JournalId(id.into()),
-                operation,
-                instances: instances.into_iter().collect(),
-                start_time,
-            });
+    let journal = (
+        "[0-9a-f]{32}",
+        any_operation(),
+        collection::btree_set(any_id(), 1..5),
+        any_time(),
+        any::<bool>(),
+    )
+        .prop_map(|(id, operation, instances, start_time, resync)| Journal {
+            id: JournalId(id.into()),
+            operation,
+            instances: instances.into_iter().collect(),
+            start_time,
+            resync,
+        });
     let call =
         (any_operation(), "[0-9a-f-]{0,36}", any_time(), 0_usize..100, 0_usize..100, any_code())
             .prop_map(|(operation, request_id, time, succeeded, failed, code)| LastCall {
@@ -377,7 +385,7 @@ proptest! {
         let as_wanted = !wanted.deleting
             && wanted.instances.iter().all(is_attached)
             && ledger.records.iter().all(is_done)
-            && ledger.journal.is_none();
+            && !ledger.has_open_change();
         prop_assert_eq!(conditions.mode == Mode::Ready, as_wanted, "{:?}", conditions);
     }
 

@@ -40,6 +40,7 @@ mod recovery;
 mod release;
 mod renames;
 mod restart;
+mod resync;
 mod schema;
 mod sdk;
 mod secrets;

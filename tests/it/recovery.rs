@@ -297,7 +297,8 @@ fn what_a_later_version_wrote_beside_our_fields_is_kept() {
     let mut object = manifest(&metadata, &spec(SESSION, ["a", "b"]));
     object["status"] = stored.clone();
     let object: StreamSession = serde_json::from_value(object).expect("a StreamSession");
-    let defaults = Defaults { region: None, endpoint: "gs.tencentcloudapi.com".into() };
+    let defaults =
+        Defaults { region: None, endpoint: "gs.tencentcloudapi.com".into(), resync_interval: None };
 
     let read = view(&object, &defaults).expect("readable").status;
     let written =

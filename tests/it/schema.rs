@@ -72,6 +72,32 @@ fn an_empty_id_is_refused() {
 }
 
 #[test]
+fn a_resync_interval_is_a_duration_of_half_a_minute_to_a_day_or_never() {
+    let with = |interval: &str| json!({"sessionId": SESSION, "slaveInstanceIds": [], "resyncInterval": interval});
+    let namespace = namespace();
+    for interval in ["0s", "30s", "30m", "1h30m", "24h"] {
+        let (ok, text) = apply(&namespace, &object(&with(interval)));
+        assert!(ok, "{interval}: {text}");
+    }
+    for interval in ["1s", "25h", "99999h"] {
+        let (ok, text) = apply(&namespace, &object(&with(interval)));
+        assert!(!ok, "{interval}");
+        assert_says(
+            &text,
+            &[
+                "spec.resyncInterval",
+                "`resyncInterval` must be `0s` (never), or from `30s` to `24h`",
+            ],
+        );
+    }
+    for interval in ["often", "30", "1.5h", "30 m"] {
+        let (ok, text) = apply(&namespace, &object(&with(interval)));
+        assert!(!ok, "{interval}");
+        assert_says(&text, &["spec.resyncInterval"]);
+    }
+}
+
+#[test]
 fn a_session_id_that_is_not_quoted_is_refused() {
     let text =
         refusal(&json!({"sessionId": 1_326_515_201_117_065_216_u64, "slaveInstanceIds": []}));

@@ -37,7 +37,7 @@ pub fn conditions(inputs: &ConditionInputs<'_>) -> Conditions {
     let ConditionInputs { desired, ledger, .. } = inputs;
     let open = Open::of(inputs);
     let is_contender = matches!(inputs.ownership, Ownership::Contender(_));
-    let is_done = open.is_empty() && ledger.journal.is_none() && !inputs.adoption_pending;
+    let is_done = open.is_empty() && !ledger.has_open_change() && !inputs.adoption_pending;
     // Who wants nothing gets that, whoever owns the session.
     let mut conditions = if is_done && (!is_contender || desired.wants_nothing()) {
         at_rest(inputs, &open)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::identity::Identity;
 use crate::ids::{InOrder, InstanceId, SessionId};
@@ -37,6 +38,8 @@ pub struct Desired {
     pub deletion_policy: DeletionPolicy,
     /// An instance whose removal keeps being refused is released: `detachFailurePolicy: Forget`.
     pub forgets_failures: bool,
+    /// So often confirmed members are attached again, if at all.
+    pub resync_interval: Option<Duration>,
 }
 
 impl Desired {

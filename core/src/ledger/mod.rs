@@ -4,6 +4,7 @@
 //! ```text
 //!  settle ──▶ rule ──▶ record      an outcome changes a record
 //!  plan ────▶ rule, due            what is due, and when what has failed is
+//!  resync ──▶ plan                 what is attached is attached again
 //!  recovery                        a ledger that was lost; what a person says of instances
 //!  desired                         what the spec wants, and of which session
 //! ```
@@ -13,6 +14,7 @@ pub mod due;
 pub mod plan;
 pub mod record;
 pub mod recovery;
+pub mod resync;
 pub mod rule;
 pub mod settle;
 
@@ -37,6 +39,9 @@ pub struct Journal {
     /// The time that the request is signed with: so the journal alone says until when it can take
     /// effect.
     pub start_time: ServiceTime,
+    /// It attaches again what is attached: only a success, or that the session is gone, says
+    /// anything.
+    pub resync: bool,
 }
 
 /// The last call that came to an end, for people and for the conditions.
@@ -122,6 +127,13 @@ impl Ledger {
         let records = self.records.iter().filter(|(_, record)| record.is_tracked());
         let in_call = self.journal.iter().flat_map(|journal| &journal.instances);
         records.map(|(id, _)| id).chain(in_call)
+    }
+
+    /// Whether a call is open that changes who is in: one that attaches again what is attached
+    /// keeps nobody waiting.
+    #[must_use]
+    pub fn has_open_change(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| !journal.resync)
     }
 
     /// The session of the ledger, or that of a ledger that starts now.

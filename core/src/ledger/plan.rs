@@ -20,6 +20,8 @@ pub enum Priority {
     Attach,
     /// Another attempt.
     Retry,
+    /// What is attached is attached again.
+    Resync,
 }
 
 /// A call to make.

@@ -234,4 +234,27 @@ impl Record {
         let deadlines = self.attach_until.into_iter().chain(self.detach_until);
         deadlines.filter(|until| !over(Some(*until), now)).min()
     }
+
+    /// Until when the other operation may still take effect.
+    pub(super) fn opposite(&self, operation: Operation) -> Option<ServiceTime> {
+        match operation {
+            Operation::Attach => self.detach_until,
+            Operation::Detach => self.attach_until,
+        }
+    }
+
+    pub(super) fn opposite_mut(&mut self, operation: Operation) -> &mut Option<ServiceTime> {
+        match operation {
+            Operation::Attach => &mut self.detach_until,
+            Operation::Detach => &mut self.attach_until,
+        }
+    }
+
+    /// Until when the operation itself may still take effect.
+    pub(super) fn own_mut(&mut self, operation: Operation) -> &mut Option<ServiceTime> {
+        match operation {
+            Operation::Attach => &mut self.attach_until,
+            Operation::Detach => &mut self.detach_until,
+        }
+    }
 }

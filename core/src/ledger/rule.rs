@@ -22,6 +22,10 @@
 //!
 //! A refusal counts if it is of what is wanted, and no opposite operation may still arrive. Which
 //! outcome an answer is for an instance is said in [`settle`](crate::ledger::settle).
+//!
+//! A resync attaches again what is attached. Its success is one like any other; unanswered, it adds
+//! its deadline, so that a late arrival can't outlive an edit; whatever else it is answered says
+//! nothing, and the record stays as it was.
 
 use crate::answer::{Operation, Outcome};
 use crate::ledger::record::{Failure, FailureReason, Record, Refusals, State, Want};
@@ -56,6 +60,8 @@ pub struct FinishedCall<'a> {
     pub validity: Validity,
     /// The spec that counts now.
     pub generation: i64,
+    /// It attached again what is attached.
+    pub resync: bool,
 }
 
 impl Record {
@@ -78,6 +84,7 @@ impl Record {
     ///     code: "",
     ///     validity: Validity::default(),
     ///     generation: 1,
+    ///     resync: false,
     /// };
     /// let doubt = new.after(call, Outcome::Unanswered, Want::In);
     /// assert_eq!((doubt.state, doubt.attach_until), (State::Unknown, Some(ServiceTime(1_305))));
@@ -123,6 +130,9 @@ impl Record {
         let opposite_was_over = over(self.opposite(call.operation), Some(call.start_time));
         match outcome {
             Outcome::NothingDone => {}
+            Outcome::Unanswered if call.resync => self.may_arrive(call),
+            Outcome::Refused | Outcome::Rejected | Outcome::Unclear | Outcome::Suspect
+                if call.resync => {}
             Outcome::Done => {
                 self.state = match call.operation {
                     Operation::Attach => State::Attached,
@@ -167,13 +177,17 @@ impl Record {
             Outcome::Suspect => self.state = State::Unknown,
             Outcome::Unanswered => {
                 self.state = State::Unknown;
-                let until = call.validity.end(call.start_time);
-                let own = self.own_mut(call.operation);
-                *own = Some(own.map_or(until, |old| old.max(until)));
+                self.may_arrive(call);
                 self.note_failure(call, FailureReason::Unanswered, want);
             }
         }
         self
+    }
+
+    fn may_arrive(&mut self, call: FinishedCall<'_>) {
+        let until = call.validity.end(call.start_time);
+        let own = self.own_mut(call.operation);
+        *own = (*own).max(Some(until));
     }
 
     /// The count rises only for a quiet refusal of the wanted operation: while the opposite may
@@ -231,27 +245,6 @@ impl Record {
             .filter(|refusals| refusals.operation == operation)
             .map_or(0, |refusals| refusals.count)
     }
-
-    pub(super) fn opposite(&self, operation: Operation) -> Option<ServiceTime> {
-        match operation {
-            Operation::Attach => self.detach_until,
-            Operation::Detach => self.attach_until,
-        }
-    }
-
-    fn opposite_mut(&mut self, operation: Operation) -> &mut Option<ServiceTime> {
-        match operation {
-            Operation::Attach => &mut self.detach_until,
-            Operation::Detach => &mut self.attach_until,
-        }
-    }
-
-    fn own_mut(&mut self, operation: Operation) -> &mut Option<ServiceTime> {
-        match operation {
-            Operation::Attach => &mut self.attach_until,
-            Operation::Detach => &mut self.detach_until,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -286,6 +279,7 @@ mod tests {
             code: "",
             validity: VALIDITY,
             generation: 1,
+            resync: false,
         };
         record.after(call, outcome, want)
     }

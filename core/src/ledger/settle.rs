@@ -49,9 +49,11 @@ impl Ledger {
             code: &code,
             validity: rules.validity,
             generation: desired.generation,
+            resync: journal.resync,
         };
+        let is_gone = answer.verdict == Verdict::SessionGone && believed;
         let mut succeeded = 0;
-        if answer.verdict == Verdict::SessionGone && believed {
+        if is_gone {
             self.session_gone(&journal, call, members);
         } else {
             let mut wanted = members.in_order();
@@ -78,15 +80,17 @@ impl Ledger {
         {
             target.prove(identity);
         }
-        self.last_call = Some(LastCall {
-            operation: journal.operation,
-            request_id: bounded(&answer.request_id, Self::REQUEST_ID_LENGTH_MAX),
-            time: journal.start_time,
-            succeeded,
-            failed: journal.instances.len() - succeeded,
-            result: answer.verdict.result(),
-            code: code.clone(),
-        });
+        if !journal.resync || is_gone || succeeded > 0 {
+            self.last_call = Some(LastCall {
+                operation: journal.operation,
+                request_id: bounded(&answer.request_id, Self::REQUEST_ID_LENGTH_MAX),
+                time: journal.start_time,
+                succeeded,
+                failed: journal.instances.len() - succeeded,
+                result: answer.verdict.result(),
+                code: code.clone(),
+            });
+        }
         self.tidied(desired, Some(journal.start_time))
     }
 
@@ -153,6 +157,7 @@ impl Ledger {
             code: "",
             validity: rules.validity,
             generation: desired.generation,
+            resync: journal.resync,
         };
         for id in journal.instances {
             let record = self.records.remove(&id).unwrap_or_default();

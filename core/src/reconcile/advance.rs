@@ -9,11 +9,11 @@ use crate::answer::Operation;
 use crate::conditions::{ConditionInputs, Problem, Reason, conditions};
 use crate::ids::{InstanceId, JournalId};
 use crate::ledger::desired::DeletionPolicy;
-use crate::ledger::plan::{Allowed, Batch, Plan};
+use crate::ledger::plan::{Allowed, Batch, Plan, Priority};
 use crate::ledger::{Journal, Ledger};
 use crate::ownership::claims::Ownership;
 use crate::ownership::hand_over::{HandOver, Others};
-use crate::reconcile::effect::{Effect, Notice, Requeue, StepContext};
+use crate::reconcile::effect::{Effect, Notice, Requeue, Resync, StepContext};
 use crate::reconcile::invariants;
 use crate::reconcile::machine::{Draft, PermitState, Phase, Reconcile, WAKE_MAX, Write};
 use crate::reconcile::state::{Own, Stage};
@@ -82,20 +82,25 @@ impl Reconcile {
             };
         }
         let mut plan = self.plan(view, &draft, allowed, context);
+        self.resync_is_over =
+            context.resync != Resync::NotDue && plan.batch.is_none() && !plan.held_back;
         if let Some(batch) = plan.batch.take() {
             if self.identity.is_none() {
                 return Effect::Credentials;
             }
             let Some(start_time) = now else { return Effect::AskTime };
             match self.permit {
-                PermitState::NotAsked => return Effect::Permit,
-                PermitState::Denied if !draft.must_write => {
-                    return Effect::Done(Requeue::OnPermit(batch.priority));
-                }
-                PermitState::Denied => {}
-                PermitState::Held => {
+                PermitState::NotAsked => return Effect::Permit(batch.priority),
+                // A resync has permits of its own, so that it leaves most of the quota to others.
+                PermitState::Held(granted)
+                    if batch.priority != Priority::Resync || granted == Priority::Resync =>
+                {
                     return self.journal(view, draft, batch, &plan, start_time, context);
                 }
+                PermitState::Held(_) | PermitState::Denied if !draft.must_write => {
+                    return Effect::Done(Requeue::OnPermit(batch.priority));
+                }
+                PermitState::Held(_) | PermitState::Denied => {}
             }
         } else if plan.wake.is_some() && now.is_none() && self.may_ask(context) {
             return Effect::AskTime;
@@ -138,6 +143,16 @@ impl Reconcile {
                 .is_none_or(|batch| batch.operation == Operation::Attach || bisection.detaches())
         {
             plan.batch = bisection.next(&draft.ledger, desired, now, allowed).or(plan.batch);
+        }
+        if let Resync::Due(after) = &context.resync
+            && plan.batch.is_none()
+        {
+            let size = self.batch_size_max;
+            plan.held_back |= !due.open;
+            plan.batch = due
+                .open
+                .then(|| draft.ledger.resync(desired, after.as_ref(), size, allowed))
+                .flatten();
         }
         if view.goes_on_elsewhere(&draft.ledger) {
             // First the old session is left in writing.
@@ -292,6 +307,7 @@ impl Reconcile {
             operation: batch.operation,
             instances: batch.instances,
             start_time,
+            resync: batch.priority == Priority::Resync,
         };
         draft.ledger.journal = Some(journal.clone());
         // Of those whose write was not answered the last one is enough: an earlier one meets a

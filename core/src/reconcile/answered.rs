@@ -1,7 +1,7 @@
 //! An answer has come: what it means for the bisection and the backoff. What it means for the
 //! ledger is settled with the next write.
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Verdict};
 use crate::reconcile::bisection::{Bisection, may_be_one_ids_fault};
 use crate::reconcile::effect::StepContext;
 use crate::reconcile::machine::Reconcile;
@@ -15,6 +15,11 @@ impl Reconcile {
             && let Some(journal) = &ledger.journal
             && let Some(own) = self.state.own.iter_mut().find(|own| own.journal.id == journal.id)
         {
+            if journal.resync && answer.verdict != Verdict::SessionGone {
+                // Nobody waits for it, and nothing is found out by it.
+                own.stage = Stage::Answered(answer, false);
+                return;
+            }
             let ids = journal.instances.len();
             let bisection = Bisection::after(
                 self.state.bisection.take(),
@@ -49,7 +54,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::answer::{Operation, Verdict};
+    use crate::answer::Operation;
     use crate::fixtures::{answer, context, id, journal, ledger, processed, settings, view};
     use crate::ledger::Ledger;
     use crate::ledger::record::Record;
@@ -79,7 +84,7 @@ mod tests {
             stage: Stage::Sent,
         };
         state.own.push(own);
-        let mut reconcile = Reconcile::new(Arc::clone(&settings), state, false);
+        let mut reconcile = Reconcile::new(Arc::clone(&settings), state, None);
         reconcile.view = Some(Box::new(object.clone()));
         reconcile.answered(answer(verdict), &context());
         let Stage::Answered(answer, bisecting) = reconcile.state.own.remove(0).stage else {

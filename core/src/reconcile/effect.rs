@@ -82,8 +82,9 @@ pub enum Effect {
     Credentials,
     /// Ask the service for its time: [`Response::Time`].
     AskTime,
-    /// Take a permit for this endpoint if one is at hand; never wait: [`Response::Permit`].
-    Permit,
+    /// Take a permit for a call of that priority if one is at hand; never wait:
+    /// [`Response::Permit`].
+    Permit(Priority),
     /// Read the object of that name, which claims the session too: [`Response::Claimant`].
     ReadClaimant(ObjectKey),
     /// Write the status, whole, if the object is still the copy that was read:
@@ -113,6 +114,16 @@ pub enum Requeue {
     OnPermit(Priority),
 }
 
+/// Whether confirmed members are to be attached again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Resync {
+    /// Not now.
+    #[default]
+    NotDue,
+    /// Those behind this one; without one, all.
+    Due(Option<InstanceId>),
+}
+
 /// What came of an effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
@@ -129,8 +140,8 @@ pub enum Response {
     Credentials(Result<Identity, String>),
     /// Whether the service's time is known now, or why not.
     Time(Result<(), String>),
-    /// Whether there is a permit.
-    Permit(bool),
+    /// For which priority there is a permit, if there is one.
+    Permit(Option<Priority>),
     /// The service's answer.
     Answer(Answer),
     /// The object of that name, which claims the session too; none if it is gone, or could not be
@@ -154,6 +165,8 @@ pub struct StepContext {
     pub others: Vec<ObjectKey>,
     /// Instances that another object has detached since an attach of this one failed.
     pub freed: BTreeSet<InstanceId>,
+    /// Whether confirmed members are to be attached again.
+    pub resync: Resync,
     /// Another namespace claims a session of the object, too, and that is not believed: whose keys
     /// this object has is found out anew.
     pub must_identify: bool,

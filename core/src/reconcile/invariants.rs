@@ -129,7 +129,7 @@ fn is_as_declared(view: &View, ledger: &Ledger) -> bool {
         members.want(id) == Want::Out && record.may_be_attached()
     };
     !view.desired.deleting
-        && ledger.journal.is_none()
+        && !ledger.has_open_change()
         && !ledger.records.iter().any(is_stray)
         && view.desired.instances.iter().all(is_attached)
 }

@@ -10,6 +10,7 @@ use crate::identity::Identity;
 use crate::ids::InstanceId;
 use crate::ledger::Ledger;
 use crate::ledger::desired::DesiredMembers;
+use crate::ledger::plan::Priority;
 use crate::object::ObjectKey;
 use crate::ownership::claims::Place;
 use crate::ownership::hand_over::Shown;
@@ -41,6 +42,8 @@ pub struct Reconcile {
     pub(super) effects: u32,
     /// What stopped the work was reported, and the copy does not show it: it is not stored.
     pub(super) reported: bool,
+    /// Nothing is left of the resync that was due.
+    pub(super) resync_is_over: bool,
     pub(super) batch_size_max: usize,
 }
 
@@ -72,8 +75,8 @@ pub(super) struct Write {
 pub(super) enum PermitState {
     /// It did not ask yet, or has used its permit.
     NotAsked,
-    /// It holds a permit.
-    Held,
+    /// It holds a permit, for a call of that priority.
+    Held(Priority),
     /// None was at hand.
     Denied,
 }
@@ -121,9 +124,14 @@ impl Draft {
 }
 
 impl Reconcile {
-    /// A reconcile that continues from `state`; `permit` says whether one was granted to it.
+    /// A reconcile that continues from `state`; `permit` says for which priority one was granted to
+    /// it, if one was.
     #[must_use]
-    pub fn new(settings: Arc<Settings>, mut state: ReconcileState, permit: bool) -> Self {
+    pub fn new(
+        settings: Arc<Settings>,
+        mut state: ReconcileState,
+        permit: Option<Priority>,
+    ) -> Self {
         // Whatever kept the API server from storing it may be gone.
         state.halted.take_if(|violation| matches!(violation, Violation::NotStored(_)));
         Self {
@@ -133,11 +141,12 @@ impl Reconcile {
             view: None,
             phase: Phase::Read,
             identity: None,
-            permit: if permit { PermitState::Held } else { PermitState::NotAsked },
+            permit: permit.map_or(PermitState::NotAsked, PermitState::Held),
             others: BTreeMap::new(),
             reads: 0,
             effects: 0,
             reported: false,
+            resync_is_over: false,
         }
     }
 
@@ -149,6 +158,12 @@ impl Reconcile {
     /// The permit is gone: it was for another account, or the process stops.
     pub fn lose_permit(&mut self) {
         self.permit = PermitState::NotAsked;
+    }
+
+    /// Whether nothing is left of the resync that was due.
+    #[must_use]
+    pub fn resync_is_over(&self) -> bool {
+        self.resync_is_over
     }
 
     /// What is known besides the object.

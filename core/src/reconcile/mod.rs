@@ -22,7 +22,7 @@ mod state;
 pub mod step;
 mod view;
 
-pub use effect::{Effect, Journalled, Notice, Requeue, Response, StepContext};
+pub use effect::{Effect, Journalled, Notice, Requeue, Response, Resync, StepContext};
 pub use machine::Reconcile;
 pub use settings::Settings;
 pub use state::ReconcileState;

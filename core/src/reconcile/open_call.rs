@@ -160,8 +160,9 @@ impl Reconcile {
         // written in between.
         let wanted = journal.operation == Operation::Detach
             || journal.instances.iter().all(|id| members.want(id) == Want::In);
-        let may_send =
-            self.phase == Phase::Written && self.permit == PermitState::Held && context.may_act;
+        let may_send = self.phase == Phase::Written
+            && matches!(self.permit, PermitState::Held(_))
+            && context.may_act;
         // Read after the journal was written: whoever writes one of his own now sees it.
         let others = match self.others(context) {
             Err(effect) if may_send => return effect,

@@ -33,12 +33,12 @@ impl Reconcile {
     /// reconcile is over.
     ///
     /// ```
-    /// use streamsession_core::ledger::Ledger;
+    /// use streamsession_core::ledger::{Ledger, plan::Priority};
     /// use streamsession_core::reconcile::{Effect, Reconcile, ReconcileState, Response};
     /// use streamsession_testkit::fixtures::{context, settings, view};
     ///
     /// let settings = settings();
-    /// let mut reconcile = Reconcile::new(settings.clone(), ReconcileState::new(&settings), true);
+    /// let mut reconcile = Reconcile::new(settings.clone(), ReconcileState::new(&settings), Some(Priority::Attach));
     /// assert_eq!(reconcile.step(Response::Started, &context()), Effect::Read);
     ///
     /// let object = Box::new(view(Ledger::default(), &["a"]));
@@ -77,7 +77,7 @@ impl Reconcile {
                 self.state.retry.failed(context.elapsed);
             }
             Response::Permit(granted) => {
-                self.permit = if granted { PermitState::Held } else { PermitState::Denied };
+                self.permit = granted.map_or(PermitState::Denied, PermitState::Held);
             }
             Response::Answer(answer) => {
                 if answer.verdict == Verdict::NothingDone(NothingDone::Credentials) {

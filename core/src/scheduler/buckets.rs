@@ -40,6 +40,12 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// For a call of which priority it was granted.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.inner.priority()
+    }
+
     /// The quota that it is of.
     #[must_use]
     pub fn bucket(&self) -> &Bucket {
@@ -61,10 +67,15 @@ impl Buckets {
         }
     }
 
-    /// A permit at once, if one is there and nobody waits for it.
-    pub fn try_take(&mut self, bucket: &Bucket, now: Duration) -> Option<Permit> {
+    /// A permit for a call of that priority at once, if one is there and nobody waits for it.
+    pub fn try_take(
+        &mut self,
+        bucket: &Bucket,
+        priority: Priority,
+        now: Duration,
+    ) -> Option<Permit> {
         let bucket = self.known(bucket, now);
-        let inner = self.permits.get_mut(&bucket)?.try_take(now)?;
+        let inner = self.permits.get_mut(&bucket)?.try_take(priority, now)?;
         Some(Permit { bucket, inner })
     }
 
@@ -194,7 +205,7 @@ mod tests {
     #[test]
     fn a_permit_that_was_not_used_goes_to_the_next_at_once() {
         let mut buckets = buckets(1);
-        let permit = buckets.try_take(&bucket("a"), NOW).unwrap();
+        let permit = buckets.try_take(&bucket("a"), Attach, NOW).unwrap();
         buckets.enqueue(&bucket("a"), key("next"), Attach, NOW);
         assert_eq!((granted(&mut buckets, NOW), buckets.next(NOW)), (None, None));
         assert!(!buckets.take_returned());
@@ -208,7 +219,7 @@ mod tests {
     #[test]
     fn a_spent_permit_does_not_come_back_before_its_time() {
         let mut buckets = buckets(1);
-        let permit = buckets.try_take(&bucket("a"), NOW).unwrap();
+        let permit = buckets.try_take(&bucket("a"), Attach, NOW).unwrap();
         buckets.enqueue(&bucket("a"), key("next"), Attach, NOW);
         let before = NOW + Duration::from_millis(2_999);
         let back_at = NOW + Duration::from_secs(3);
@@ -224,10 +235,10 @@ mod tests {
     #[test]
     fn each_account_has_its_own_quota() {
         let mut buckets = buckets(1);
-        let held = buckets.try_take(&bucket("a"), NOW).unwrap();
+        let held = buckets.try_take(&bucket("a"), Attach, NOW).unwrap();
 
-        assert!(buckets.try_take(&bucket("a"), NOW).is_none());
-        let other = buckets.try_take(&bucket("b"), NOW).unwrap();
+        assert!(buckets.try_take(&bucket("a"), Attach, NOW).is_none());
+        let other = buckets.try_take(&bucket("b"), Attach, NOW).unwrap();
 
         assert_eq!((held.bucket(), other.bucket()), (&bucket("a"), &bucket("b")));
     }
@@ -235,8 +246,8 @@ mod tests {
     #[test]
     fn a_new_process_grants_nothing_at_first_in_any_bucket() {
         let mut buckets = buckets(20);
-        assert!(buckets.try_take(&bucket("a"), Duration::ZERO).is_none());
-        assert!(buckets.try_take(&bucket("b"), Duration::from_millis(999)).is_none());
+        assert!(buckets.try_take(&bucket("a"), Attach, Duration::ZERO).is_none());
+        assert!(buckets.try_take(&bucket("b"), Attach, Duration::from_millis(999)).is_none());
     }
 
     #[test]
@@ -257,9 +268,9 @@ mod tests {
     #[test]
     fn idle_buckets_are_forgotten_and_held_ones_are_not() {
         let mut buckets = buckets(1);
-        let _held = buckets.try_take(&bucket("held"), NOW).unwrap();
+        let _held = buckets.try_take(&bucket("held"), Attach, NOW).unwrap();
         for account in ["a", "b", "c", "d"] {
-            let permit = buckets.try_take(&bucket(account), NOW).unwrap();
+            let permit = buckets.try_take(&bucket(account), Attach, NOW).unwrap();
             buckets.unspent(permit);
         }
 
@@ -283,8 +294,8 @@ mod tests {
     #[test]
     fn a_refused_call_halves_the_quota_of_its_bucket_alone_and_once() {
         let mut buckets = buckets(2);
-        let permit = buckets.try_take(&bucket("a"), NOW).unwrap();
-        let other = buckets.try_take(&bucket("b"), NOW).unwrap();
+        let permit = buckets.try_take(&bucket("a"), Attach, NOW).unwrap();
+        let other = buckets.try_take(&bucket("b"), Attach, NOW).unwrap();
 
         assert_eq!(buckets.throttled(&permit, NOW), NonZeroU32::new(1));
         assert_eq!(buckets.throttled(&permit, NOW), None);

@@ -131,7 +131,7 @@ impl Scheduler {
                 }
                 self.unlisted.retain(|unlisted| *unlisted != scope);
             }
-            Event::Seen(key, digest) => self.seen(&key, digest),
+            Event::Seen(key, digest) => self.seen(&key, digest, now),
             Event::Gone(key) => {
                 self.queue.remove(&key);
                 self.forget(&key);
@@ -149,6 +149,9 @@ impl Scheduler {
     pub fn next_command(&mut self, now: Duration) -> Command {
         self.wake_claimants();
         self.queue.expire_timers(now);
+        for key in self.shared.resyncs.take_due(now) {
+            self.queue.due(&key);
+        }
         while let Some((key, permit)) = self.grant(now) {
             if self.queue.may_start(&key) {
                 return self.start(key, Some(permit));
@@ -164,8 +167,9 @@ impl Scheduler {
         }
         self.shared.buckets.take_returned();
         let grant = self.shared.buckets.next(now).filter(|_| !self.shared.stopping);
+        let resync = self.shared.resyncs.next().filter(|_| !self.shared.stopping);
         let lists = waits_for_lists.then_some(LISTS_WAIT);
-        match self.queue.next_timer().into_iter().chain(grant).chain(lists).min() {
+        match self.queue.next_timer().into_iter().chain(grant).chain(resync).chain(lists).min() {
             Some(at) => Command::WakeAt(at),
             None => Command::Wait,
         }
@@ -208,8 +212,9 @@ impl Scheduler {
         &self.shared
     }
 
-    fn seen(&mut self, key: &ObjectKey, digest: Digest) {
-        let Digest { version, converged, claimant } = digest;
+    fn seen(&mut self, key: &ObjectKey, digest: Digest, now: Duration) {
+        let Digest { version, converged, claimant, resync_interval } = digest;
+        self.shared.resyncs.set(key, resync_interval, now);
         if let Some(claimant) = claimant {
             self.shared.claims.set(key, &version, claimant);
         }
@@ -225,6 +230,7 @@ impl Scheduler {
     fn forget(&mut self, key: &ObjectKey) {
         self.shared.claims.remove(key);
         self.shared.freed.remove(key);
+        self.shared.resyncs.remove(key);
         self.shared.buckets.cancel(key);
     }
 
@@ -245,7 +251,8 @@ impl Scheduler {
     fn start(&mut self, key: ObjectKey, permit: Option<Permit>) -> Command {
         let (number, left) = self.queue.started(&key);
         let state = left.map_or_else(|| ReconcileState::new(&self.settings), |left| *left);
-        let reconcile = Reconcile::new(Arc::clone(&self.settings), state, permit.is_some());
+        let granted = permit.as_ref().map(Permit::priority);
+        let reconcile = Reconcile::new(Arc::clone(&self.settings), state, granted);
         self.running += 1;
         self.without_permit += usize::from(permit.is_none());
         let deadline = self.limits.call_deadline;
@@ -256,7 +263,10 @@ impl Scheduler {
         self.running = self.running.saturating_sub(1);
         self.without_permit = self.without_permit.saturating_sub(usize::from(!run.with_permit));
         let (key, number) = (run.key.clone(), run.number);
-        let Remains { state, permit, bucket, versions } = run.finish();
+        let Remains { state, permit, bucket, versions, resync_is_over } = run.finish();
+        if resync_is_over {
+            self.shared.resyncs.over(&key, now);
+        }
         if let Some(permit) = permit {
             self.shared.buckets.unspent(permit);
         }

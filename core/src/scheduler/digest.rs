@@ -2,6 +2,7 @@
 //! with objects, not with instances.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ownership::claims::Claimant;
 use crate::reconcile::View;
@@ -15,6 +16,8 @@ pub struct Digest {
     pub converged: bool,
     /// What it claims; none if that can't be read: then its earlier claims stay.
     pub claimant: Option<Claimant>,
+    /// So often its confirmed members are attached again, if at all.
+    pub resync_interval: Option<Duration>,
 }
 
 impl Digest {
@@ -25,12 +28,13 @@ impl Digest {
             version: Arc::clone(&view.version),
             converged: view.is_converged(),
             claimant: Some(view.claimant()),
+            resync_interval: view.desired.resync_interval.filter(|_| !view.desired.wants_nothing()),
         }
     }
 
     /// Of an object that can't be read: it is looked at, so that the log says why.
     #[must_use]
     pub fn unreadable(version: Arc<str>) -> Self {
-        Self { version, converged: false, claimant: None }
+        Self { version, converged: false, claimant: None, resync_interval: None }
     }
 }

@@ -17,6 +17,8 @@ use crate::object::ObjectKey;
 /// in 0.4 s, much less than a retry pauses anyway; at the floor of one a second it is one in 8 s.
 /// The higher priorities lose at most a quarter of the grants. And whoever is first in line there
 /// waits for one such grant at most: after each comes one that favours detaches.
+///
+/// Resyncs have no turn: they have a share of their own, which is both the most and the least.
 const FAVOURED: [Priority; 8] = {
     use Priority::{Attach, Detach, Retry};
     [Detach, Detach, Detach, Attach, Detach, Detach, Detach, Retry]
@@ -95,19 +97,28 @@ impl FairQueue {
         true
     }
 
-    /// Whose turn it is.
-    pub(super) fn pop(&mut self) -> Option<ObjectKey> {
+    /// Whose turn it is, and its priority. A resync's turn it is if it `may` be, and only then.
+    pub(super) fn pop(&mut self, may_resync: bool) -> Option<(ObjectKey, Priority)> {
         let first = *self.rotations.first_key_value()?.0;
-        let priority = self
-            .favoured
-            .next()
-            .copied()
-            .filter(|favoured| self.rotations.contains_key(favoured))
-            .unwrap_or(first);
+        let priority = if may_resync && self.rotations.contains_key(&Priority::Resync) {
+            Priority::Resync
+        } else {
+            let favoured = self.favoured.next().copied();
+            favoured.filter(|favoured| self.rotations.contains_key(favoured)).unwrap_or(first)
+        };
+        if priority == Priority::Resync && !may_resync {
+            return None;
+        }
         let key = self.rotations.get_mut(&priority)?.pop()?;
         self.drop_if_empty(priority);
         self.places.remove(&key);
-        Some(key)
+        Some((key, priority))
+    }
+
+    /// Whether somebody waits; for a resync only if that `may` be.
+    pub(super) fn has_any(&self, may_resync: bool) -> bool {
+        let first = self.rotations.first_key_value();
+        first.is_some_and(|(priority, _)| *priority != Priority::Resync || may_resync)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -168,7 +179,7 @@ impl Rotation {
 mod tests {
     use super::*;
     use crate::fixtures::key;
-    use Priority::{Attach, Detach, Retry};
+    use Priority::{Attach, Detach, Resync, Retry};
     use proptest::prelude::*;
 
     /// The hundreds are the namespace.
@@ -180,8 +191,12 @@ mod tests {
         keys.into_iter().map(|key| key.to_string()).collect()
     }
 
+    fn pop(queue: &mut FairQueue) -> Option<ObjectKey> {
+        queue.pop(true).map(|(key, _)| key)
+    }
+
     fn drain(queue: &mut FairQueue) -> Vec<String> {
-        names(std::iter::from_fn(|| queue.pop()))
+        names(std::iter::from_fn(|| pop(queue)))
     }
 
     #[test]
@@ -210,7 +225,7 @@ mod tests {
         for name in ["a/1", "a/2", "b/1", "b/2"] {
             queue.enqueue(key(name), Attach);
         }
-        assert_eq!(queue.pop(), Some(key("a/1")));
+        assert_eq!(pop(&mut queue), Some(key("a/1")));
 
         queue.enqueue(key("new/1"), Attach);
 
@@ -227,7 +242,7 @@ mod tests {
         let mut order = Vec::new();
         for _ in 0..6 {
             queue.enqueue(key("eager/1"), Attach);
-            order.extend(queue.pop());
+            order.extend(pop(&mut queue));
         }
 
         assert_eq!(
@@ -251,11 +266,29 @@ mod tests {
     }
 
     #[test]
+    fn a_resync_goes_when_it_may_and_is_passed_over_when_it_may_not() {
+        let mut queue = FairQueue::new();
+        assert!(!queue.has_any(true));
+        queue.enqueue(key("resync"), Resync);
+        assert!(queue.has_any(true) && !queue.has_any(false));
+        assert_eq!(queue.pop(false), None);
+        for name in 0..20 {
+            queue.enqueue(key(&name.to_string()), Attach);
+        }
+        assert!(queue.has_any(false));
+        assert_eq!(queue.pop(false), Some((key("0"), Attach)));
+        assert_eq!(queue.pop(true), Some((key("resync"), Resync)));
+        assert_eq!(queue.pop(true), Some((key("1"), Attach)));
+    }
+
+    #[test]
     fn what_is_left_behind_is_nothing() {
         let mut queue = FairQueue::new();
         for key in 0..400 {
-            queue
-                .enqueue(numbered(key), [Detach, Attach, Retry][usize::try_from(key).unwrap() % 3]);
+            queue.enqueue(
+                numbered(key),
+                [Detach, Attach, Retry, Resync][usize::try_from(key).unwrap() % 4],
+            );
         }
 
         for key in 0..200 {
@@ -286,7 +319,7 @@ mod tests {
     }
 
     fn moves() -> impl Strategy<Value = Vec<Move>> {
-        let priority = prop_oneof![Just(Detach), Just(Attach), Just(Retry)];
+        let priority = prop_oneof![Just(Detach), Just(Attach), Just(Retry), Just(Resync)];
         let one = prop_oneof![
             4 => (0_u32..400, priority).prop_map(|(key, priority)| Move::Enqueue(key, priority)),
             1 => (0_u32..400).prop_map(Move::Cancel),
@@ -316,7 +349,7 @@ mod tests {
                         model.retain(|(_, other)| *other != key);
                     }
                     Move::Pop => {
-                        let Some(key) = queue.pop() else {
+                        let Some(key) = pop(&mut queue) else {
                             prop_assert!(model.is_empty());
                             continue;
                         };
@@ -326,7 +359,8 @@ mod tests {
                         prop_assert!(!model[..at].iter().any(earlier), "its namespace's queue is in order");
                         for (lower, count) in &mut passed {
                             let waits = model.iter().any(|(other, _)| other == lower);
-                            *count = if waits && *lower != priority { *count + 1 } else { 0 };
+                            let passed = u32::from(priority != Resync);
+                            *count = if waits && *lower != priority { *count + passed } else { 0 };
                             prop_assert!(*count < 8, "{lower:?} was passed over {count} times");
                         }
                         model.remove(at);

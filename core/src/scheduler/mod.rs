@@ -9,6 +9,7 @@
 //!              └─ shared ◀──────────────┘  what the runs under way share:
 //!                   ├─ claims (ownership)
 //!                   ├─ freed            who waits for a phone that another object holds
+//!                   ├─ resync           when members are attached again
 //!                   └─ buckets ──▶ permits ──▶ quota, fair_queue
 //! ```
 
@@ -19,6 +20,7 @@ pub mod fair_queue;
 pub mod freed;
 pub mod permits;
 pub mod quota;
+pub mod resync;
 pub mod run;
 pub mod shared;
 pub mod work_queue;

@@ -10,6 +10,9 @@
 //! the present quota are held or on their way back. Whatever arrived in the same second as the call
 //! of this grant is among those, so that no second sees more calls than the quota was at the last
 //! grant among them.
+//!
+//! One in ten is for a resync, if there is one to be made, and no more however few others there
+//! are: nobody waits for one, and other programs draw on the same quota.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -24,14 +27,26 @@ use crate::scheduler::quota::{Quota, WINDOW};
 /// if each delayed all that follow, 20 a second would become 19.
 const TIMER_SLACK: Duration = Duration::from_millis(10);
 
+/// Of so many grants one at most is for a resync.
+const RESYNC_SHARE: u32 = 10;
+
 /// The right to make one call. Give it back with [`Permits::spent`] or [`Permits::unspent`].
 #[derive(Debug)]
 #[must_use = "a permit that is not given back is lost to the quota"]
 pub struct Permit {
     granted_at: Duration,
+    priority: Priority,
     /// What [`Permits::spaced_until`] was before this grant, and after.
     spaced_before: Duration,
     spaced_after: Duration,
+}
+
+impl Permit {
+    /// For a call of which priority it was granted.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
 }
 
 /// The permits of one quota, and the keys that wait for one.
@@ -43,6 +58,8 @@ pub struct Permits {
     back_at: VecDeque<Duration>,
     /// No grant before this.
     spaced_until: Duration,
+    /// No grant for a resync before this.
+    resync_spaced_until: Duration,
     burst: NonZeroU32,
     waiting: FairQueue,
 }
@@ -58,6 +75,7 @@ impl Permits {
             capacity,
             back_at: std::iter::repeat_n(WINDOW, capacity).collect(),
             spaced_until: WINDOW,
+            resync_spaced_until: WINDOW,
             burst: NonZeroU32::MIN,
             waiting: FairQueue::new(),
         }
@@ -70,9 +88,10 @@ impl Permits {
         Self { burst, ..self }
     }
 
-    /// A permit at once, if one is there and nobody waits for it.
-    pub fn try_take(&mut self, now: Duration) -> Option<Permit> {
-        if self.waiting.is_empty() { self.take(now) } else { None }
+    /// A permit for a call of that priority at once, if one is there and nobody waits for it.
+    pub fn try_take(&mut self, priority: Priority, now: Duration) -> Option<Permit> {
+        let may_have_one = priority != Priority::Resync || self.may_resync(now);
+        if self.waiting.is_empty() && may_have_one { self.take(priority, now) } else { None }
     }
 
     /// Puts `key` at the end of its namespace's queue. One that waits already moves there if it
@@ -88,11 +107,12 @@ impl Permits {
 
     /// A permit for whoever's turn it is.
     pub fn grant(&mut self, now: Duration) -> Option<(ObjectKey, Permit)> {
-        if self.waiting.is_empty() {
+        let may_resync = self.may_resync(now);
+        if !self.waiting.has_any(may_resync) || !self.is_grantable(now) {
             return None;
         }
-        let permit = self.take(now)?;
-        Some((self.waiting.pop()?, permit))
+        let (key, priority) = self.waiting.pop(may_resync)?;
+        Some((key, self.take(priority, now)?))
     }
 
     /// When [`grant`](Self::grant) can answer next: `now` at the earliest. `None` if nobody waits,
@@ -102,12 +122,17 @@ impl Permits {
         if self.waiting.is_empty() {
             return None;
         }
+        let spaced_until = if self.waiting.has_any(false) {
+            self.spaced_until
+        } else {
+            self.spaced_until.max(self.resync_spaced_until)
+        };
         // The quota recovers meanwhile, and then needs fewer permits to be back.
         let quotas = self.quota.at(now).get()..=self.quota.setting().get();
         let grantable = quotas.filter_map(|quota| {
             Some(self.quota.reached_at(quota, now).max(*self.last_needed(quota)?))
         });
-        Some(grantable.min()?.max(self.spaced_until))
+        Some(grantable.min()?.max(spaced_until))
     }
 
     /// The service refused the call of `permit` for its rate: the quota is halved, unless calls of
@@ -155,21 +180,34 @@ impl Permits {
             && self.back_at.len() == self.capacity
             && self.back_at.back().is_none_or(|at| *at <= now)
             && self.quota.at(now) == self.quota.setting()
+            && self.may_resync(now)
     }
 
-    fn take(&mut self, now: Duration) -> Option<Permit> {
-        if now < self.spaced_until {
+    fn may_resync(&self, now: Duration) -> bool {
+        self.resync_spaced_until <= now
+    }
+
+    fn is_grantable(&self, now: Duration) -> bool {
+        let needed = self.last_needed(self.quota.at(now).get());
+        self.spaced_until <= now && needed.is_some_and(|at| *at <= now)
+    }
+
+    fn take(&mut self, priority: Priority, now: Duration) -> Option<Permit> {
+        if !self.is_grantable(now) {
             return None;
         }
         let quota = self.quota.at(now);
-        self.last_needed(quota.get()).filter(|at| **at <= now)?;
         self.back_at.pop_front();
+        if priority == Priority::Resync {
+            let on_time = self.resync_spaced_until.max(now.saturating_sub(TIMER_SLACK));
+            self.resync_spaced_until = on_time + WINDOW * RESYNC_SHARE / quota.get();
+        }
         let spaced_before = self.spaced_until;
         let spacing = WINDOW / quota.get();
         let behind = TIMER_SLACK.max(spacing.saturating_mul(self.burst.get() - 1));
         let on_time = now.saturating_sub(behind);
         self.spaced_until = spaced_before.max(on_time) + spacing;
-        Some(Permit { granted_at: now, spaced_before, spaced_after: self.spaced_until })
+        Some(Permit { granted_at: now, priority, spaced_before, spaced_after: self.spaced_until })
     }
 
     /// When so many permits are back that fewer than `quota` are not: the first of those that are
@@ -197,7 +235,7 @@ fn count(per_second: u32) -> usize {
 mod tests {
     use super::*;
     use crate::fixtures::key;
-    use Priority::{Attach, Detach, Retry};
+    use Priority::{Attach, Detach, Resync, Retry};
 
     const fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
@@ -236,20 +274,23 @@ mod tests {
         let (permits, now) = permits();
         let mut permits = permits.with_burst(per_second(4));
 
-        let at_once = (0..10).filter(|_| permits.try_take(now).is_some()).count();
+        let at_once = (0..10).filter(|_| permits.try_take(Attach, now).is_some()).count();
 
         assert_eq!(at_once, 4);
-        assert!(permits.try_take(now + ms(50)).is_some());
+        assert!(permits.try_take(Attach, now + ms(50)).is_some());
     }
 
     #[test]
     fn after_a_pause_permits_are_spaced_again() {
         let (mut permits, now) = permits();
 
-        let _first = permits.try_take(now).unwrap();
+        let _first = permits.try_take(Attach, now).unwrap();
 
-        assert!(permits.try_take(now + ms(39)).is_none());
-        assert!(permits.try_take(now + ms(40)).is_some(), "one spacing less the slack of a timer");
+        assert!(permits.try_take(Attach, now + ms(39)).is_none());
+        assert!(
+            permits.try_take(Attach, now + ms(40)).is_some(),
+            "one spacing less the slack of a timer"
+        );
     }
 
     #[test]
@@ -290,7 +331,7 @@ mod tests {
         let (mut permits, now) = permits();
         permits.enqueue(key("a"), Attach);
 
-        assert!(permits.try_take(now).is_none());
+        assert!(permits.try_take(Attach, now).is_none());
     }
 
     #[test]
@@ -310,7 +351,7 @@ mod tests {
     fn a_spent_permit_comes_back_when_it_was_said() {
         let started = ms(0);
         let mut permits = Permits::new(per_second(1));
-        let permit = permits.try_take(started + ms(1_000)).unwrap();
+        let permit = permits.try_take(Attach, started + ms(1_000)).unwrap();
         permits.enqueue(key("next"), Attach);
         assert_eq!(
             permits.next(started + ms(1_000)),
@@ -330,23 +371,63 @@ mod tests {
         let started = ms(0);
         let mut permits = Permits::new(per_second(1));
         let now = started + ms(1_000);
-        let permit = permits.try_take(now).unwrap();
+        let permit = permits.try_take(Attach, now).unwrap();
 
         permits.unspent(permit);
 
-        assert!(permits.try_take(now).is_some());
-        assert!(permits.try_take(now).is_none());
+        assert!(permits.try_take(Attach, now).is_some());
+        assert!(permits.try_take(Attach, now).is_none());
     }
 
     #[test]
     fn an_unspent_permit_that_others_followed_leaves_their_distance_alone() {
         let (mut permits, now) = permits();
-        let first = permits.try_take(now).unwrap();
-        let _second = permits.try_take(now + ms(50)).unwrap();
+        let first = permits.try_take(Attach, now).unwrap();
+        let _second = permits.try_take(Attach, now + ms(50)).unwrap();
 
         permits.unspent(first);
 
-        assert!(permits.try_take(now + ms(60)).is_none());
+        assert!(permits.try_take(Attach, now + ms(60)).is_none());
+    }
+
+    #[test]
+    fn one_grant_in_ten_is_for_a_resync_however_few_others_there_are() {
+        let (mut permits, now) = permits();
+        for name in 0..8 {
+            permits.enqueue(key(&format!("resync-{name}")), Resync);
+        }
+        let mut times = Vec::new();
+        while let Some(at) = permits.next(now) {
+            assert!(at == now || permits.grant(at.saturating_sub(ms(1))).is_none());
+            let (_, permit) = permits.grant(at).unwrap();
+            assert_eq!(permit.priority(), Resync);
+            permits.spent(permit, at + ms(1_000));
+            times.push(at);
+        }
+        let spaced: Vec<_> = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+        assert_eq!(spaced[1..], [ms(500); 6], "20 a second: 2 resyncs");
+        assert_eq!(spaced[0], ms(490), "less the slack of a timer");
+
+        let last = *times.last().unwrap();
+        assert!(permits.try_take(Resync, last + ms(499)).is_none());
+        assert!(!permits.is_idle(last + ms(499)));
+        let other = permits.try_take(Attach, last + ms(499)).unwrap();
+        assert_eq!(other.priority(), Attach);
+        assert!(permits.try_take(Resync, last + ms(550)).is_some());
+    }
+
+    #[test]
+    fn others_do_not_wait_for_a_resync() {
+        let (mut permits, now) = permits();
+        let _resync = permits.try_take(Resync, now).unwrap();
+        permits.enqueue(key("resync"), Resync);
+        permits.enqueue(key("attach"), Attach);
+        let next = permits.next(now).unwrap();
+        assert_eq!(next, now + ms(40));
+        assert_eq!(permits.grant(next).unwrap().0, key("attach"));
+        assert_eq!(permits.next(now), Some(now + ms(490)));
+        permits.enqueue(key("deletion"), Detach);
+        assert_eq!(permits.grant(now + ms(490)).unwrap().0, key("resync"), "it has its share");
     }
 
     #[test]
@@ -357,7 +438,7 @@ mod tests {
 
         let now = started + ms(1_000);
         assert!(permits.is_idle(now));
-        let permit = permits.try_take(now).unwrap();
+        let permit = permits.try_take(Attach, now).unwrap();
         assert!(!permits.is_idle(now));
         permits.spent(permit, now + ms(1_000));
         assert!(!permits.is_idle(now));
@@ -369,7 +450,7 @@ mod tests {
         let started = ms(0);
         let mut permits = Permits::new(per_second(2));
         let now = started + ms(1_000);
-        let permit = permits.try_take(now).unwrap();
+        let permit = permits.try_take(Attach, now).unwrap();
         assert_eq!(permits.throttled(&permit, now), Some(NonZeroU32::MIN));
         permits.unspent(permit);
 
@@ -400,7 +481,7 @@ mod tests {
     #[test]
     fn a_halved_quota_spaces_its_permits_wider() {
         let (mut permits, now) = permits();
-        let permit = permits.try_take(now).unwrap();
+        let permit = permits.try_take(Attach, now).unwrap();
         permits.throttled(&permit, now);
         permits.unspent(permit);
         for name in ["a", "b"] {

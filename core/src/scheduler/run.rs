@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::answer::{Answer, NothingDone, Operation, Verdict, is_too_large};
+use crate::answer::{Answer, NothingDone, Operation, Outcome, Verdict, is_too_large};
 use crate::ids::InstanceId;
 use crate::ledger::Journal;
+use crate::ledger::plan::Priority;
 use crate::object::ObjectKey;
 use crate::ownership::claims::Ownership;
 use crate::reconcile::{Effect, Reconcile, ReconcileState, Response, StepContext};
 use crate::scheduler::buckets::{Bucket, Permit};
 use crate::scheduler::quota::WINDOW;
+use crate::scheduler::resync::ResyncFailure;
 use crate::scheduler::shared::{Access, Shared};
 use crate::time::ServiceTime;
 
@@ -30,7 +32,7 @@ pub struct Run {
     last: Last,
     /// The resource versions that it wrote.
     versions: Vec<Arc<str>>,
-    lesson: Option<Lesson>,
+    lessons: Vec<Lesson>,
 }
 
 /// The last effect.
@@ -38,7 +40,8 @@ pub struct Run {
 enum Last {
     Other,
     Write,
-    Call { sent_at: Duration, operation: Operation, instances: Vec<InstanceId> },
+    Permit(Priority),
+    Call { sent_at: Duration, journal: Journal },
 }
 
 /// What a driver tells a run at each step.
@@ -55,7 +58,7 @@ pub struct Facts {
 }
 
 /// What the service teaches about the calls to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lesson {
     /// It refused a call for its rate: the quota is this from now on.
     Throttled {
@@ -69,6 +72,13 @@ pub enum Lesson {
         /// Ids in the next ones, at most.
         batch_size: usize,
     },
+    /// It did not confirm members that were attached again: nothing follows from that.
+    ResyncFailed {
+        /// What it answered.
+        failure: ResyncFailure,
+        /// Those members.
+        instances: Vec<InstanceId>,
+    },
 }
 
 /// What is left of a run that is over.
@@ -77,6 +87,7 @@ pub(super) struct Remains {
     pub(super) permit: Option<Permit>,
     pub(super) bucket: Option<Bucket>,
     pub(super) versions: Vec<Arc<str>>,
+    pub(super) resync_is_over: bool,
 }
 
 impl Run {
@@ -97,7 +108,7 @@ impl Run {
             call_deadline,
             last: Last::Other,
             versions: Vec::new(),
-            lesson: None,
+            lessons: Vec::new(),
         }
     }
 
@@ -137,13 +148,9 @@ impl Run {
         let effect = self.reconcile.step(response, &context);
         self.last = match &effect {
             Effect::WriteStatus(..) | Effect::AddFinalizer | Effect::RemoveFinalizer => Last::Write,
+            Effect::Permit(priority) => Last::Permit(*priority),
             Effect::Call(call) => {
-                let Journal { operation, instances, .. } = call.journal();
-                Last::Call {
-                    sent_at: facts.now,
-                    operation: *operation,
-                    instances: instances.clone(),
-                }
+                Last::Call { sent_at: facts.now, journal: call.journal().clone() }
             }
             _ => Last::Other,
         };
@@ -153,25 +160,28 @@ impl Run {
     /// Takes a permit if one is at hand: the response to [`Effect::Permit`].
     #[must_use]
     pub fn take_permit(&mut self, access: &mut impl Access, now: Duration) -> Response {
-        if self.permit.is_none()
+        if let Last::Permit(priority) = self.last
+            && self.permit.is_none()
             && let Some(bucket) = self.bucket()
         {
             self.permit = access.with(|shared| {
-                if shared.stopping { None } else { shared.buckets.try_take(&bucket, now) }
+                if shared.stopping { None } else { shared.buckets.try_take(&bucket, priority, now) }
             });
         }
-        Response::Permit(self.permit.is_some())
+        Response::Permit(self.permit.as_ref().map(Permit::priority))
     }
 
-    /// What the last answer taught, if that is news.
-    pub fn take_lesson(&mut self) -> Option<Lesson> {
-        self.lesson.take()
+    /// What the last answer taught that is news.
+    pub fn take_lessons(&mut self) -> Vec<Lesson> {
+        std::mem::take(&mut self.lessons)
     }
 
     pub(super) fn finish(self) -> Remains {
         let bucket = self.bucket();
         let Self { reconcile, permit, versions, .. } = self;
-        Remains { state: Box::new(reconcile.into_state()), permit, bucket, versions }
+        let resync_is_over = reconcile.resync_is_over();
+        let state = Box::new(reconcile.into_state());
+        Remains { state, permit, bucket, versions, resync_is_over }
     }
 
     fn context(&self, shared: &Shared, response: &Response, facts: Facts) -> StepContext {
@@ -189,6 +199,7 @@ impl Run {
                 .map_or(Ownership::Uncontested, |place| claims.ownership(&self.key, place)),
             must_identify: claims.must_identify(&self.key),
             freed: shared.freed.of(&self.key),
+            resync: shared.resyncs.of(&self.key, facts.now),
             others: place
                 .iter()
                 .flat_map(|place| claims.others(&self.key, place))
@@ -236,8 +247,21 @@ impl Run {
 
     /// The call is over: what it teaches about the account, and when its permit comes back.
     fn call_ended(&mut self, shared: &mut Shared, answer: &Answer, now: Duration) {
-        let Last::Call { sent_at, operation, instances } = &self.last else { return };
+        let Last::Call { sent_at, journal } = &self.last else { return };
+        let Journal { operation, instances, resync, .. } = journal;
         let (sent_at, ids) = (*sent_at, instances.len());
+        if let (true, Some(last)) = (*resync, instances.last()) {
+            let failed =
+                answer.outcomes(instances).filter(|(_, outcome)| *outcome != Outcome::Done);
+            let failed: Vec<_> = failed.map(|(id, _)| id.clone()).collect();
+            let failure = (!failed.is_empty()).then(|| ResyncFailure {
+                result: answer.verdict.result(),
+                code: answer.code.clone(),
+            });
+            if let Some(failure) = shared.resyncs.answered(&self.key, last, failure, now) {
+                self.lessons.push(Lesson::ResyncFailed { failure, instances: failed });
+            }
+        }
         match (operation, &answer.verdict) {
             (Operation::Attach, _) => shared.freed.tried(&self.key, instances),
             (Operation::Detach, Verdict::Processed { succeeded, .. }) => {
@@ -251,13 +275,13 @@ impl Run {
         if let (true, Some(credential)) = (is_too_large(&answer.code), &self.credential)
             && let Some(batch_size) = shared.too_large(credential, ids)
         {
-            self.lesson = Some(Lesson::TooLarge { ids, batch_size });
+            self.lessons.push(Lesson::TooLarge { ids, batch_size });
         }
         let Some(permit) = self.permit.take() else { return };
         if answer.verdict == Verdict::NothingDone(NothingDone::Throttled)
             && let Some(quota) = shared.buckets.throttled(&permit, now)
         {
-            self.lesson = Some(Lesson::Throttled { calls_per_second: quota.get() });
+            self.lessons.push(Lesson::Throttled { calls_per_second: quota.get() });
         }
         shared.buckets.spent(permit, self.permit_comes_back_at(answer, sent_at, now));
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::ownership::claims::Claims;
 use crate::scheduler::buckets::Buckets;
 use crate::scheduler::freed::Freed;
+use crate::scheduler::resync::Resyncs;
 
 /// What all runs share.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Shared {
     pub buckets: Buckets,
     /// Who waits for a phone that another object holds.
     pub freed: Freed,
+    /// When whose members are attached again.
+    pub resyncs: Resyncs,
     /// Ids in a call, at most, where the service called one too large; by credential.
     batch_sizes: BTreeMap<Arc<str>, usize>,
     /// The process stops: what is under way may settle, and no call is made any more.
@@ -37,6 +40,7 @@ impl Shared {
             claims: Claims::default(),
             buckets: Buckets::new(calls_per_second, burst),
             freed: Freed::default(),
+            resyncs: Resyncs::default(),
             batch_sizes: BTreeMap::new(),
             stopping: false,
         }

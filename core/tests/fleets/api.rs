@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use streamsession_core::conditions::{Conditions, Counts, Mode, Reason};
 use streamsession_core::ids::{InstanceId, SessionId};
@@ -64,6 +65,7 @@ pub struct Spec {
     pub instances: BTreeSet<InstanceId>,
     pub policy: DeletionPolicy,
     pub forgets_failures: bool,
+    pub resync_interval: Option<Duration>,
 }
 
 /// The status as it is stored.
@@ -134,6 +136,7 @@ impl Object {
                 deleting: self.deleting,
                 deletion_policy: self.spec.policy,
                 forgets_failures: self.spec.forgets_failures,
+                resync_interval: self.spec.resync_interval,
                 generation: self.generation,
             },
             asked: self.asked.clone(),

@@ -41,6 +41,8 @@ pub fn identity(key: &str) -> Identity {
 #[derive(Clone, Debug)]
 pub struct SentCall {
     pub request: Request,
+    /// It attaches again what is attached.
+    pub resync: bool,
     pub credential: String,
     /// For whom, so that the checks can say whose fault it is.
     pub name: Name,

@@ -131,7 +131,7 @@ impl World {
                 }
                 Payload::Call { number, fault: call_fault, let_in }
             }
-            Effect::Permit | Effect::Credentials | Effect::Done(_) => return,
+            Effect::Permit(_) | Effect::Credentials | Effect::Done(_) => return,
         };
         if let Some(at) = route.arrives {
             let reply = route.back.map(|back| (run_id, back));
@@ -194,7 +194,14 @@ impl World {
             caller: caller(&credential),
         };
         let uid = running.copy.as_ref().unwrap().1.uid.to_string();
-        let mut call = SentCall { request, credential, name, uid, excused: BTreeSet::new() };
+        let mut call = SentCall {
+            request,
+            resync: journal.resync,
+            credential,
+            name,
+            uid,
+            excused: BTreeSet::new(),
+        };
         call.excused = self.excuse_of(run_id, &call);
         call
     }
@@ -214,7 +221,9 @@ impl World {
                     Written::Copy(copy) => {
                         if before.as_ref().is_none_or(|before| before.version != copy.version) {
                             self.writes += 1;
-                            self.note_action();
+                            if !self.is_for_resync(before.as_ref(), name) {
+                                self.note_action();
+                            }
                             self.note_write(name, before.as_ref(), &notices);
                         }
                         Reply::Written(Some(copy))
@@ -246,7 +255,11 @@ impl World {
         self.trace.log(self.now_ms, || crate::trace::served(&call, &answer, &done));
         self.note_served(&call, &done);
         self.note_outage(&call, &done);
-        self.note_action();
+        if call.resync {
+            self.note("a resync");
+        } else {
+            self.note_action();
+        }
         Reply::Answer(answer, Some(self.second()))
     }
 

@@ -11,6 +11,7 @@ use streamsession_testkit::describe;
 
 use crate::api::{Name, Object, tracked};
 use crate::checks::place;
+use crate::resync::ResyncProof;
 use crate::world::World;
 
 /// How long users wait before they look, and how often they look.
@@ -19,7 +20,7 @@ const LOOKS_MAX: u32 = 12;
 /// How often they help one object.
 const HELPS_MAX: u32 = 2;
 /// Events between two looks, at most: more is a livelock.
-const EVENTS_MAX: usize = 500_000;
+pub const EVENTS_MAX: usize = 500_000;
 /// How long it has to be quiet at the end.
 const QUIET_MS: u64 = 3 * 3_600_000;
 
@@ -41,6 +42,12 @@ impl World {
                 if look == 0 {
                     self.note_settled();
                 }
+                if let Some(interval_ms) = self.scenario.resync_ms
+                    && self.resync_proof == ResyncProof::Due
+                {
+                    self.prove_resync(interval_ms);
+                    continue;
+                }
                 self.stay_quiet();
                 return;
             }
@@ -53,7 +60,7 @@ impl World {
     }
 
     /// Secrets are right again, instances exist, specs name sessions that exist.
-    fn repair(&mut self) {
+    pub fn repair(&mut self) {
         self.trace.log(self.now_ms, || "--- no more faults ---".to_owned());
         self.secrets.clear();
         self.service.poisoned.clear();
@@ -76,7 +83,7 @@ impl World {
         }
     }
 
-    fn names(&self) -> Vec<Name> {
+    pub fn names(&self) -> Vec<Name> {
         self.api.objects.keys().copied().collect()
     }
 
@@ -108,7 +115,7 @@ impl World {
         if object.status.observed_generation != object.generation {
             return Some(format!("has not seen generation {}: {status}", object.generation));
         }
-        let Some(ledger) = object.ledger().filter(|ledger| ledger.journal.is_none()) else {
+        let Some(ledger) = object.ledger().filter(|ledger| !ledger.has_open_change()) else {
             return Some(format!("has no ledger, or an open call: {status}"));
         };
         let members = object.view();

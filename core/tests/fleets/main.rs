@@ -8,7 +8,8 @@
 //!  world: one queue of events in virtual time ──▶ checks, oracle: what must be true after each
 //!   ├ operator: a process with its scheduler      final_checks: what must be true at the end
 //!   ├ effects: on their way, late, lost
-//!   └ api, watch, calls, users                    seeds: many of them; a failure made short
+//!   ├ api, watch, calls, users                    resync: what it promises, at the end
+//!   └ figures: two times that are promised        seeds: many of them; a failure made short
 //! ```
 //!
 //! `make simulate SEED=7` plays one seed and prints all that happens (`SHORT=1`: a failing one
@@ -31,6 +32,7 @@ mod figures;
 mod final_checks;
 mod operator;
 mod oracle;
+mod resync;
 mod scenario;
 mod seeds;
 mod trace;

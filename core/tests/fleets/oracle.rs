@@ -14,6 +14,7 @@ use streamsession_core::reconcile::Notice;
 use crate::api::{Name, Object, session_of, tracked};
 use crate::calls::{MARGIN_SECONDS, SentCall};
 use crate::checks::place;
+use crate::resync::ResyncProof;
 use crate::world::{RunId, World};
 
 /// An instance, and the session that it is in.
@@ -56,6 +57,12 @@ impl Oracle {
     pub fn note_foreign_attach(&mut self, session: &SessionId, id: &InstanceId) {
         self.excused.insert((session.clone(), id.clone()));
         self.unprovable.insert((session.clone(), id.clone()));
+    }
+
+    /// Someone who is no operator has taken it out.
+    pub fn note_foreign_detach(&mut self, session: &SessionId, id: &InstanceId) {
+        self.excused.remove(&(session.clone(), id.clone()));
+        self.detached_unnoticed.insert((session.clone(), id.clone()));
     }
 
     /// Whether an instance is out of a session by a call that nobody could know of.
@@ -108,6 +115,13 @@ impl World {
         let Some(before) = before else { return };
         let after = self.api.objects.get(&name).cloned();
         self.trace.log(self.now_ms, || crate::trace::written(name, after.as_ref()));
+        if self.resync_proof == ResyncProof::UnderWay
+            && let Some(after) = &after
+            && after.status.conditions != before.status.conditions
+        {
+            let (before, after) = (&before.status.conditions, &after.status.conditions);
+            self.fail("flapping", format!("{name}: {before:?} becomes {after:?}"));
+        }
         let had = members_of(before);
         let has = after.as_ref().map(members_of).unwrap_or_default();
         let dropped: BTreeSet<_> = had.difference(&has).cloned().collect();

@@ -52,6 +52,11 @@ pub enum Action {
         session: u8,
         instances: u8,
     },
+    /// Someone who is no operator takes instances out.
+    ForeignDetach {
+        session: u8,
+        instances: u8,
+    },
     /// What the Secret of a namespace holds: a key, or nothing.
     Secret {
         namespace: u8,
@@ -154,6 +159,8 @@ pub struct Scenario {
     /// A list comes in two portions.
     pub has_partial_lists: bool,
     pub concurrency: usize,
+    /// So often everybody's members are attached again, if at all.
+    pub resync_ms: Option<u64>,
     /// When everything has happened.
     pub end_ms: u64,
     pub actions: Vec<(u64, Action)>,
@@ -240,6 +247,7 @@ impl Scenario {
                 .then(|| SizeLimit { ids: rng.pick(&[1, 2, 3, 5]), is_of_answer: rng.coin() }),
             has_partial_lists: troubles.has(Trouble::PartialLists),
             concurrency: rng.pick(&[1, 2, 8]),
+            resync_ms: None,
             end_ms: rng.between(20, 300) * 1_000,
             actions: Vec::new(),
             faults: BTreeMap::new(),
@@ -262,7 +270,23 @@ impl Scenario {
         }
         scenario.actions.sort_by_key(|(at, _)| *at);
         scenario.trouble(rng, &troubles, &names);
+        scenario.resync();
         scenario
+    }
+
+    /// Every eighth fleet attaches its members again and again, since somebody takes some out.
+    fn resync(&mut self) {
+        let rng = &mut Rng::new(self.seed, "resync");
+        if rng.below(8) != 0 {
+            return;
+        }
+        self.resync_ms = Some(rng.pick(&[120_000, 600_000]));
+        for _ in 0..few(rng, 8) {
+            let (session, instances) = (rng.small(self.sessions), self.bits(rng));
+            self.actions
+                .push((rng.below(self.end_ms), Action::ForeignDetach { session, instances }));
+        }
+        self.actions.sort_by_key(|(at, _)| *at);
     }
 
     fn name(&self, rng: &mut Rng) -> Name {

@@ -18,10 +18,13 @@ const SEEDS: u64 = 20_000;
 /// Lines of a failure that are printed.
 const LINES: usize = 60;
 /// What happens in what CI plays, or the scenarios do not play what they are meant to.
-const NOTABLE: [&str; 6] = [
+const NOTABLE: [&str; 9] = [
     "a batch size that was halved",
     "a list in two portions",
     "a quota that was halved",
+    "a resync",
+    "a resync that failed",
+    "a resync that proved itself",
     "a stop that drained",
     "a stop that timed out",
     "a stop with reconciles under way",

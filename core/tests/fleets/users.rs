@@ -1,6 +1,7 @@
 //! What users do, and what happens to machines.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use streamsession_core::ids::{InstanceId, SessionId};
 use streamsession_core::ledger::desired::DeletionPolicy;
@@ -88,6 +89,7 @@ impl World {
                     instances: instances_of(bits),
                     policy: policy(orphan),
                     forgets_failures: forgets,
+                    resync_interval: self.scenario.resync_ms.map(Duration::from_millis),
                 };
                 self.create(name, false, spec, Stored::default());
             }
@@ -115,6 +117,9 @@ impl World {
             Action::Adopt { name, instances: bits } => self.adopt(name, instances_of(bits)),
             Action::ForeignAttach { session, instances: bits } => {
                 self.foreign_attach(session, &instances_of(bits));
+            }
+            Action::ForeignDetach { session, instances: bits } => {
+                self.foreign_detach(&self.session(session), &instances_of(bits));
             }
             Action::Secret { namespace, key } => {
                 self.secrets.insert(namespace, key);
@@ -215,6 +220,18 @@ impl World {
         }
     }
 
+    /// Someone who is no operator takes instances out: nobody can know of it.
+    pub fn foreign_detach(&mut self, session: &SessionId, instances: &BTreeSet<InstanceId>) {
+        if let Some(members) = self.service.sessions.get_mut(session) {
+            for instance in instances {
+                if members.members.remove(instance) {
+                    self.oracle.note_foreign_detach(session, instance);
+                }
+            }
+            self.needs_check = true;
+        }
+    }
+
     /// An id spoils calls from now on. The protocol takes it that such a one is in no session
     /// (docs/design.md, 3.2).
     fn poison(&mut self, id: &InstanceId) {
@@ -242,7 +259,7 @@ impl World {
     }
 
     /// The session ends, and comes back under another id.
-    fn end_session(&mut self, number: u8) {
+    pub fn end_session(&mut self, number: u8) {
         let id = self.session(number);
         self.service.sessions.remove(&id);
         self.oracle.ended.insert(id);

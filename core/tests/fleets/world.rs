@@ -17,6 +17,7 @@ use crate::effects::{InFlight, Reply};
 use crate::figures::Stopwatch;
 use crate::operator::{Operator, Running, STOP_PATIENCE_MS};
 use crate::oracle::Oracle;
+use crate::resync::ResyncProof;
 use crate::scenario::{Action, Scenario};
 use crate::trace::Trace;
 
@@ -77,6 +78,7 @@ pub struct World {
     /// Something changed that the checks look at.
     pub needs_check: bool,
     pub stopwatch: Stopwatch,
+    pub resync_proof: ResyncProof,
     pub trace: Trace,
     pub events: usize,
     pub writes: usize,
@@ -115,6 +117,7 @@ impl World {
             faults_are_over: false,
             needs_check: false,
             stopwatch: Stopwatch::default(),
+            resync_proof: ResyncProof::Due,
             trace,
             events: 0,
             writes: 0,
@@ -324,18 +327,18 @@ impl World {
             let Some(running) = running.get_mut(&run_id.run) else { return };
             let name = running.name;
             let effect = running.run.step(scheduler, response, facts);
-            let lesson = running.run.take_lesson();
+            let lessons = running.run.take_lessons();
             self.trace.log(now_ms, || crate::trace::effect(run_id, name, &effect, &facts));
-            if let Some(lesson) = lesson {
+            for lesson in lessons {
                 self.trace.log(now_ms, || format!("      {lesson:?}"));
-                *self.notable.entry(lesson_name(lesson)).or_default() += 1;
+                *self.notable.entry(lesson_name(&lesson)).or_default() += 1;
             }
             response = match effect {
                 Effect::Done(requeue) => {
                     self.finish(run_id, requeue);
                     return;
                 }
-                Effect::Permit => running.run.take_permit(scheduler, facts.now),
+                Effect::Permit(_) => running.run.take_permit(scheduler, facts.now),
                 Effect::Credentials => self.credentials(run_id, name),
                 effect => {
                     self.send(run_id, name, effect, facts);
@@ -377,10 +380,11 @@ impl World {
     }
 }
 
-fn lesson_name(lesson: Lesson) -> &'static str {
+fn lesson_name(lesson: &Lesson) -> &'static str {
     match lesson {
         Lesson::Throttled { .. } => "a quota that was halved",
         Lesson::TooLarge { .. } => "a batch size that was halved",
+        Lesson::ResyncFailed { .. } => "a resync that failed",
     }
 }
 

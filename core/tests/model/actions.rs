@@ -53,10 +53,14 @@ impl Setting {
             | Move::WipeStatus => {
                 self.user_acts(&mut next, step);
             }
-            Move::Begin(which) => self.begin(&mut next, which, false)?,
+            Move::Begin(which) => self.begin(&mut next, which, false, false)?,
+            Move::BeginWithResync(which) => {
+                next.budgets.spend(Kind::Resync);
+                self.begin(&mut next, which, false, true)?;
+            }
             Move::BeginWithStaleRead(which) => {
                 next.budgets.spend(Kind::StaleRead);
-                self.begin(&mut next, which, true)?;
+                self.begin(&mut next, which, true, false)?;
             }
             Move::Crash(which) => {
                 next.budgets.spend(Kind::Crash);
@@ -188,6 +192,7 @@ impl Setting {
             answer = fixtures::answer(Verdict::Processed { succeeded: [].into(), refused });
         }
         running.answered = true;
+        running.resync = false;
         running.has_permit = false;
         running.bisection |= request.ids.count_ones() > 1
             && matches!(answer.verdict, Verdict::Unclear | Verdict::Rejected);

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use streamsession_core::ledger::plan::Priority;
 use streamsession_core::reconcile::{
-    Effect, LedgerState, Reconcile, ReconcileState, Requeue, Response, Status, StepContext, View,
+    Effect, LedgerState, Reconcile, ReconcileState, Requeue, Response, Resync, Status, StepContext,
+    View,
 };
 use streamsession_core::time::ServiceTime;
 use streamsession_testkit::fixtures::context;
@@ -24,11 +26,12 @@ pub struct Running {
     pub bisection: bool,
     pub wrote_journal: bool,
     pub answered: bool,
+    pub resync: bool,
 }
 
 impl Running {
     pub fn of(busy: &Busy) -> Self {
-        let Busy { reconcile, copy, version, has_permit, bisection, .. } = busy;
+        let Busy { reconcile, copy, version, has_permit, bisection, resync, .. } = busy;
         let wrote_journal = busy.wrote_journal || wrote_journal(&busy.effect);
         Self {
             reconcile: reconcile.clone(),
@@ -38,6 +41,7 @@ impl Running {
             bisection: *bisection,
             wrote_journal,
             answered: false,
+            resync: *resync,
         }
     }
 
@@ -64,7 +68,7 @@ impl Setting {
             }
             let mut busy = Busy::clone(busy);
             busy.wrote_journal = wrote_journal(&busy.effect);
-            let context = Self::context(state, 0, false);
+            let context = Self::context(state, 0, false, false);
             busy.effect = busy.reconcile.step(Response::Conflict, &context);
             state.operators[which] = if let Effect::Done(_) = busy.effect {
                 // It has lost so often that it comes back later.
@@ -90,14 +94,21 @@ impl Setting {
             }
     }
 
-    fn context(state: &mut State, which: u8, lags: bool) -> StepContext {
+    fn context(state: &mut State, which: u8, lags: bool, resync: bool) -> StepContext {
         state.nonce += 1;
         let service = Some(ServiceTime(state.now - i64::from(lags && which == 1)));
-        StepContext { service, nonce: state.nonce, ..context() }
+        let resync = if resync { Resync::Due(None) } else { Resync::NotDue };
+        StepContext { service, nonce: state.nonce, resync, ..context() }
     }
 
     /// A reconcile begins with a look at the object, or at the copy before.
-    pub fn begin(&self, state: &mut State, which: u8, older: bool) -> Result<(), Violation> {
+    pub fn begin(
+        &self,
+        state: &mut State,
+        which: u8,
+        older: bool,
+        resync: bool,
+    ) -> Result<(), Violation> {
         if which > 0 {
             state.budgets.spend(Kind::SecondOperator);
         }
@@ -105,7 +116,7 @@ impl Setting {
             Operator::Idle(Some(left)) => ReconcileState::clone(left),
             _ => ReconcileState::new(settings()),
         };
-        let reconcile = Reconcile::new(Arc::clone(settings()), left, true);
+        let reconcile = Reconcile::new(Arc::clone(settings()), left, Some(Priority::Resync));
         let read = if older { state.previous.clone() } else { state.object.clone() };
         let mut running = Running {
             reconcile,
@@ -115,8 +126,9 @@ impl Setting {
             bisection: false,
             wrote_journal: false,
             answered: false,
+            resync,
         };
-        let context = Self::context(state, which, self.lags);
+        let context = Self::context(state, which, self.lags, resync);
         let effect = running.reconcile.step(Response::Started, &context);
         assert_eq!(effect, Effect::Read, "a reconcile begins with a look");
         let response = running.reads(read.as_deref());
@@ -137,7 +149,7 @@ impl Setting {
         let mut asked = false;
         let (end, cut_off) = loop {
             let cut_off = matches!(response, Response::Failed);
-            let context = Self::context(state, which, self.lags);
+            let context = Self::context(state, which, self.lags, running.resync);
             let effect = running.reconcile.step(response, &context);
             response = match effect {
                 Effect::Read => {
@@ -147,17 +159,18 @@ impl Setting {
                 Effect::Credentials => Response::Credentials(Ok("AKID".into())),
                 Effect::AskTime => Response::Time(Ok(())),
                 Effect::ReadClaimant(key) => Response::Claimant(key, None),
-                Effect::Permit => {
+                Effect::Permit(priority) => {
                     asked = true;
                     running.has_permit = permit;
-                    Response::Permit(permit)
+                    Response::Permit(permit.then_some(priority))
                 }
                 Effect::Done(end) => break (end, cut_off),
                 effect => {
                     let copy =
                         running.copy.clone().expect("a copy was read before anything is done");
-                    let Running { reconcile, version, has_permit, bisection, answered, .. } =
-                        running;
+                    let Running {
+                        reconcile, version, has_permit, bisection, answered, resync, ..
+                    } = running;
                     let state_print = fingerprint::of_state(reconcile.state(), &copy, &effect);
                     check::effect(self, state, &copy, &effect)?;
                     let busy = Busy {
@@ -170,6 +183,7 @@ impl Setting {
                         bisection,
                         wrote_journal: false,
                         answered,
+                        resync,
                     };
                     state.operators[usize::from(which)] = Operator::Busy(Arc::new(busy));
                     return Ok(asked);

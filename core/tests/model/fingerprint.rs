@@ -86,7 +86,10 @@ pub fn of(state: &State, coarse: bool) -> u128 {
             Operator::Busy(busy) => {
                 let current =
                     state.object.as_ref().is_some_and(|object| object.version == busy.version);
-                sink.tag(6, [current, busy.bisection, busy.wrote_journal, busy.has_permit]);
+                sink.tag(
+                    6,
+                    [current, busy.bisection, busy.wrote_journal, busy.has_permit, busy.resync],
+                );
                 sink.effect(&busy.effect);
                 if busy.effect == Effect::Read {
                     sink.whole(&busy.reconcile);
@@ -216,7 +219,7 @@ impl Sink {
         if let Some(journal) = &ledger.journal {
             self.word(12);
             journal.id.hash(self);
-            journal.operation.hash(self);
+            (journal.operation, journal.resync).hash(self);
             for id in &journal.instances {
                 self.write(id.as_str().as_bytes());
             }

@@ -142,6 +142,15 @@ fn an_unclear_answer_that_is_taken_for_a_refusal_leaks() {
 }
 
 #[test]
+fn a_resync_that_leaves_no_deadline_arrives_after_the_object_is_gone() {
+    breaks(
+        setting(1, &[(Kind::Resync, 1), (Kind::Edit, 1), (Kind::BadAnswer, 1)]),
+        Omission::ResyncWithoutDeadline,
+        Promise::I1NothingLeaks,
+    );
+}
+
+#[test]
 fn with_the_finalizer_first_a_new_object_looks_like_a_lost_one() {
     breaks(setting(1, &[(Kind::Crash, 1)]), Omission::FinalizerFirst, Promise::NoFalseLoss);
 }

@@ -40,7 +40,7 @@ mod world;
 use std::sync::Mutex;
 
 use Kind::{
-    BadAnswer, Crash, Delete, Edit, FailedWrite, NextJournal, Orphan, Recreate, Refusal,
+    BadAnswer, Crash, Delete, Edit, FailedWrite, NextJournal, Orphan, Recreate, Refusal, Resync,
     SecondOperator, SessionEnds, StaleRead, StripFinalizer, Touch, WipeStatus,
 };
 use search::search;
@@ -125,6 +125,13 @@ fn every_promise_is_kept_in_every_state() {
             )
         }),
         setting("any fault", 1, &[&any[..], &[(Edit, 2), (Delete, 1)], &rare].concat()),
+        calls("a resync, two faults of calls", 2, &[(Resync, 1), (Edit, 1), (Delete, 1)]),
+        setting(
+            "two resyncs, any fault",
+            1,
+            &[&any[..], &[(Resync, 2), (Edit, 1), (Delete, 1)]].concat(),
+        ),
+        two_operators(setting("two operators, a resync", 0, &[(SecondOperator, 1), (Resync, 1)])),
         forgets(calls("Forget", 2, &[(Edit, 1), (Delete, 1)])),
         forgets(Setting {
             stuck: true,
@@ -147,6 +154,7 @@ fn every_promise_is_kept_in_every_state() {
             1,
             &[(Edit, 1), (Delete, 1), (NextJournal, 1)],
         ))),
+        removes_absent(two_ids(calls("two instances, a resync", 1, &[(Resync, 1), (Edit, 1)]))),
         removes_absent(two_ids(setting(
             "two instances, two faults of calls",
             2,

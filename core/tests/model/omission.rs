@@ -38,6 +38,8 @@ pub enum Omission {
     SignsNow,
     /// An unclear answer is taken for a refusal.
     UnclearIsRefused,
+    /// A resync that nobody answered leaves no deadline.
+    ResyncWithoutDeadline,
     /// The finalizer is put on before the first status.
     FinalizerFirst,
 }
@@ -79,6 +81,12 @@ impl Setting {
                     }
                 }
                 _ => {}
+            }
+            let resynced = before.journal.as_ref().filter(|journal| journal.resync);
+            if omission == Omission::ResyncWithoutDeadline
+                && resynced.is_some_and(|journal| journal.instances.contains(id))
+            {
+                record.attach_until = None;
             }
             let Some(journal) = settled.filter(|journal| journal.instances.contains(id)) else {
                 continue;

@@ -48,6 +48,8 @@ pub enum Kind {
     SecondOperator,
     /// A permit is at hand for the next journal, so that it goes out with the settle.
     NextJournal,
+    /// A reconcile in which a resync is due.
+    Resync,
     // The rest are faults: they share a budget too.
     Crash,
     /// An answer is lost, unclear, or says that nothing was done.
@@ -67,7 +69,7 @@ pub enum Kind {
     StaleRead,
 }
 
-const KINDS: usize = 15;
+const KINDS: usize = 16;
 
 /// What may still happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

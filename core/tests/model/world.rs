@@ -74,6 +74,8 @@ pub struct Busy {
     pub wrote_journal: bool,
     /// It is about to settle an answer that it has just got; for the rules that are left out.
     pub answered: bool,
+    /// A resync is due.
+    pub resync: bool,
 }
 
 /// An operator. Without an open journal of its own (and without a split) what it remembers is worth
@@ -141,6 +143,8 @@ pub enum Move {
     Begin(u8),
     /// Likewise, but what it reads is the copy before.
     BeginWithStaleRead(u8),
+    /// Likewise, and a resync is due.
+    BeginWithResync(u8),
     /// The write is done; or the read, after a conflict.
     Write(u8),
     WriteFails(u8),
@@ -249,6 +253,9 @@ impl Setting {
                 Operator::Idle(_) if which > 0 && !has(Kind::SecondOperator) => {}
                 Operator::Idle(_) => {
                     moves.push(Move::Begin(which));
+                    if has(Kind::Resync) {
+                        moves.push(Move::BeginWithResync(which));
+                    }
                     if has(Kind::StaleRead) && state.previous.is_some() {
                         moves.push(Move::BeginWithStaleRead(which));
                     }

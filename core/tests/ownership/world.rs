@@ -6,6 +6,7 @@ use std::time::Duration;
 use streamsession_core::answer::{Answer, Operation};
 use streamsession_core::conditions::Mode;
 use streamsession_core::ledger::desired::Desired;
+use streamsession_core::ledger::plan::Priority;
 use streamsession_core::ledger::record::{Record, State as Known};
 use streamsession_core::ledger::{Ledger, Rules};
 use streamsession_core::object::ObjectKey;
@@ -331,7 +332,7 @@ impl State {
         omission: Option<Omission>,
     ) -> Result<bool, String> {
         let fresh = ReconcileState::new(&SETTINGS);
-        let mut reconcile = Reconcile::new(Arc::clone(&SETTINGS), fresh, true);
+        let mut reconcile = Reconcile::new(Arc::clone(&SETTINGS), fresh, Some(Priority::Resync));
         let (mut called, mut nonce) = (false, 0);
         let mut response = Response::Started;
         loop {
@@ -344,7 +345,7 @@ impl State {
                 Effect::Credentials if object.has_keys => Response::Credentials(Ok("AKID".into())),
                 Effect::Credentials => Response::Credentials(Err("there is no Secret".into())),
                 Effect::AskTime => Response::Time(Ok(())),
-                Effect::Permit => Response::Permit(!called),
+                Effect::Permit(priority) => Response::Permit((!called).then_some(priority)),
                 Effect::ReadClaimant(other) => {
                     let place = (0..self.objects.len()).find(|place| name(*place) == other);
                     let object = place.and_then(|place| self.objects[place].as_ref());

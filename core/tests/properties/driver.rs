@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use streamsession_core::answer::{Answer, Operation};
 use streamsession_core::ids::JournalId;
+use streamsession_core::ledger::plan::Priority;
 use streamsession_core::ledger::record::Record;
 use streamsession_core::ledger::{Journal, Ledger, Rules};
 use streamsession_core::reconcile::{
@@ -90,6 +91,16 @@ impl Driver {
         permit: bool,
         context: StepContext,
     ) -> Self {
+        Self::resume_with(state, object, permit.then_some(Priority::Attach), context)
+    }
+
+    /// Likewise, with a permit for a call of that priority.
+    pub fn resume_with(
+        state: ReconcileState,
+        object: &View,
+        permit: Option<Priority>,
+        context: StepContext,
+    ) -> Self {
         let mut reconcile = Reconcile::new(settings(), state, permit);
         let effect = reconcile.step(Response::Started, &context);
         assert_eq!(effect, Effect::Read);
@@ -142,8 +153,8 @@ impl Driver {
 
     /// The permit is granted, or none is at hand.
     pub fn permit(&mut self, granted: bool) -> &mut Self {
-        assert_eq!(self.effect, Effect::Permit);
-        self.respond(Response::Permit(granted))
+        let Effect::Permit(priority) = self.effect else { panic!("{:?}", self.effect) };
+        self.respond(Response::Permit(granted.then_some(priority)))
     }
 
     /// The service can't be asked for its time.

@@ -14,6 +14,7 @@ mod contender;
 mod costs;
 mod driver;
 mod open_calls;
+mod resync;
 mod single_reconciles;
 mod world;
 

@@ -90,7 +90,7 @@ fn a_wait_that_ends_leaves_the_old_session_in_writing_too() {
 
 #[test]
 fn a_reconcile_knows_its_place_once_the_object_was_read() {
-    let unread = Reconcile::new(settings(), ReconcileState::new(&settings()), false);
+    let unread = Reconcile::new(settings(), ReconcileState::new(&settings()), None);
     assert_eq!((unread.place(), unread.endpoint()), (None, None));
 
     let Driver { object, reconcile, .. } = Driver::begin_without_time(&unstarted());

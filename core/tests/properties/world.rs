@@ -200,7 +200,7 @@ impl World {
             None => {
                 let state = operator.state.clone();
                 operator.state = ReconcileState::new(&settings());
-                let mut reconcile = Reconcile::new(settings(), state, false);
+                let mut reconcile = Reconcile::new(settings(), state, None);
                 // Which endpoint's clock counts is not known before the object was read.
                 let unread = StepContext { service: None, ..context.clone() };
                 let effect = reconcile.step(Response::Started, &unread);
@@ -231,7 +231,9 @@ impl World {
             }
             Effect::Credentials => Response::Credentials(Ok("AKID".into())),
             Effect::AskTime => Response::Time(Ok(())),
-            Effect::Permit => Response::Permit(fault != Fault::NoPermit),
+            Effect::Permit(priority) => {
+                Response::Permit((fault != Fault::NoPermit).then_some(priority))
+            }
             Effect::ReadClaimant(key) => Response::Claimant(key, None),
             Effect::WriteStatus(status, _) => {
                 self.write(which, fault, |object| object.status = *status)

@@ -43,11 +43,11 @@ fn a_throttled_call_halves_the_quota_of_its_account() {
     }
     let throttled = error("RequestLimitExceeded");
 
-    let (_, lesson) = process.answer(&mut runs[0], throttled.clone());
-    assert_eq!(lesson, Some(Lesson::Throttled { calls_per_second: 2 }));
-    assert_eq!(runs[0].take_lesson(), None, "it is told once");
-    let (_, lesson) = process.answer(&mut runs[1], throttled);
-    assert_eq!(lesson, None, "that is no news");
+    let (_, lessons) = process.answer(&mut runs[0], throttled.clone());
+    assert_eq!(lessons, [Lesson::Throttled { calls_per_second: 2 }]);
+    assert_eq!(runs[0].take_lessons(), [], "it is told once");
+    let (_, lessons) = process.answer(&mut runs[1], throttled);
+    assert_eq!(lessons, [], "that is no news");
 
     // Two permits were never taken, and both are withheld.
     process.see(&object("third"));
@@ -66,9 +66,9 @@ fn a_call_that_was_too_large_halves_the_batches_of_its_account() {
         let mut run = process.start();
         process.call(&mut run, &mut large, "AKID");
 
-        let (_, lesson) = process.answer(&mut run, error(code));
+        let (_, lessons) = process.answer(&mut run, error(code));
 
-        assert_eq!(lesson, Some(Lesson::TooLarge { ids: 8, batch_size: 4 }));
+        assert_eq!(lessons, [Lesson::TooLarge { ids: 8, batch_size: 4 }]);
         assert_eq!(first_call(&mut process, "next", "AKID"), 4);
         assert_eq!(first_call(&mut process, "other", "OTHER"), 8);
     }
@@ -86,15 +86,15 @@ fn batches_are_halved_again_and_again_and_only_news_is_told() {
         process.answer(run, error("RequestSizeLimitExceeded")).1
     };
 
-    let lessons: Vec<_> = runs.iter_mut().map(|run| too_large(&mut process, run)).collect();
-    assert_eq!(lessons, [Some(Lesson::TooLarge { ids: 8, batch_size: 4 }), None, None]);
+    let lessons: Vec<_> = runs.iter_mut().flat_map(|run| too_large(&mut process, run)).collect();
+    assert_eq!(lessons, [Lesson::TooLarge { ids: 8, batch_size: 4 }]);
 
     let mut next = wants("next", 8);
     process.see(&next);
     let mut run = process.start();
     process.call(&mut run, &mut next, "AKID");
-    let lesson = too_large(&mut process, &mut run);
-    assert_eq!(lesson, Some(Lesson::TooLarge { ids: 4, batch_size: 2 }));
+    let lessons = too_large(&mut process, &mut run);
+    assert_eq!(lessons, [Lesson::TooLarge { ids: 4, batch_size: 2 }]);
 }
 
 #[test]
@@ -104,8 +104,8 @@ fn a_good_answer_teaches_nothing() {
     let mut run = process.start();
     process.call(&mut run, &mut lobby, "AKID");
 
-    let (effect, lesson) = process.answer(&mut run, done());
+    let (effect, lessons) = process.answer(&mut run, done());
 
     assert!(matches!(effect, Effect::WriteStatus(..)));
-    assert_eq!(lesson, None);
+    assert_eq!(lessons, []);
 }

@@ -9,5 +9,6 @@ mod lessons;
 mod ownership;
 mod process;
 mod queue;
+mod resync;
 mod runs;
 mod stopping;

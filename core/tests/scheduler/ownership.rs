@@ -155,7 +155,7 @@ fn beside(before: &View, after: &View) -> Effect {
     if effect == Effect::Credentials {
         effect = process.step(&mut run, Response::Credentials(Ok("AKID".into())));
     }
-    if effect == Effect::Permit {
+    if matches!(effect, Effect::Permit(_)) {
         effect = process.take_permit(&mut run);
     }
     let effect = process.write(&mut run, &mut owner, effect);

@@ -175,7 +175,7 @@ impl Process {
     #[track_caller]
     pub fn call(&mut self, run: &mut Run, object: &mut View, account: &str) {
         let mut effect = self.read_as(run, object, account);
-        if effect == Effect::Permit {
+        if matches!(effect, Effect::Permit(_)) {
             effect = self.take_permit(run);
         }
         let effect = self.write(run, object, effect);
@@ -183,16 +183,16 @@ impl Process {
     }
 
     /// The call is answered: what the run does then, and what it has learnt.
-    pub fn answer(&mut self, run: &mut Run, answer: Answer) -> (Effect, Option<Lesson>) {
+    pub fn answer(&mut self, run: &mut Run, answer: Answer) -> (Effect, Vec<Lesson>) {
         let effect = self.step(run, Response::Answer(answer));
-        (effect, run.take_lesson())
+        (effect, run.take_lessons())
     }
 
     /// The only run that is started now has no permit, and ends until it is granted one.
     #[track_caller]
     pub fn wait_for_permit(&mut self, object: &View, account: &str) {
         let mut run = self.start();
-        assert_eq!(self.read_as(&mut run, object, account), Effect::Permit);
+        assert!(matches!(self.read_as(&mut run, object, account), Effect::Permit(_)));
         let effect = self.take_permit(&mut run);
         let Effect::Done(requeue @ Requeue::OnPermit(_)) = effect else {
             panic!("it waits for a permit, not {effect:?}")

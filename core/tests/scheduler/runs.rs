@@ -45,7 +45,7 @@ fn the_echo_of_a_finalizer_is_no_news() {
     let mut process = Process::new(LIMITS, &[lobby.clone()]);
     let mut run = process.start();
     let mut effect = process.read_as(&mut run, &lobby, "AKID");
-    if effect == Effect::Permit {
+    if matches!(effect, Effect::Permit(_)) {
         effect = process.take_permit(&mut run);
     }
     let effect = process.write(&mut run, &mut lobby, effect);
