@@ -43,6 +43,14 @@ impl Setting {
                 (next.members, next.session_gone) = (0, true);
                 next.in_flight.clear();
             }
+            Move::RotateKey => {
+                next.budgets.spend(Kind::RotateKey);
+                next.keys.rotated ^= true;
+            }
+            Move::Sts => {
+                next.budgets.spend(Kind::Sts);
+                next.keys.sts_is_down ^= true;
+            }
             Move::Reveal(question, ok) => next.service = next.service.answers(question, ok),
             Move::Edit(_)
             | Move::Delete

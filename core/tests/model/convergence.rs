@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use streamsession_core::ledger::desired::Target;
 use streamsession_core::reconcile::{Effect, LedgerState, Requeue};
 
 use crate::check;
@@ -9,7 +10,7 @@ use crate::fingerprint;
 use crate::search::Passing;
 use crate::service::CallResult;
 use crate::setting::{Budgets, Setting};
-use crate::world::{Move, Operator, Promise, State, Violation};
+use crate::world::{Keys, Move, Operator, Promise, State, Violation};
 
 /// Moves that a run may take, at most. The longest take some hundred: a lost ledger, three
 /// refusals, two validities.
@@ -47,6 +48,7 @@ pub fn alone(from: &State) -> State {
         in_flight: Vec::new(),
         previous: None,
         budgets: Budgets::NONE,
+        keys: Keys { sts_is_down: false, ..from.keys },
         ended: None,
         operators,
         ..from.clone()
@@ -107,6 +109,11 @@ impl Setting {
         };
         if state.session_gone {
             let holds = !ledger.tracks_nothing();
+            let is_believed = |target: &Target| target.believes(&state.keys.identity());
+            if holds && !ledger.target.as_ref().is_some_and(is_believed) {
+                // Another key says so, and nothing tells that it is of the same account.
+                return Ok(Convergence::NeedsUser);
+            }
             return if holds || object.view.desired.deleting {
                 endless("the session is gone")
             } else {

@@ -15,7 +15,7 @@ use crate::check;
 use crate::fingerprint;
 use crate::omission::Omission;
 use crate::setting::{Kind, Setting, settings};
-use crate::world::{Busy, Object, Operator, State, Violation};
+use crate::world::{Busy, Keys, Object, Operator, State, Violation};
 
 /// A reconcile that is being driven on.
 pub struct Running {
@@ -27,11 +27,12 @@ pub struct Running {
     pub wrote_journal: bool,
     pub answered: bool,
     pub resync: bool,
+    pub keys: Option<Keys>,
 }
 
 impl Running {
     pub fn of(busy: &Busy) -> Self {
-        let Busy { reconcile, copy, version, has_permit, bisection, resync, .. } = busy;
+        let Busy { reconcile, copy, version, has_permit, bisection, resync, keys, .. } = busy;
         let wrote_journal = busy.wrote_journal || wrote_journal(&busy.effect);
         Self {
             reconcile: reconcile.clone(),
@@ -42,6 +43,7 @@ impl Running {
             wrote_journal,
             answered: false,
             resync: *resync,
+            keys: *keys,
         }
     }
 
@@ -127,6 +129,7 @@ impl Setting {
             wrote_journal: false,
             answered: false,
             resync,
+            keys: None,
         };
         let context = Self::context(state, which, self.lags, resync);
         let effect = running.reconcile.step(Response::Started, &context);
@@ -156,7 +159,10 @@ impl Setting {
                     let object = state.object.clone();
                     running.reads(object.as_deref())
                 }
-                Effect::Credentials => Response::Credentials(Ok("AKID".into())),
+                Effect::Credentials => {
+                    running.keys = Some(state.keys);
+                    Response::Credentials(Ok(state.keys.identity()))
+                }
                 Effect::AskTime => Response::Time(Ok(())),
                 Effect::ReadClaimant(key) => Response::Claimant(key, None),
                 Effect::Permit(priority) => {
@@ -169,7 +175,14 @@ impl Setting {
                     let copy =
                         running.copy.clone().expect("a copy was read before anything is done");
                     let Running {
-                        reconcile, version, has_permit, bisection, answered, resync, ..
+                        reconcile,
+                        version,
+                        has_permit,
+                        bisection,
+                        answered,
+                        resync,
+                        keys,
+                        ..
                     } = running;
                     let state_print = fingerprint::of_state(reconcile.state(), &copy, &effect);
                     check::effect(self, state, &copy, &effect)?;
@@ -184,6 +197,7 @@ impl Setting {
                         wrote_journal: false,
                         answered,
                         resync,
+                        keys,
                     };
                     state.operators[usize::from(which)] = Operator::Busy(Arc::new(busy));
                     return Ok(asked);

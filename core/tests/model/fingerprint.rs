@@ -48,7 +48,7 @@ const TEXT_MAX: usize = 40;
 pub fn of(state: &State, coarse: bool) -> u128 {
     let mut sink = Sink::new(state.now);
     (sink.forgets, sink.coarse) = (!state.refused.is_empty(), coarse);
-    (state.budgets, state.service).hash(&mut sink);
+    (state.budgets, state.service, state.keys).hash(&mut sink);
     sink.word(
         u64::from(state.members)
             | u64::from(state.tried) << 8
@@ -90,6 +90,7 @@ pub fn of(state: &State, coarse: bool) -> u128 {
                     6,
                     [current, busy.bisection, busy.wrote_journal, busy.has_permit, busy.resync],
                 );
+                busy.keys.hash(&mut sink);
                 sink.effect(&busy.effect);
                 if busy.effect == Effect::Read {
                     sink.whole(&busy.reconcile);
@@ -205,7 +206,8 @@ impl Sink {
 
     fn ledger(&mut self, ledger: &Ledger) {
         if let Some(target) = &ledger.target {
-            self.tag(11, [target.credential_proven, target.credential.is_some()]);
+            self.tag(11, [target.credential_proven, target.account.is_some()]);
+            target.credential.hash(self);
         }
         let mut failed = None;
         for (id, record) in &ledger.records {

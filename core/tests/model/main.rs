@@ -41,7 +41,7 @@ use std::sync::Mutex;
 
 use Kind::{
     BadAnswer, Crash, Delete, Edit, FailedWrite, NextJournal, Orphan, Recreate, Refusal, Resync,
-    SecondOperator, SessionEnds, StaleRead, StripFinalizer, Touch, WipeStatus,
+    RotateKey, SecondOperator, SessionEnds, StaleRead, StripFinalizer, Sts, Touch, WipeStatus,
 };
 use search::search;
 use service::Service;
@@ -126,6 +126,11 @@ fn every_promise_is_kept_in_every_state() {
         }),
         setting("any fault", 1, &[&any[..], &[(Edit, 2), (Delete, 1)], &rare].concat()),
         calls("a resync, two faults of calls", 2, &[(Resync, 1), (Edit, 1), (Delete, 1)]),
+        calls(
+            "two keys of one account, a fault of calls",
+            1,
+            &[(RotateKey, 1), (Sts, 1), (SessionEnds, 1), (Edit, 1), (Delete, 1)],
+        ),
         setting(
             "two resyncs, any fault",
             1,

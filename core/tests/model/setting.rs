@@ -50,6 +50,10 @@ pub enum Kind {
     NextJournal,
     /// A reconcile in which a resync is due.
     Resync,
+    /// The Secret gets another key of the same account.
+    RotateKey,
+    /// STS tells no account any more, or tells it again.
+    Sts,
     // The rest are faults: they share a budget too.
     Crash,
     /// An answer is lost, unclear, or says that nothing was done.
@@ -69,7 +73,7 @@ pub enum Kind {
     StaleRead,
 }
 
-const KINDS: usize = 16;
+const KINDS: usize = 18;
 
 /// What may still happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

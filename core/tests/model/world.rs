@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use streamsession_core::answer::Operation;
+use streamsession_core::identity::Identity;
 use streamsession_core::ledger::desired::Desired;
 use streamsession_core::ledger::record::Refusals;
 use streamsession_core::reconcile::{
@@ -76,6 +77,8 @@ pub struct Busy {
     pub answered: bool,
     /// A resync is due.
     pub resync: bool,
+    /// What it found in the Secret.
+    pub keys: Option<Keys>,
 }
 
 /// An operator. Without an open journal of its own (and without a split) what it remembers is worth
@@ -93,6 +96,20 @@ pub struct DetachRefusals {
     pub since: i64,
 }
 
+/// What the Secret holds, and whether STS tells whose it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Keys {
+    pub rotated: bool,
+    pub sts_is_down: bool,
+}
+
+impl Keys {
+    pub fn identity(self) -> Identity {
+        let account = (!self.sts_is_down).then(|| "100".into());
+        Identity { account, ..if self.rotated { "BKID" } else { "AKID" }.into() }
+    }
+}
+
 /// Everything.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -102,6 +119,7 @@ pub struct State {
     pub previous: Option<Arc<Object>>,
     pub members: Ids,
     pub session_gone: bool,
+    pub keys: Keys,
     pub service: Service,
     pub in_flight: Vec<Request>,
     pub operators: Vec<Operator>,
@@ -139,6 +157,8 @@ pub enum Move {
     StripFinalizer,
     WipeStatus,
     SessionEnds,
+    RotateKey,
+    Sts,
     /// A reconcile begins and reads the object.
     Begin(u8),
     /// Likewise, but what it reads is the copy before.
@@ -191,6 +211,7 @@ impl Setting {
             previous: None,
             members: if self.stuck { everybody } else { 0 },
             session_gone: false,
+            keys: Keys { rotated: false, sts_is_down: false },
             service: self.service,
             in_flight: Vec::new(),
             operators: vec![Operator::Idle(None); self.operators],
@@ -241,6 +262,12 @@ impl Setting {
         }
         if has(Kind::SessionEnds) && !state.session_gone {
             moves.push(Move::SessionEnds);
+        }
+        if has(Kind::RotateKey) {
+            moves.push(Move::RotateKey);
+        }
+        if has(Kind::Sts) {
+            moves.push(Move::Sts);
         }
         for (request, n) in state.in_flight.iter().zip(0..) {
             match state.service.asks(state.members, request) {
