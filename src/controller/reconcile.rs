@@ -297,8 +297,6 @@ impl Shell {
     }
 }
 
-/// The object is gone. If a call of it is open, somebody took the finalizer off, or the API server
-/// raced with a deletion (kubernetes/kubernetes#77988): nobody remembers its instances now.
 /// The instances that the ledger of `copy` still names.
 pub(super) fn orphans(copy: &StreamSession, defaults: &Defaults) -> Vec<InstanceId> {
     let ids = |view: View| -> BTreeSet<_> {
@@ -307,6 +305,8 @@ pub(super) fn orphans(copy: &StreamSession, defaults: &Defaults) -> Vec<Instance
     api::view(copy, defaults).map(ids).unwrap_or_default().into_iter().collect()
 }
 
+/// The object is gone. If a call of it is open, somebody took the finalizer off, or the API server
+/// raced with a deletion (kubernetes/kubernetes#77988): nobody remembers its instances now.
 fn report_forgotten(open: &[&InstanceId]) {
     if !open.is_empty() {
         let ids: Vec<_> = open.iter().map(|id| id.as_str()).collect();

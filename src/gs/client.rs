@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
-use secrecy::ExposeSecret;
+use reqwest::header::HeaderMap;
 use tracing::warn;
 
 use streamsession_core::answer::{Answer, Operation};
@@ -20,20 +19,9 @@ use super::clock::{ServiceClock, parse_date};
 use super::credentials::Credentials;
 use super::endpoint::Endpoint;
 use super::exchange::{Exchange, Http, HttpUnavailable};
-use super::sign::Signable;
+use super::headers::{Action, X_TC_TOKEN};
 use super::single_flight::SingleFlight;
 use super::wire;
-
-const X_TC_ACTION: HeaderName = HeaderName::from_static("x-tc-action");
-const X_TC_VERSION: HeaderName = HeaderName::from_static("x-tc-version");
-const X_TC_TIMESTAMP: HeaderName = HeaderName::from_static("x-tc-timestamp");
-const X_TC_REGION: HeaderName = HeaderName::from_static("x-tc-region");
-const X_TC_TOKEN: HeaderName = HeaderName::from_static("x-tc-token");
-const X_TC_LANGUAGE: HeaderName = HeaderName::from_static("x-tc-language");
-const X_TC_REQUEST_CLIENT: HeaderName = HeaderName::from_static("x-tc-requestclient");
-
-/// Who we are to the service's support. The official SDKs send theirs.
-const REQUEST_CLIENT: &str = concat!("streamsession-operator/", env!("CARGO_PKG_VERSION"));
 
 /// A clock that differs by more is worth a line: certificates and signatures of other programs
 /// begin to fail.
@@ -205,7 +193,8 @@ impl Client {
             code,
             message,
         };
-        let headers = common_headers(endpoint)
+        let headers = action(endpoint)
+            .unsigned()
             .map_err(|why| no_answer(answer::not_sent("UnsendableRequest", &why)))?;
         let exchange =
             self.inner.http.post(endpoint, headers, b"{}".to_vec()).await.map_err(no_answer)?;
@@ -272,7 +261,7 @@ impl Switch {
     /// The request as it would be sent; in words what no request can carry.
     pub fn prepare(&self) -> Result<Prepared, String> {
         let (headers, body) = signed(self)?;
-        let signable = signable(self, &body);
+        let signable = action(&self.endpoint).signable(&body, self.timestamp);
         let string_to_sign = signable.string_to_sign().map_err(|error| error.to_string())?;
         let mut shown: Vec<_> = headers
             .iter()
@@ -296,14 +285,14 @@ impl Switch {
     }
 }
 
-fn signable<'a>(request: &'a Switch, body: &'a [u8]) -> Signable<'a> {
-    Signable {
-        host: request.endpoint.host_header(),
+/// The action at that endpoint.
+fn action(endpoint: &Endpoint) -> Action<'_> {
+    Action {
+        endpoint,
         service: wire::SERVICE,
+        name: wire::ACTION,
+        version: wire::VERSION,
         content_type: wire::CONTENT_TYPE,
-        extra_headers: &[],
-        body,
-        timestamp: request.timestamp,
     }
 }
 
@@ -311,44 +300,8 @@ fn signable<'a>(request: &'a Switch, body: &'a [u8]) -> Signable<'a> {
 fn signed(request: &Switch) -> Result<(HeaderMap, Vec<u8>), String> {
     let body = wire::body(&request.session, request.operation, &request.instances)
         .map_err(|error| error.to_string())?;
-    let credentials = &request.credentials;
-    let signable = signable(request, &body);
-    let authorization = signable
-        .authorization(&credentials.secret_id, credentials.secret_key.expose_secret())
-        .map_err(|error| error.to_string())?;
-
-    let mut headers = common_headers(&request.endpoint)?;
-    headers.insert(AUTHORIZATION, secret_value("the SecretId", &authorization)?);
-    headers.insert(X_TC_TIMESTAMP, HeaderValue::from(request.timestamp));
-    if let Some(region) = &request.region {
-        headers.insert(X_TC_REGION, value("the region", region)?);
-    }
-    // Long-term keys must not come with one.
-    if let Some(token) = &credentials.token {
-        headers.insert(X_TC_TOKEN, secret_value("the token", token.expose_secret())?);
-    }
+    let (region, credentials) = (request.region.as_deref(), &request.credentials);
+    let headers =
+        action(&request.endpoint).signed(&body, request.timestamp, region, credentials)?;
     Ok((headers, body))
-}
-
-fn common_headers(endpoint: &Endpoint) -> Result<HeaderMap, String> {
-    Ok(HeaderMap::from_iter([
-        (HOST, value("the endpoint", endpoint.host_header())?),
-        (CONTENT_TYPE, HeaderValue::from_static(wire::CONTENT_TYPE)),
-        (X_TC_ACTION, HeaderValue::from_static(wire::ACTION)),
-        (X_TC_VERSION, HeaderValue::from_static(wire::VERSION)),
-        (X_TC_LANGUAGE, HeaderValue::from_static("en-US")),
-        (X_TC_REQUEST_CLIENT, HeaderValue::from_static(REQUEST_CLIENT)),
-    ]))
-}
-
-fn value(what: &str, text: &str) -> Result<HeaderValue, String> {
-    HeaderValue::from_str(text)
-        .map_err(|_| format!("{what} holds a character that no HTTP header can carry"))
-}
-
-/// A value that the HTTP library's own logs leave out.
-fn secret_value(what: &str, text: &str) -> Result<HeaderValue, String> {
-    let mut value = value(what, text)?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use streamsession_core::identity::Identity;
@@ -19,7 +18,7 @@ use tracing::debug;
 use super::credentials::{Credentials, Source};
 use super::endpoint::Endpoint;
 use super::exchange::{Http, HttpUnavailable};
-use super::sign::Signable;
+use super::headers::Action;
 use super::single_flight::SingleFlight;
 
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -28,7 +27,6 @@ const FAILURE_KEPT: Duration = Duration::from_mins(1);
 /// Keys remembered. Far more than anyone has; beyond that, all are asked anew.
 const KEYS_MAX: usize = 4_096;
 
-const JSON: &str = "application/json";
 const BODY: &[u8] = b"{}";
 /// It has to be some region; the answer is the same in all.
 const REGION: &str = "ap-guangzhou";
@@ -43,12 +41,20 @@ struct Inner {
     sts: Endpoint,
     salt: RandomState,
     known: Mutex<HashMap<u64, Known>>,
-    asking: SingleFlight<u64, Option<Arc<str>>>,
+    asking: SingleFlight<u64, Option<Caller>>,
+}
+
+/// Who is behind a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Caller {
+    account: Arc<str>,
+    /// The sub-account, or the account itself; none if STS does not tell.
+    user: Option<Arc<str>>,
 }
 
 #[derive(Clone, Debug)]
 struct Known {
-    account: Option<Arc<str>>,
+    caller: Option<Caller>,
     /// A failure is asked for again then.
     until: Option<Instant>,
 }
@@ -63,6 +69,7 @@ struct Envelope {
 #[serde(rename_all = "PascalCase")]
 struct CallerIdentity {
     account_id: Option<String>,
+    user_id: Option<String>,
     error: Option<Refusal>,
 }
 
@@ -92,97 +99,66 @@ impl Identities {
                 self.0.salt.hash_one(pair)
             }
         };
-        let account = self.account(key, credentials, timestamp).await;
-        Identity { credential: credential.into(), key, account }
+        let caller = self.caller(key, credentials, timestamp).await;
+        let (account, user) = caller.map(|caller| (caller.account, caller.user)).unzip();
+        Identity { credential: credential.into(), key, account, user: user.flatten() }
     }
 
-    async fn account(
-        &self,
-        key: u64,
-        credentials: &Credentials,
-        timestamp: i64,
-    ) -> Option<Arc<str>> {
+    async fn caller(&self, key: u64, credentials: &Credentials, timestamp: i64) -> Option<Caller> {
         if let Some(known) = self.0.known.lock().get(&key)
             && known.until.is_none_or(|until| Instant::now() < until)
         {
-            return known.account.clone();
+            return known.caller.clone();
         }
         let (inner, credentials) = (Arc::clone(&self.0), credentials.clone());
         let ask = || async move {
-            let account = match inner.ask(&credentials, timestamp).await {
-                Ok(account) => Some(account),
+            let caller = match inner.ask(&credentials, timestamp).await {
+                Ok(caller) => Some(caller),
                 Err(reason) => {
                     let (credential, sts) = (credentials.name(), &inner.sts);
                     debug!(credential, %sts, reason, "the account behind a key is not known");
                     None
                 }
             };
-            let until = account.is_none().then(|| Instant::now() + FAILURE_KEPT);
+            let until = caller.is_none().then(|| Instant::now() + FAILURE_KEPT);
             let mut known = inner.known.lock();
             if known.len() >= KEYS_MAX {
                 known.clear();
             }
-            known.insert(key, Known { account: account.clone(), until });
-            account
+            known.insert(key, Known { caller: caller.clone(), until });
+            caller
         };
         self.0.asking.join(key, ask).await
     }
 }
 
 impl Inner {
-    async fn ask(&self, credentials: &Credentials, timestamp: i64) -> Result<Arc<str>, String> {
-        let headers = signed(&self.sts, credentials, timestamp)?;
+    async fn ask(&self, credentials: &Credentials, timestamp: i64) -> Result<Caller, String> {
+        let action = Action {
+            endpoint: &self.sts,
+            service: "sts",
+            name: "GetCallerIdentity",
+            version: "2018-08-13",
+            content_type: "application/json",
+        };
+        let headers = action.signed(BODY, timestamp, Some(REGION), credentials)?;
         let exchange = self.http.post(&self.sts, headers, BODY.to_vec()).await;
         let exchange = exchange.map_err(|answer| format!("{}: {}", answer.code, answer.message))?;
-        account(&exchange.body)
+        caller(&exchange.body)
     }
 }
 
-fn account(body: &[u8]) -> Result<Arc<str>, String> {
+fn caller(body: &[u8]) -> Result<Caller, String> {
     let unreadable = || "STS gave an answer that can't be read".to_owned();
     let Envelope { response } = serde_json::from_slice(body).map_err(|_| unreadable())?;
     match response {
         CallerIdentity { error: Some(error), .. } => Err(format!("STS answered {}", error.code)),
-        CallerIdentity { account_id: Some(account), .. } if !account.is_empty() => {
-            Ok(account.into())
+        CallerIdentity { account_id: Some(account), user_id, .. } if !account.is_empty() => {
+            let user = user_id.filter(|user| !user.is_empty()).map(Into::into);
+            Ok(Caller { account: account.into(), user })
         }
         CallerIdentity { .. } => Err(unreadable()),
     }
-}
-
-fn signed(sts: &Endpoint, credentials: &Credentials, timestamp: i64) -> Result<HeaderMap, String> {
-    let signable = Signable {
-        host: sts.host_header(),
-        service: "sts",
-        content_type: JSON,
-        extra_headers: &[],
-        body: BODY,
-        timestamp,
-    };
-    let authorization = signable
-        .authorization(&credentials.secret_id, credentials.secret_key.expose_secret())
-        .map_err(|error| error.to_string())?;
-    let token = credentials.token.as_ref().map(|token| token.expose_secret().to_owned());
-    let timestamp = timestamp.to_string();
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        (HOST, sts.host_header()),
-        (CONTENT_TYPE, JSON),
-        (HeaderName::from_static("x-tc-action"), "GetCallerIdentity"),
-        (HeaderName::from_static("x-tc-version"), "2018-08-13"),
-        (HeaderName::from_static("x-tc-region"), REGION),
-        (HeaderName::from_static("x-tc-timestamp"), &timestamp),
-        (AUTHORIZATION, &authorization),
-    ]
-    .into_iter()
-    .chain(token.as_deref().map(|token| (HeaderName::from_static("x-tc-token"), token)))
-    {
-        let unsendable = |_| format!("{name} holds a character that no HTTP header can carry");
-        let mut value = HeaderValue::from_str(value).map_err(unsendable)?;
-        value.set_sensitive(name == AUTHORIZATION || name == "x-tc-token");
-        headers.insert(name, value);
-    }
-    Ok(headers)
 }
 
 #[cfg(test)]
@@ -191,9 +167,12 @@ mod tests {
 
     #[test]
     fn an_account_is_in_the_answer_or_a_reason_why_not() {
-        let read = |body: &str| account(body.as_bytes());
+        let read = |body: &str| caller(body.as_bytes());
+        let of =
+            |user: Option<&str>| Ok(Caller { account: "100".into(), user: user.map(Into::into) });
         let known = r#"{"Response":{"AccountId":"100","UserId":"7","RequestId":"r"}}"#;
-        assert_eq!(read(known).as_deref(), Ok("100"));
+        assert_eq!(read(known), of(Some("7")));
+        assert_eq!(read(r#"{"Response":{"AccountId":"100","UserId":""}}"#), of(None));
         let refused = r#"{"Response":{"Error":{"Code":"AuthFailure","Message":"m"}}}"#;
         assert_eq!(read(refused), Err("STS answered AuthFailure".to_owned()));
         for body in ["", "{}", r#"{"Response":{}}"#, r#"{"Response":{"AccountId":""}}"#] {

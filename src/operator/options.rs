@@ -68,8 +68,8 @@ pub struct Options {
         value_parser = session_gone_code
     )]
     pub session_gone_codes: Vec<String>,
-    /// Calls a second, for each account. The service's own limit is 20; everything else that uses
-    /// the account draws on it too.
+    /// Calls a second, for each sub-account. The service's own limit is 20; everything else that
+    /// uses the sub-account draws on it too.
     #[arg(
         long,
         env = "GS_QPS",

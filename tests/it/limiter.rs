@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use gs_simulator::{Call, EXAMPLE_SECRET_ID, Options, Outcome, RateWindow, Simulator, Stats};
 use streamsession_core::answer::{Answer, Verdict};
+use streamsession_core::identity::Caller;
 use streamsession_core::ledger::plan::Priority;
 use streamsession_core::object::ObjectKey;
 use streamsession_core::scheduler::buckets::{Bucket, Buckets, Permit};
@@ -134,7 +135,7 @@ async fn two_thousand_calls_are_all_served_and_no_second_sees_more_than_the_quot
         .expect("a client");
     let url = simulator.url();
     let endpoint = Endpoint::parse(&url).expect("an endpoint").to_string().into();
-    let bucket = Bucket { account: EXAMPLE_SECRET_ID.into(), endpoint };
+    let bucket = Bucket { caller: Caller::User(EXAMPLE_SECRET_ID.into()), endpoint };
 
     // Twice as long as it should take, and a minute for a machine that is busy with other tests.
     let timeout = WINDOW * CALLS / quota.get() * 2 + Duration::from_mins(1);

@@ -372,7 +372,7 @@ mod tests {
     }
 
     fn with_key(key: u64, account: Option<&str>) -> Identity {
-        Identity { credential: "AKID".into(), key, account: account.map(Into::into) }
+        Identity { key, account: account.map(Into::into), .."AKID".into() }
     }
 
     #[test]

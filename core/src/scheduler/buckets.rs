@@ -5,15 +5,16 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::identity::Caller;
 use crate::ledger::plan::Priority;
 use crate::object::ObjectKey;
 use crate::scheduler::permits::{self, Permits};
 
-/// What the service counts separately: an account, and where its calls enter.
+/// What the service counts separately: a sub-account, and where its calls enter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket {
-    /// Whose quota it is, as far as we can tell: the credential's name, a `SecretId` or a role.
-    pub account: Arc<str>,
+    /// Whose quota it is.
+    pub caller: Caller,
     /// Which access region, as far as we can tell: the endpoint.
     pub endpoint: Arc<str>,
 }
@@ -27,6 +28,8 @@ pub struct Buckets {
     permits: BTreeMap<Arc<Bucket>, Permits>,
     /// Where each waiting key waits.
     waiting: HashMap<ObjectKey, Arc<Bucket>>,
+    /// Buckets of keys whose sub-account became known later, and where they went on.
+    merged: BTreeMap<Arc<Bucket>, Arc<Bucket>>,
     /// A permit came back since this was asked last.
     returned: bool,
 }
@@ -63,6 +66,7 @@ impl Buckets {
             burst,
             permits: BTreeMap::new(),
             waiting: HashMap::new(),
+            merged: BTreeMap::new(),
             returned: false,
         }
     }
@@ -133,10 +137,30 @@ impl Buckets {
         self.permits.iter().filter_map(next).min()
     }
 
+    /// The sub-account behind a key is known now: what is under way and who waits in the key's bucket
+    /// go on in that of the sub-account, so that one quota is never two.
+    pub fn merge(&mut self, key: &Bucket, user: &Bucket, now: Duration) {
+        let Some((key, old)) = self.permits.remove_entry(key) else { return };
+        let user = self.known(user, now);
+        for bucket in self.waiting.values_mut().filter(|bucket| **bucket == key) {
+            *bucket = Arc::clone(&user);
+        }
+        if let Some(permits) = self.permits.get_mut(&user) {
+            permits.absorb(old, now);
+        }
+        self.merged.insert(key, user);
+        self.returned = true;
+    }
+
+    /// The permits of that bucket, wherever it went on.
+    fn permits_of(&mut self, bucket: &Arc<Bucket>) -> Option<&mut Permits> {
+        self.permits.get_mut(self.merged.get(bucket).unwrap_or(bucket))
+    }
+
     /// Gives back a permit whose call was made; it is there again at `back_at`.
     pub fn spent(&mut self, permit: Permit, back_at: Duration) {
         self.returned = true;
-        if let Some(permits) = self.permits.get_mut(&permit.bucket) {
+        if let Some(permits) = self.permits_of(&permit.bucket) {
             permits.spent(permit.inner, back_at);
         }
     }
@@ -144,7 +168,7 @@ impl Buckets {
     /// Gives back a permit whose call was not made.
     pub fn unspent(&mut self, permit: Permit) {
         self.returned = true;
-        if let Some(permits) = self.permits.get_mut(&permit.bucket) {
+        if let Some(permits) = self.permits_of(&permit.bucket) {
             permits.unspent(permit.inner);
         }
     }
@@ -153,7 +177,7 @@ impl Buckets {
     /// is halved, to no less than one a second, and recovers by one each second. Answers what it is
     /// from now on; none if other calls of the same burst had said so already.
     pub fn throttled(&mut self, permit: &Permit, now: Duration) -> Option<NonZeroU32> {
-        self.permits.get_mut(&permit.bucket)?.throttled(&permit.inner, now)
+        self.permits_of(&permit.bucket)?.throttled(&permit.inner, now)
     }
 
     /// Whether a permit came back since this was asked last: a grant may be due earlier.
@@ -164,11 +188,13 @@ impl Buckets {
     /// Makes sure that the bucket has a schedule. A new one pushes out those that are idle, so that
     /// there are no more than are in use: the accounts of temporary keys come and go.
     fn known(&mut self, bucket: &Bucket, now: Duration) -> Arc<Bucket> {
+        // STS may have forgotten whose a key is.
+        let bucket = self.merged.get(bucket).map_or(bucket, |user| user);
         if let Some((known, _)) = self.permits.get_key_value(bucket) {
             return Arc::clone(known);
         }
-        self.permits.retain(|_, permits| !permits.is_idle(now));
         let bucket = Arc::new(bucket.clone());
+        self.permits.retain(|_, permits| !permits.is_idle(now));
         // Nothing was called in a bucket that is not known, but in the last second of the process
         // before this.
         let permits = Permits::new(self.per_second).with_burst(self.burst);
@@ -188,7 +214,7 @@ mod tests {
     const NOW: Duration = Duration::from_mins(1);
 
     fn bucket(account: &str) -> Bucket {
-        Bucket { account: account.into(), endpoint: "gs.tencentcloudapi.com".into() }
+        Bucket { caller: Caller::User(account.into()), endpoint: "gs.tencentcloudapi.com".into() }
     }
 
     fn buckets(per_second: u32) -> Buckets {
@@ -274,9 +300,9 @@ mod tests {
             buckets.unspent(permit);
         }
 
-        let known: Vec<_> = buckets.permits.keys().map(|bucket| &*bucket.account).collect();
+        let known: Vec<_> = buckets.permits.keys().map(|known| (**known).clone()).collect();
 
-        assert_eq!(known, ["d", "held"]);
+        assert_eq!(known, [bucket("d"), bucket("held")]);
     }
 
     #[test]
@@ -300,5 +326,51 @@ mod tests {
         assert_eq!(buckets.throttled(&permit, NOW), NonZeroU32::new(1));
         assert_eq!(buckets.throttled(&permit, NOW), None);
         assert_eq!(buckets.throttled(&other, NOW), NonZeroU32::new(1));
+    }
+
+    /// The bucket of a key whose sub-account is not known.
+    fn of_key(key: u64) -> Bucket {
+        Bucket { caller: Caller::Key(key), ..bucket("") }
+    }
+
+    #[test]
+    fn a_key_whose_sub_account_becomes_known_goes_on_in_its_quota() {
+        let mut buckets = buckets(1);
+        let held = buckets.try_take(&of_key(7), Attach, NOW).unwrap();
+        buckets.enqueue(&of_key(7), key("next"), Attach, NOW);
+
+        buckets.merge(&of_key(7), &bucket("a"), NOW);
+
+        assert!(buckets.take_returned());
+        assert!(buckets.try_take(&bucket("a"), Attach, NOW).is_none(), "one quota is never two");
+        assert!(buckets.try_take(&of_key(7), Attach, NOW).is_none(), "nor is it another one later");
+        buckets.spent(held, NOW + Duration::from_secs(2));
+        assert!(buckets.is_waiting(&key("next")));
+        assert_eq!(buckets.next(NOW), Some(NOW + Duration::from_secs(2)));
+        let (granted, permit) = buckets.grant(NOW + Duration::from_secs(2)).unwrap();
+        assert_eq!((granted, permit.bucket()), (key("next"), &bucket("a")));
+        buckets.enqueue(&bucket("a"), key("cancelled"), Attach, NOW);
+        assert!(buckets.cancel(&key("cancelled")));
+        assert_eq!(buckets.waiting(), 0);
+    }
+
+    #[test]
+    fn two_keys_of_one_sub_account_share_its_quota() {
+        let mut buckets = buckets(3);
+        let first = buckets.try_take(&of_key(1), Attach, NOW).unwrap();
+        let later = NOW + Duration::from_secs(1);
+        let _second = buckets.try_take(&of_key(2), Attach, later).unwrap();
+        let third = buckets.try_take(&of_key(2), Attach, later + Duration::from_secs(1)).unwrap();
+        let now = later + Duration::from_secs(2);
+
+        buckets.merge(&of_key(1), &bucket("a"), now);
+        buckets.merge(&of_key(2), &bucket("a"), now);
+        buckets.merge(&of_key(3), &bucket("a"), now);
+
+        assert!(buckets.try_take(&bucket("a"), Attach, now).is_none(), "three calls are under way");
+        buckets.unspent(first);
+        let again = buckets.try_take(&bucket("a"), Attach, now).unwrap();
+        assert_eq!(buckets.throttled(&third, now), NonZeroU32::new(1));
+        buckets.unspent(again);
     }
 }

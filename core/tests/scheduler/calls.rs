@@ -1,6 +1,7 @@
 //! Who may call, and when a permit comes back.
 
 use streamsession_core::answer::{Answer, NothingDone, Verdict};
+use streamsession_core::identity::Identity;
 use streamsession_core::reconcile::{Effect, Requeue, Response};
 use streamsession_core::scheduler::quota::WINDOW;
 use streamsession_core::scheduler::{Digest, Event, Limits, Run};
@@ -155,4 +156,24 @@ fn concurrency_bounds_runs_without_a_permit_and_not_those_with_one() {
     process.finish(busy, Requeue::OnChange);
 
     assert_eq!(process.reconciled(), ["queued"]);
+}
+
+#[test]
+fn two_keys_of_one_sub_account_draw_on_one_quota_whenever_that_becomes_known() {
+    let names = ["first", "second", "third", "other"];
+    let mut process = Process::new(Limits { concurrency: 4, ..LIMITS }, &names.map(object));
+    let mut runs = process.commands().0;
+    runs.sort_by_key(|run| names.iter().position(|name| *name == &*run.key().name));
+    let known = |key: &str, user: &str| Identity { user: Some(user.into()), ..key.into() };
+    let identities =
+        ["AKID".into(), known("AKID", "7"), known("ROTATED", "7"), known("OTHER", "8")];
+    let runs = runs.iter_mut().zip(names).zip(identities);
+    let effects = runs.map(|((run, name), identity)| {
+        assert_eq!(process.read(run, &object(name)), Effect::Credentials);
+        let asks = process.step(run, Response::Credentials(Ok(identity)));
+        assert!(matches!(asks, Effect::Permit(_)), "{asks:?}");
+        process.take_permit(run)
+    });
+    let granted: Vec<_> = effects.map(|effect| matches!(effect, Effect::WriteStatus(..))).collect();
+    assert_eq!(granted, [true, false, false, true]);
 }

@@ -7,6 +7,7 @@ mod calls;
 mod freed;
 mod lessons;
 mod ownership;
+mod permits;
 mod process;
 mod queue;
 mod resync;
