@@ -142,6 +142,13 @@ impl Events {
         Self::publish(&recorder, object, type_, reason, &note);
     }
 
+    /// Tells people that another object of another session wants an instance of this one, too.
+    pub fn wanted_twice(&self, object: &StreamSession, note: &str) {
+        warn!(object = full_name(object), "{note}");
+        let recorder = Self::recorder(self.client.clone());
+        Self::publish(&recorder, object, EventType::Warning, "InstancesWantedTwice", note);
+    }
+
     /// Tells people, and the log, that a resync did not confirm these members.
     pub fn resync_failed(
         &self,

@@ -14,6 +14,7 @@ pub mod failpoint;
 pub mod object;
 pub mod reconcile;
 pub mod shared_scheduler;
+mod wanted_twice;
 pub mod watch;
 
 use std::sync::Arc;
@@ -108,6 +109,9 @@ impl Controller {
             match self.context.scheduler.next_command() {
                 Command::Start(run) => {
                     self.runs.spawn(reconcile::drive(Arc::clone(&self.context), run));
+                }
+                Command::FindWanters(ids) => {
+                    tokio::spawn(wanted_twice::tell(Arc::clone(&self.context), ids));
                 }
                 Command::WakeAt(at) => return Some(at),
                 Command::Wait => return None,

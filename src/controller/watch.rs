@@ -25,10 +25,10 @@ use crate::api::v1alpha1::{DeletionPolicy, StreamSession};
 use crate::gs::error_chain;
 
 /// Objects in a page where the API server has no streaming lists: the price of a page is memory.
-const PAGE: u32 = 50;
+pub(super) const PAGE: u32 = 50;
 /// A page may take so many times as long as an object: some megabytes, if each object has its
 /// thousand instances.
-const PAGE_DEADLINES: u32 = 6;
+pub(super) const PAGE_DEADLINES: u32 = 6;
 
 /// Starts a watch for each scope. They end only when nobody listens any more.
 #[must_use = "dropping the watches ends them"]

@@ -299,3 +299,19 @@ async fn a_move_that_has_to_wait_for_a_permit_leaves_no_doubt() {
     lab.until_ready_at("lobby", NEXT, &["a", "b"]).await;
     assert_eq!(history(&lab), calls_of_a_move());
 }
+
+/// One commit too few: the phone is named in both sessions.
+#[tokio::test]
+async fn both_are_told_that_they_want_the_same_phone() {
+    let lab = Lab::start().await;
+    lab.create_apart("has-it", &["a", "b"]).await;
+    lab.until_attached("has-it", &["a", "b"]).await;
+    lab.simulator.set_faults(Faults { fail_instances: set(&["a"]), ..Faults::default() });
+
+    lab.create_apart("wants-it", &["a", "c"]).await;
+
+    let told = lab.until_event("wants-it", "InstancesWantedTwice").await;
+    assert!(told.starts_with("StreamSession has-it wants a, too, in another session."), "{told}");
+    let told = lab.until_event("has-it", "InstancesWantedTwice").await;
+    assert!(told.starts_with("StreamSession wants-it wants a, too,"), "{told}");
+}

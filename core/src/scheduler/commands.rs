@@ -1,9 +1,11 @@
 //! The scheduler: takes what happened, answers what to do next.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ids::InstanceId;
 use crate::object::{ObjectKey, Scope};
 use crate::reconcile::{Reconcile, ReconcileState, Requeue, Settings};
 use crate::scheduler::buckets::Permit;
@@ -34,6 +36,8 @@ pub enum Event {
 pub enum Command {
     /// Drive this run until it is done, then say [`Event::Finished`].
     Start(Box<Run>),
+    /// Find out which objects of other sessions want these too, and tell both.
+    FindWanters(BTreeSet<InstanceId>),
     /// Nothing before that time, unless something happens.
     WakeAt(Duration),
     /// Nothing, unless something happens.
@@ -43,6 +47,9 @@ pub enum Command {
 /// For so long after the start of the process nothing is begun before everything was listed: an
 /// object of another namespace may own a session. Then a list that fails stops its own scope only.
 const LISTS_WAIT: Duration = Duration::from_secs(30);
+
+/// All objects are read for that, so no more often.
+const WANTERS_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How much may be under way.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +107,8 @@ pub struct Scheduler {
     /// What was never listed yet: no object there is worked on, since one that comes first may not
     /// be in sight. At the start of the process, none anywhere.
     unlisted: Vec<Scope>,
+    /// Before this nobody is asked again who wants what.
+    wanters_at: Duration,
     /// Runs under way.
     running: usize,
     /// Those of them that began without a permit.
@@ -116,6 +125,7 @@ impl Scheduler {
             queue: WorkQueue::default(),
             shared: Shared::new(limits.calls_per_second, limits.burst),
             unlisted: scopes,
+            wanters_at: Duration::ZERO,
             running: 0,
             without_permit: 0,
         }
@@ -145,7 +155,7 @@ impl Scheduler {
         self.wake_claimants();
     }
 
-    /// What to do next at `now`. After a [`Command::Start`], ask again at once.
+    /// What to do next at `now`. Ask again at once, until there is nothing before some time.
     pub fn next_command(&mut self, now: Duration) -> Command {
         self.wake_claimants();
         self.queue.expire_timers(now);
@@ -165,11 +175,19 @@ impl Scheduler {
         {
             return self.start(key, None);
         }
+        let asks = self.shared.freed.has_unexplained() && !self.shared.stopping;
+        if asks && self.wanters_at <= now {
+            self.wanters_at = now + WANTERS_INTERVAL;
+            return Command::FindWanters(self.shared.freed.take_unexplained());
+        }
+        let wanters = asks.then_some(self.wanters_at);
         self.shared.buckets.take_returned();
         let grant = self.shared.buckets.next(now).filter(|_| !self.shared.stopping);
         let resync = self.shared.resyncs.next().filter(|_| !self.shared.stopping);
         let lists = waits_for_lists.then_some(LISTS_WAIT);
-        match self.queue.next_timer().into_iter().chain(grant).chain(resync).chain(lists).min() {
+        let timer = self.queue.next_timer();
+        let due = [timer, grant, resync, wanters, lists];
+        match due.into_iter().flatten().min() {
             Some(at) => Command::WakeAt(at),
             None => Command::Wait,
         }

@@ -1,10 +1,15 @@
 //! A phone that moves from one session to another: as long as one object holds it, another one's
-//! attach is refused. The detach that frees it makes that attach due at once.
+//! attach is refused. The detach that frees it makes that attach due at once; and who else wants it is
+//! found out, once, so that both can be told.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::InstanceId;
 use crate::object::ObjectKey;
+
+/// Instances that are waited for, at most: while the service refuses everything, memory must not grow
+/// with the instances of the fleet. Whoever waits for one more waits for its pause.
+const WAITING_MAX: usize = 10_000;
 
 /// Who waits to attach an instance, and for whom one was freed. It is in memory alone: losing it
 /// costs a pause.
@@ -17,22 +22,36 @@ pub struct Freed {
     /// What was detached for others since they tried last.
     free: BTreeMap<ObjectKey, BTreeSet<InstanceId>>,
     changed: BTreeSet<ObjectKey>,
+    /// Who else wants these is not found out yet.
+    unexplained: BTreeSet<InstanceId>,
 }
 
 impl Freed {
     /// The object's attaches of these have failed, and of no others.
-    pub fn waits(&mut self, key: &ObjectKey, failed: BTreeSet<InstanceId>) {
+    pub fn waits(&mut self, key: &ObjectKey, mut failed: BTreeSet<InstanceId>) {
         let before = self.failed.remove(key).unwrap_or_default();
+        let mut room = WAITING_MAX.saturating_sub(self.waiting.len());
+        failed.retain(|id| {
+            let is_known = before.contains(id) || self.waiting.contains_key(id);
+            let has_room = is_known || room > 0;
+            room -= usize::from(has_room && !is_known);
+            has_room
+        });
         for id in before.difference(&failed) {
             if let Some(keys) = self.waiting.get_mut(id) {
                 keys.remove(key);
                 if keys.is_empty() {
                     self.waiting.remove(id);
+                    self.unexplained.remove(id);
                 }
             }
         }
         for id in failed.difference(&before) {
-            self.waiting.entry(id.clone()).or_default().insert(key.clone());
+            let keys = self.waiting.entry(id.clone()).or_default();
+            if keys.is_empty() {
+                self.unexplained.insert(id.clone());
+            }
+            keys.insert(key.clone());
         }
         if !failed.is_empty() {
             self.failed.insert(key.clone(), failed);
@@ -70,6 +89,17 @@ impl Freed {
         self.waits(key, BTreeSet::new());
         self.free.remove(key);
         self.changed.remove(key);
+    }
+
+    /// Instances whose attach has failed, and of which nobody has asked yet who else wants them.
+    pub fn take_unexplained(&mut self) -> BTreeSet<InstanceId> {
+        std::mem::take(&mut self.unexplained)
+    }
+
+    /// Whether there are any.
+    #[must_use]
+    pub fn has_unexplained(&self) -> bool {
+        !self.unexplained.is_empty()
     }
 
     /// The objects for which something was freed since the last time that this was asked.
@@ -110,6 +140,39 @@ mod tests {
         freed.tried(&key("b"), &[id("x")]);
         assert_eq!(freed.of(&key("b")), ids(&[]));
         assert!(freed.free.is_empty());
+    }
+
+    #[test]
+    fn who_else_wants_an_instance_is_asked_once_as_long_as_somebody_waits() {
+        let mut freed = Freed::default();
+        freed.waits(&key("b"), ids(&["x", "y"]));
+        freed.waits(&key("b"), ids(&["x"]));
+        assert!(freed.has_unexplained());
+        assert_eq!(freed.take_unexplained(), ids(&["x"]), "y was attached meanwhile");
+        freed.waits(&key("c"), ids(&["x"]));
+        freed.waits(&key("b"), ids(&[]));
+        assert!(!freed.has_unexplained() && freed.take_unexplained().is_empty());
+        freed.waits(&key("c"), ids(&[]));
+        freed.waits(&key("c"), ids(&["x"]));
+        assert_eq!(freed.take_unexplained(), ids(&["x"]));
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_the_fleet() {
+        let mut freed = Freed::default();
+        let many = |name: &str| (0..8_000).map(|number| id(&format!("{name}{number}"))).collect();
+        freed.waits(&key("a"), many("a"));
+        freed.waits(&key("b"), many("b"));
+        assert_eq!((freed.waiting.len(), freed.unexplained.len()), (WAITING_MAX, WAITING_MAX));
+        freed.waits(&key("c"), ids(&["a0", "c0"]));
+        assert_eq!(freed.failed.get(&key("c")), Some(&ids(&["a0"])), "what is known has room");
+        freed.waits(&key("a"), ids(&["a0"]));
+        freed.waits(&key("c"), ids(&["a0", "c0"]));
+        assert_eq!(freed.failed.get(&key("c")), Some(&ids(&["a0", "c0"])));
+        for name in ["a", "b", "c"] {
+            freed.remove(&key(name));
+        }
+        assert!(freed.waiting.is_empty() && freed.unexplained.is_empty());
     }
 
     #[test]

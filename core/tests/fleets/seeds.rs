@@ -18,7 +18,7 @@ const SEEDS: u64 = 20_000;
 /// Lines of a failure that are printed.
 const LINES: usize = 60;
 /// What happens in what CI plays, or the scenarios do not play what they are meant to.
-const NOTABLE: [&str; 9] = [
+const NOTABLE: [&str; 10] = [
     "a batch size that was halved",
     "a list in two portions",
     "a quota that was halved",
@@ -28,6 +28,7 @@ const NOTABLE: [&str; 9] = [
     "a stop that drained",
     "a stop that timed out",
     "a stop with reconciles under way",
+    "who else wants an instance",
 ];
 /// Failures after which no more seeds are played.
 const FAILURES_MAX: usize = 20;

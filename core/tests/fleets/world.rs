@@ -282,6 +282,7 @@ impl World {
             let operator = &mut self.operators[number];
             match operator.scheduler.next_command(operator.elapsed(now_ms)) {
                 Command::Start(run) => self.start_run(number, run),
+                Command::FindWanters(_) => self.note("who else wants an instance"),
                 _ if operator.is_stopping && operator.scheduler.is_drained() => {
                     self.exit(number, "a stop that drained");
                     return;

@@ -2,10 +2,11 @@
 
 use streamsession_core::ledger::desired::Desired;
 use streamsession_core::reconcile::{Effect, Requeue};
+use streamsession_core::scheduler::Event;
 use streamsession_core::scheduler::quota::WINDOW;
-use streamsession_testkit::fixtures::{answer, desired, key, processed};
+use streamsession_testkit::fixtures::{answer, desired, ids, key, processed};
 
-use crate::process::{LIMITS, Process, done, object, version};
+use crate::process::{LIMITS, Process, done, object, seconds, version};
 
 #[test]
 fn the_detach_that_frees_it_makes_the_other_attach_due_at_once() {
@@ -27,6 +28,8 @@ fn the_detach_that_frees_it_makes_the_other_attach_due_at_once() {
     };
     assert!(matches!(requeue, Requeue::After(_)), "{requeue:?}");
     process.finish(run, requeue);
+    assert!(process.commands().0.is_empty());
+    assert_eq!(process.sought, [ids(&["a"])], "who has it?");
 
     process.now += WINDOW;
     old.desired = Desired { generation: 2, ..desired("old", &[]) };
@@ -48,4 +51,37 @@ fn the_detach_that_frees_it_makes_the_other_attach_due_at_once() {
         panic!("a pause")
     };
     assert!(matches!(requeue, Requeue::After(_)), "it is freed once, not for ever: {requeue:?}");
+}
+
+#[test]
+fn who_else_wants_an_instance_is_asked_once_a_minute() {
+    let mut process = Process::new(LIMITS, &[]);
+    let refuse = |process: &mut Process, name: &str, instance: &str| {
+        let mut object = object(name);
+        object.desired.instances = ids(&[instance]);
+        process.see(&object);
+        let mut run = process.start();
+        process.call(&mut run, &mut object, "AKID");
+        let (settle, _) = process.answer(&mut run, answer(processed(&[], &[instance])));
+        process.write(&mut run, &mut object, settle);
+        process.finish(run, Requeue::OnChange);
+    };
+    refuse(&mut process, "first", "x");
+    assert_eq!(process.wakes_at(), None);
+    let asked_at = process.now;
+    process.now += WINDOW;
+    refuse(&mut process, "second", "x");
+    process.now += WINDOW;
+    refuse(&mut process, "third", "y");
+    assert_eq!(process.wakes_at(), Some(asked_at + seconds(60)));
+    assert_eq!(process.sought, [ids(&["x"])]);
+
+    process.now = asked_at + seconds(60);
+    assert_eq!(process.wakes_at(), None);
+    assert_eq!(process.sought, [ids(&["x"]), ids(&["y"])]);
+
+    process.now += WINDOW;
+    refuse(&mut process, "fourth", "z");
+    process.tell(Event::Stopping);
+    assert_eq!(process.wakes_at(), None, "nobody is told any more");
 }

@@ -2,11 +2,13 @@
 //! runs that it starts. Unless a test says otherwise each object has a session of its own, which is
 //! named like the object, and wants `a` in it.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use streamsession_core::answer::Answer;
 use streamsession_core::conditions::{Conditions, Mode, Reason};
+use streamsession_core::ids::InstanceId;
 use streamsession_core::object::{ObjectKey, Scope};
 use streamsession_core::reconcile::{Effect, Requeue, Response, View};
 use streamsession_core::scheduler::run::Lesson;
@@ -67,13 +69,15 @@ pub struct Process {
     pub scheduler: Scheduler,
     pub now: Duration,
     nonce: u128,
+    /// Of whom it was asked who else wants them.
+    pub sought: Vec<BTreeSet<InstanceId>>,
 }
 
 impl Process {
     /// A process that has listed nothing yet, an hour after its start.
     pub fn unlisted(limits: Limits, scopes: Vec<Scope>) -> Self {
         let scheduler = Scheduler::new(settings(), limits, scopes);
-        Self { scheduler, now: seconds(3_600), nonce: 0 }
+        Self { scheduler, now: seconds(3_600), nonce: 0, sought: Vec::new() }
     }
 
     /// A process that has listed these objects.
@@ -102,6 +106,7 @@ impl Process {
         loop {
             match self.scheduler.next_command(self.now) {
                 Command::Start(run) => runs.push(*run),
+                Command::FindWanters(ids) => self.sought.push(ids),
                 Command::WakeAt(at) => return (runs, Some(at)),
                 Command::Wait => return (runs, None),
             }
