@@ -300,6 +300,30 @@ async fn a_move_that_has_to_wait_for_a_permit_leaves_no_doubt() {
     assert_eq!(history(&lab), calls_of_a_move());
 }
 
+/// The attach comes first and is refused, as long as the other session has the phone.
+#[tokio::test]
+async fn the_detach_that_frees_a_phone_makes_the_other_attach_due_at_once() {
+    // No pause is longer than that.
+    let mut lab = Lab::with_validity(std::time::Duration::from_mins(2)).await;
+    // The pause after a refusal is three quarters of that at least.
+    lab.options.retry_base = std::time::Duration::from_secs(40);
+    lab.start_operator().await;
+    lab.create_apart("old", &["a"]).await;
+    lab.until_attached("old", &["a"]).await;
+    lab.simulator.set_faults(Faults { fail_instances: set(&["a"]), ..Faults::default() });
+    lab.create_apart("new", &["a"]).await;
+    lab.until_status("new", "was refused", |status| status.failed_instances == Some(1)).await;
+    lab.simulator.set_faults(Faults::default());
+
+    lab.edit_ids("old", &[]).await;
+
+    lab.until_attached("new", &["a"]).await;
+    let calls = lab.calls();
+    let [_, _, freed, attached] = &calls[..] else { panic!("{:?}", lab.history()) };
+    let waited = attached.arrival_ms - freed.arrival_ms;
+    assert!(waited < 20_000.0, "attached {waited} ms after it was freed");
+}
+
 /// One commit too few: the phone is named in both sessions.
 #[tokio::test]
 async fn both_are_told_that_they_want_the_same_phone() {
@@ -311,7 +335,7 @@ async fn both_are_told_that_they_want_the_same_phone() {
     lab.create_apart("wants-it", &["a", "c"]).await;
 
     let told = lab.until_event("wants-it", "InstancesWantedTwice").await;
-    assert!(told.starts_with("StreamSession has-it wants a, too, in another session."), "{told}");
+    assert!(told.starts_with("StreamSession has-it wants a, too, in another session"), "{told}");
     let told = lab.until_event("has-it", "InstancesWantedTwice").await;
     assert!(told.starts_with("StreamSession wants-it wants a, too,"), "{told}");
 }
