@@ -25,12 +25,17 @@ pub enum Payload {
         change: Change,
         notices: Vec<Notice>,
     },
-    AskTime,
-    /// The number of the call, what goes wrong with it, and the second at which it was let in.
+    /// By how much the clock there is ahead.
+    AskTime {
+        ahead_ms: u64,
+    },
+    /// The number of the call, what goes wrong with it, the second at which it was let in, and by how
+    /// much the clock there is ahead.
     Call {
         number: u64,
         fault: Option<CallFault>,
         let_in: i64,
+        ahead_ms: u64,
     },
 }
 
@@ -103,6 +108,7 @@ impl World {
             Payload::Write { name, uid, version, change, notices }
         };
         let mut slow = 0;
+        let ahead_ms = self.clock_ahead_ms(run_id.operator);
         let instead = route.instead.map(|(at, failed)| (at, instead(&effect, failed)));
         let payload = match effect {
             Effect::Read => Payload::Read(name),
@@ -113,7 +119,7 @@ impl World {
             }
             Effect::AddFinalizer => write(Change::Finalizer(true), Vec::new()),
             Effect::RemoveFinalizer => write(Change::Finalizer(false), Vec::new()),
-            Effect::AskTime => Payload::AskTime,
+            Effect::AskTime => Payload::AskTime { ahead_ms },
             Effect::Call(call) => {
                 let call = self.sent_call(run_id, name, &call);
                 self.check_call(run_id, &call, facts);
@@ -124,12 +130,12 @@ impl World {
                 } else {
                     0
                 };
-                let let_in = route.arrives.map_or(0, second);
+                let let_in = route.arrives.map_or(0, |arrives| second(arrives + ahead_ms));
                 if route.arrives.is_some() || !matches!(fault, Some(Fault::NotSent)) {
                     self.sent_calls.insert(number, call);
                     self.needs_check = true;
                 }
-                Payload::Call { number, fault: call_fault, let_in }
+                Payload::Call { number, fault: call_fault, let_in, ahead_ms }
             }
             Effect::Permit(_) | Effect::Credentials | Effect::Done(_) => return,
         };
@@ -214,7 +220,7 @@ impl World {
                 let object = self.api.objects.get(&Name::of(&key)).cloned();
                 Reply::Claimant(key, object.map(Box::new))
             }
-            Payload::AskTime => Reply::Time(self.second()),
+            Payload::AskTime { ahead_ms } => Reply::Time(second(self.now_ms + ahead_ms)),
             Payload::Write { name, uid, version, change, notices } => {
                 let before = self.api.objects.get(&name).cloned();
                 match self.api.write(name, &uid, version, change) {
@@ -237,16 +243,19 @@ impl World {
                     Written::Gone => Reply::Written(None),
                 }
             }
-            Payload::Call { number, fault, let_in } => self.serve(number, fault, let_in),
+            Payload::Call { number, fault, let_in, ahead_ms } => {
+                let date = Some(second(self.now_ms + ahead_ms));
+                Reply::Answer(self.serve(number, fault, let_in), date)
+            }
         };
         if let Some((run_id, back)) = in_flight.reply {
             self.schedule(self.now_ms + back, Event::Respond(run_id, Box::new(reply)));
         }
     }
 
-    fn serve(&mut self, number: u64, fault: Option<CallFault>, let_in: i64) -> Reply {
+    fn serve(&mut self, number: u64, fault: Option<CallFault>, let_in: i64) -> Answer {
         let Some(call) = self.sent_calls.remove(&number) else {
-            return Reply::Answer(error("AuthFailure.SignatureExpire"), Some(self.second()));
+            return error("AuthFailure.SignatureExpire");
         };
         self.calls += 1;
         self.needs_check = true;
@@ -260,7 +269,7 @@ impl World {
         } else {
             self.note_action();
         }
-        Reply::Answer(answer, Some(self.second()))
+        answer
     }
 
     /// An answer, or that there is none, comes to the reconcile.

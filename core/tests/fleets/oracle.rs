@@ -259,7 +259,9 @@ impl World {
     /// What can't take effect any more is no threat.
     pub fn expire(&mut self) {
         let now = self.second();
-        let validity_seconds = self.service.signature_seconds.saturating_add(MARGIN_SECONDS);
+        // The margin is for the service's own work, and for what its clocks differ by.
+        let work_seconds = MARGIN_SECONDS - self.clocks_differ_seconds();
+        let validity_seconds = self.service.signature_seconds.saturating_add(work_seconds);
         self.sent_calls.retain(|_, call| now.saturating_sub(call.start_time) < validity_seconds);
     }
 }

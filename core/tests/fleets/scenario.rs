@@ -159,6 +159,8 @@ pub struct Scenario {
     /// A list comes in two portions.
     pub has_partial_lists: bool,
     pub concurrency: usize,
+    /// Each process goes through another access point than the one before, whose clock differs.
+    pub has_two_access_points: bool,
     /// So often everybody's members are attached again, if at all.
     pub resync_ms: Option<u64>,
     /// When everything has happened.
@@ -247,6 +249,7 @@ impl Scenario {
                 .then(|| SizeLimit { ids: rng.pick(&[1, 2, 3, 5]), is_of_answer: rng.coin() }),
             has_partial_lists: troubles.has(Trouble::PartialLists),
             concurrency: rng.pick(&[1, 2, 8]),
+            has_two_access_points: Rng::new(seed, "access points").below(4) == 0,
             resync_ms: None,
             end_ms: rng.between(20, 300) * 1_000,
             actions: Vec::new(),

@@ -21,6 +21,9 @@ use crate::resync::ResyncProof;
 use crate::scenario::{Action, Scenario};
 use crate::trace::Trace;
 
+/// By how much the clocks of two access points differ: that is a part of the margin.
+const CLOCKS_DIFFER_SECONDS: i64 = 1;
+
 /// The process and the reconcile that an answer is for.
 #[derive(Clone, Copy, Debug)]
 pub struct RunId {
@@ -150,6 +153,18 @@ impl World {
     /// The service's second.
     pub fn second(&self) -> i64 {
         second(self.now_ms)
+    }
+
+    /// By how much the clock of the access point is ahead through which an operator's process goes.
+    pub fn clock_ahead_ms(&self, number: usize) -> u64 {
+        let incarnation = usize::try_from(self.operators[number].incarnation).unwrap();
+        let is_other = (incarnation + number) % 2 == 1;
+        if is_other { u64::try_from(self.clocks_differ_seconds()).unwrap() * 1_000 } else { 0 }
+    }
+
+    /// By how much the clocks of the service differ.
+    pub fn clocks_differ_seconds(&self) -> i64 {
+        if self.scenario.has_two_access_points { CLOCKS_DIFFER_SECONDS } else { 0 }
     }
 
     /// How long a message of an object takes.
