@@ -102,12 +102,16 @@ pub struct StreamSessionSpec {
     /// status, and a person has to look. Forget: it is taken for detached, with a Warning event.
     #[serde(default)]
     pub detach_failure_policy: DetachFailurePolicy,
+
     /// resyncInterval is how often the members are attached again, such as 30m: 30s to 24h, or 0s
     /// for never. Nothing reads the membership back, so only that puts back what somebody took out,
-    /// and tells that the session has ended. Default: the operator's --resync-interval, which is
-    /// never.
+    /// and tells that the session has ended. What it does to a running stream is published nowhere.
+    /// Default: the operator's --resync-interval, which is never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 16), regex(pattern = r"^([0-9]{1,6}[smh])+$"))]
+    #[schemars(
+        length(min = 2, max = 16),
+        regex(pattern = r"^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,6}s)?$")
+    )]
     #[x_kube(validation = Rule::new("duration(self) == duration('0s') || (duration(self) >= duration('30s') && duration(self) <= duration('24h'))").message("`resyncInterval` must be `0s` (never), or from `30s` to `24h`"))]
     pub resync_interval: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Resource, ResourceExt};
 use streamsession_core::answer::CallResult;
@@ -76,15 +77,26 @@ fn told(before: &StreamSession, notice: &Notice) -> (EventType, &'static str, St
     }
 }
 
+fn event(type_: EventType, reason: &str, note: &str) -> Event {
+    Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(NOTE_MAX).collect()),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    }
+}
+
 /// What is told of a resync that did not confirm these members.
 fn resync_failed(failure: &ResyncFailure, instances: &[InstanceId]) -> String {
     let names = streamsession_core::conditions::names(&instances.iter().collect::<Vec<_>>());
     let what = match failure.result {
-        CallResult::Processed => "The service refused to attach them".to_owned(),
-        _ => format!("The call ended with {}", failure.code),
+        CallResult::Processed => "The service did not name them as attached. Some services refuse to attach what is attached".to_owned(),
+        CallResult::Unanswered => format!("It ended with {}: the attach may still arrive, until the time in status.unsettledInstances", failure.code),
+        _ => format!("It ended with {}", failure.code),
     };
     format!(
-        "A resync did not confirm {names}. {what}. Nothing changes because of that: some services refuse to attach what is attached. Told once, until a resync goes well."
+        "A resync did not confirm {names}. {what}. Ready goes on saying what the service confirmed last. The next resync tries again; this is told once, until one goes well."
     )
 }
 
@@ -143,10 +155,11 @@ impl Events {
     }
 
     /// Tells people that another object of another session wants an instance of this one, too.
-    pub fn wanted_twice(&self, object: &StreamSession, note: &str) {
-        warn!(object = full_name(object), "{note}");
+    pub fn wanted_twice(&self, object: ObjectReference, note: &str) {
+        warn!(namespace = object.namespace, object = object.name, "{note}");
         let recorder = Self::recorder(self.client.clone());
-        Self::publish(&recorder, object, EventType::Warning, "InstancesWantedTwice", note);
+        let event = event(EventType::Warning, "InstancesWantedTwice", note);
+        Self::send(recorder, event, object);
     }
 
     /// Tells people, and the log, that a resync did not confirm these members.
@@ -172,15 +185,10 @@ impl Events {
         reason: &str,
         note: &str,
     ) {
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(NOTE_MAX).collect()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        let reference = object.object_ref(&());
-        let recorder = recorder.clone();
+        Self::send(recorder.clone(), event(type_, reason, note), object.object_ref(&()));
+    }
+
+    fn send(recorder: Recorder, event: Event, reference: ObjectReference) {
         tokio::spawn(async move {
             match timeout(DEADLINE, recorder.publish(&event, &reference)).await {
                 Ok(Ok(())) => {}

@@ -45,6 +45,7 @@ pub enum Stopped {
 pub struct Controller {
     context: Arc<Context>,
     runs: JoinSet<Finished>,
+    searches: JoinSet<()>,
     stopping: CancellationToken,
 }
 
@@ -52,7 +53,7 @@ impl Controller {
     /// A controller that does nothing yet.
     #[must_use]
     pub fn new(context: Arc<Context>, stopping: CancellationToken) -> Self {
-        Self { context, runs: JoinSet::new(), stopping }
+        Self { context, runs: JoinSet::new(), searches: JoinSet::new(), stopping }
     }
 
     /// Works until `stopping` is cancelled; then lets the reconciles that are under way settle.
@@ -111,7 +112,12 @@ impl Controller {
                     self.runs.spawn(reconcile::drive(Arc::clone(&self.context), run));
                 }
                 Command::FindWanters(ids) => {
-                    tokio::spawn(wanted_twice::tell(Arc::clone(&self.context), ids));
+                    // One at a time: each reads all objects.
+                    while self.searches.try_join_next().is_some() {}
+                    if self.searches.is_empty() {
+                        let context = Arc::clone(&self.context);
+                        self.searches.spawn(wanted_twice::tell(context, ids));
+                    }
                 }
                 Command::WakeAt(at) => return Some(at),
                 Command::Wait => return None,

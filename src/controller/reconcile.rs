@@ -271,7 +271,8 @@ impl Shell {
             info!(operation = ?journal.operation, session, ids, succeeded = succeeded.len(), request_id, "called");
         } else {
             let (code, message) = (&answer.code, &answer.message);
-            warn!(operation = ?journal.operation, session, ids, code, message, request_id, "called, and it failed");
+            let resync = journal.resync;
+            warn!(operation = ?journal.operation, resync, session, ids, code, message, request_id, "called, and it failed");
         }
     }
 

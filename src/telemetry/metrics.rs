@@ -76,8 +76,8 @@ impl Default for Metrics {
             resync_failures: register(
                 to,
                 "resync_failures",
-                "What kept members from being confirmed when they were attached again; counted as \
-                 often as it is told: once, until it is another one or none",
+                "Causes that kept a resync from success; each counts once for an object, until a resync \
+                 of it goes well",
             ),
             invariants_violated: register(
                 to,
@@ -137,7 +137,7 @@ impl Metrics {
             Requeue::Never => "gone",
             Requeue::OnChange => "at_rest",
             Requeue::After(_) => "later",
-            Requeue::OnPermit(_) => "await_permit",
+            Requeue::OnPermit(_) | Requeue::OnResyncPermit(_) => "await_permit",
         };
         self.reconciles.get_or_create(&OutcomeLabel { outcome }).inc();
     }

@@ -90,7 +90,7 @@ fn a_resync_interval_is_a_duration_of_half_a_minute_to_a_day_or_never() {
             ],
         );
     }
-    for interval in ["often", "30", "1.5h", "30 m"] {
+    for interval in ["often", "30", "1.5h", "30 m", "30s1h", "1h1h"] {
         let (ok, text) = apply(&namespace, &object(&with(interval)));
         assert!(!ok, "{interval}");
         assert_says(&text, &["spec.resyncInterval"]);

@@ -128,11 +128,13 @@ impl Record {
     #[must_use]
     pub fn after(mut self, call: FinishedCall<'_>, outcome: Outcome, want: Want) -> Self {
         let opposite_was_over = over(self.opposite(call.operation), Some(call.start_time));
+        // Somebody may have changed the record meanwhile.
+        let resync = call.resync && self.state == State::Attached;
         match outcome {
             Outcome::NothingDone => {}
-            Outcome::Unanswered if call.resync => self.may_arrive(call),
+            Outcome::Unanswered if resync => self.may_arrive(call),
             Outcome::Refused | Outcome::Rejected | Outcome::Unclear | Outcome::Suspect
-                if call.resync => {}
+                if resync => {}
             Outcome::Done => {
                 self.state = match call.operation {
                     Operation::Attach => State::Attached,

@@ -112,6 +112,13 @@ impl Others {
         others
     }
 
+    /// What they have, or may still detach.
+    #[must_use]
+    pub fn busy(&self, now: Option<ServiceTime>) -> BTreeSet<InstanceId> {
+        let detached = self.detach_until.iter().filter(|(_, until)| !over(Some(**until), now));
+        self.held.iter().chain(detached.map(|(id, _)| id)).cloned().collect()
+    }
+
     /// Whether an object that does not own the session has to leave this unwanted instance to them.
     fn keep(&self, id: &InstanceId) -> bool {
         self.held.contains(id) || self.owner.wanted.contains(id)

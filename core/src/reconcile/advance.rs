@@ -59,6 +59,7 @@ impl Reconcile {
     ) -> Effect {
         let desired = &view.desired;
         let now = context.service;
+        self.resync_is_over = false;
         if let Some(effect) = self.do_as_asked(view, &mut draft, context) {
             return effect;
         }
@@ -82,8 +83,14 @@ impl Reconcile {
             };
         }
         let mut plan = self.plan(view, &draft, allowed, context);
+        // An owner that may call nobody could not read another claimant.
+        let may_plan = !matches!(
+            (&context.ownership, &restriction),
+            (Ownership::Owner(_), Restriction::Only(_))
+        );
         self.resync_is_over =
-            context.resync != Resync::NotDue && plan.batch.is_none() && !plan.held_back;
+            context.resync != Resync::NotDue && may_plan && plan.batch.is_none() && !plan.held_back;
+        let mut waits_for_resync = false;
         if let Some(batch) = plan.batch.take() {
             if self.identity.is_none() {
                 return Effect::Credentials;
@@ -96,6 +103,12 @@ impl Reconcile {
                     if batch.priority != Priority::Resync || granted == Priority::Resync =>
                 {
                     return self.journal(view, draft, batch, &plan, start_time, context);
+                }
+                // Nothing else waits for it: what there is to say is said, and timers go on.
+                PermitState::Held(_) | PermitState::Denied
+                    if batch.priority == Priority::Resync =>
+                {
+                    waits_for_resync = true;
                 }
                 PermitState::Held(_) | PermitState::Denied if !draft.must_write => {
                     return Effect::Done(Requeue::OnPermit(batch.priority));
@@ -110,7 +123,12 @@ impl Reconcile {
         if let LedgerState::Current(ledger) = &status.ledger
             && status == view.status
         {
-            return Effect::Done(self.requeue(&plan, ledger, view, context));
+            let requeue = self.requeue(&plan, ledger, view, context);
+            return Effect::Done(match requeue {
+                Requeue::After(pause) if waits_for_resync => Requeue::OnResyncPermit(Some(pause)),
+                _ if waits_for_resync => Requeue::OnResyncPermit(None),
+                requeue => requeue,
+            });
         }
         // The next decision starts from what was written, and may ask for a permit again.
         if self.permit == PermitState::Denied {
@@ -148,6 +166,14 @@ impl Reconcile {
             && plan.batch.is_none()
         {
             let size = self.batch_size_max;
+            // One that another's detach may still hit is left alone: nothing follows from a resync.
+            let others = self.others(context).ok().flatten();
+            let busy = others.map(|others| others.busy(now)).unwrap_or_default();
+            let allowed = if matches!(allowed, Allowed::AllBut(_)) {
+                Allowed::AllBut(&busy)
+            } else {
+                allowed
+            };
             plan.held_back |= !due.open;
             plan.batch = due
                 .open

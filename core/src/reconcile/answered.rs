@@ -15,7 +15,10 @@ impl Reconcile {
             && let Some(journal) = &ledger.journal
             && let Some(own) = self.state.own.iter_mut().find(|own| own.journal.id == journal.id)
         {
-            if journal.resync && answer.verdict != Verdict::SessionGone {
+            let is_believed =
+                ledger.target.as_ref().is_some_and(|target| target.believes(&own.identity));
+            let is_gone = answer.verdict == Verdict::SessionGone && is_believed;
+            if journal.resync && !is_gone {
                 // Nobody waits for it, and nothing is found out by it.
                 own.stage = Stage::Answered(answer, false);
                 return;

@@ -112,6 +112,8 @@ pub enum Requeue {
     After(Duration),
     /// When a permit is granted.
     OnPermit(Priority),
+    /// When a permit for a resync is granted; or after that time, since something else is due then.
+    OnResyncPermit(Option<Duration>),
 }
 
 /// Whether confirmed members are to be attached again.

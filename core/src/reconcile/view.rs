@@ -7,7 +7,7 @@ use crate::conditions::{Conditions, Counts, Mode, Reason};
 use crate::ids::{InstanceId, SessionId};
 use crate::ledger::Ledger;
 use crate::ledger::desired::Desired;
-use crate::ledger::record::{Record, State, Want};
+use crate::ledger::record::{FailureReason, Record, State, Want};
 use crate::ownership::claims::{Claim, Claimant, Place};
 use crate::ownership::hand_over::Shown;
 
@@ -210,12 +210,16 @@ impl View {
             })
     }
 
-    /// The instances that it wants and whose last attach failed.
+    /// The instances that it wants and whose attach the service refused last, or failed for an unclear
+    /// reason.
     #[must_use]
     pub fn failed_attaches(&self) -> BTreeSet<InstanceId> {
         let records = self.own_ledger().into_iter().flat_map(|ledger| &ledger.records);
         let failed = records.filter(|(id, record)| {
-            record.failure(Want::In).is_some() && self.desired.instances.contains(*id)
+            let is_refused = record.failure(Want::In).is_some_and(|failure| {
+                matches!(failure.reason, FailureReason::Refused | FailureReason::Unclear)
+            });
+            is_refused && self.desired.instances.contains(*id)
         });
         failed.map(|(id, _)| id.clone()).collect()
     }

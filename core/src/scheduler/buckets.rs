@@ -87,10 +87,10 @@ impl Buckets {
     /// already moves up if it comes with a higher priority, and keeps its place if not; one that
     /// waits in another bucket leaves that.
     pub fn enqueue(&mut self, bucket: &Bucket, key: ObjectKey, priority: Priority, now: Duration) {
-        if self.waiting.get(&key).is_some_and(|elsewhere| **elsewhere != *bucket) {
+        let bucket = self.known(bucket, now);
+        if self.waiting.get(&key).is_some_and(|elsewhere| *elsewhere != bucket) {
             self.cancel(&key);
         }
-        let bucket = self.known(bucket, now);
         if let Some(permits) = self.permits.get_mut(&bucket) {
             permits.enqueue(key.clone(), priority);
             self.waiting.insert(key, bucket);
@@ -152,6 +152,12 @@ impl Buckets {
         self.returned = true;
     }
 
+    /// The bucket in which that one went on.
+    #[must_use]
+    pub fn resolved<'a>(&'a self, bucket: &'a Bucket) -> &'a Bucket {
+        self.merged.get(bucket).map_or(bucket, |user| user)
+    }
+
     /// The permits of that bucket, wherever it went on.
     fn permits_of(&mut self, bucket: &Arc<Bucket>) -> Option<&mut Permits> {
         self.permits.get_mut(self.merged.get(bucket).unwrap_or(bucket))
@@ -189,12 +195,13 @@ impl Buckets {
     /// there are no more than are in use: the accounts of temporary keys come and go.
     fn known(&mut self, bucket: &Bucket, now: Duration) -> Arc<Bucket> {
         // STS may have forgotten whose a key is.
-        let bucket = self.merged.get(bucket).map_or(bucket, |user| user);
+        let bucket = self.resolved(bucket);
         if let Some((known, _)) = self.permits.get_key_value(bucket) {
             return Arc::clone(known);
         }
         let bucket = Arc::new(bucket.clone());
         self.permits.retain(|_, permits| !permits.is_idle(now));
+        self.merged.retain(|_, user| self.permits.contains_key(user));
         // Nothing was called in a bucket that is not known, but in the last second of the process
         // before this.
         let permits = Permits::new(self.per_second).with_burst(self.burst);
@@ -338,8 +345,11 @@ mod tests {
         let mut buckets = buckets(1);
         let held = buckets.try_take(&of_key(7), Attach, NOW).unwrap();
         buckets.enqueue(&of_key(7), key("next"), Attach, NOW);
+        buckets.enqueue(&bucket("b"), key("elsewhere"), Attach, NOW);
 
         buckets.merge(&of_key(7), &bucket("a"), NOW);
+
+        assert!(buckets.cancel(&key("elsewhere")), "it waits where it was");
 
         assert!(buckets.take_returned());
         assert!(buckets.try_take(&bucket("a"), Attach, NOW).is_none(), "one quota is never two");

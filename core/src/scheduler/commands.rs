@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ids::InstanceId;
+use crate::ledger::plan::Priority;
 use crate::object::{ObjectKey, Scope};
 use crate::reconcile::{Reconcile, ReconcileState, Requeue, Settings};
 use crate::scheduler::buckets::Permit;
@@ -160,7 +161,7 @@ impl Scheduler {
         self.wake_claimants();
         self.queue.expire_timers(now);
         for key in self.shared.resyncs.take_due(now) {
-            self.queue.due(&key);
+            self.queue.due_anyway(&key);
         }
         while let Some((key, permit)) = self.grant(now) {
             if self.queue.may_start(&key) {
@@ -258,7 +259,7 @@ impl Scheduler {
         let freed = self.shared.freed.take_changed();
         for key in self.shared.claims.take_changed().into_iter().chain(freed) {
             self.queue.cancel_timer(&key);
-            self.queue.ownership_changed(&key);
+            self.queue.due_anyway(&key);
         }
     }
 
@@ -290,7 +291,7 @@ impl Scheduler {
         }
         let left = match requeue {
             Requeue::OnChange | Requeue::Never => None,
-            Requeue::After(_) | Requeue::OnPermit(_) => Some(state),
+            Requeue::After(_) | Requeue::OnPermit(_) | Requeue::OnResyncPermit(_) => Some(state),
         };
         let counts = self.queue.finished(&key, number, left, versions);
         if !self.queue.contains(&key) {
@@ -301,16 +302,21 @@ impl Scheduler {
         if !counts {
             return;
         }
-        if !matches!(requeue, Requeue::OnPermit(_)) {
+        if !matches!(requeue, Requeue::OnPermit(_) | Requeue::OnResyncPermit(_)) {
             self.shared.buckets.cancel(&key);
         }
+        if let Requeue::After(pause) | Requeue::OnResyncPermit(Some(pause)) = requeue {
+            self.queue.set_timer(&key, now + pause);
+        }
         match (requeue, bucket) {
-            (Requeue::After(pause), _) => self.queue.set_timer(&key, now + pause),
             (Requeue::OnPermit(priority), Some(bucket)) => {
                 self.shared.buckets.enqueue(&bucket, key, priority, now);
             }
-            (Requeue::OnPermit(_), None) => self.queue.due(&key),
-            (Requeue::OnChange | Requeue::Never, _) => {}
+            (Requeue::OnResyncPermit(_), Some(bucket)) => {
+                self.shared.buckets.enqueue(&bucket, key, Priority::Resync, now);
+            }
+            (Requeue::OnPermit(_) | Requeue::OnResyncPermit(_), None) => self.queue.due(&key),
+            (Requeue::After(_) | Requeue::OnChange | Requeue::Never, _) => {}
         }
     }
 }

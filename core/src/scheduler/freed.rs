@@ -46,12 +46,11 @@ impl Freed {
                 }
             }
         }
+        let over: Vec<_> = before.difference(&failed).cloned().collect();
+        self.tried(key, &over);
         for id in failed.difference(&before) {
-            let keys = self.waiting.entry(id.clone()).or_default();
-            if keys.is_empty() {
-                self.unexplained.insert(id.clone());
-            }
-            keys.insert(key.clone());
+            self.unexplained.insert(id.clone());
+            self.waiting.entry(id.clone()).or_default().insert(key.clone());
         }
         if !failed.is_empty() {
             self.failed.insert(key.clone(), failed);
@@ -64,6 +63,15 @@ impl Freed {
             for key in self.waiting.get(id).into_iter().flatten().filter(|key| *key != by) {
                 self.free.entry(key.clone()).or_default().insert(id.clone());
                 self.changed.insert(key.clone());
+            }
+        }
+    }
+
+    /// The object has attached these: who still waits for one of them may want to know who has it.
+    pub fn attached(&mut self, by: &ObjectKey, ids: &BTreeSet<InstanceId>) {
+        for id in ids {
+            if self.waiting.get(id).is_some_and(|keys| keys.iter().any(|key| key != by)) {
+                self.unexplained.insert(id.clone());
             }
         }
     }
@@ -140,6 +148,10 @@ mod tests {
         freed.tried(&key("b"), &[id("x")]);
         assert_eq!(freed.of(&key("b")), ids(&[]));
         assert!(freed.free.is_empty());
+
+        freed.detached(&key("a"), &ids(&["x"]));
+        freed.waits(&key("b"), ids(&["y"]));
+        assert!(freed.free.is_empty(), "it does not want x any more");
     }
 
     #[test]
@@ -149,9 +161,16 @@ mod tests {
         freed.waits(&key("b"), ids(&["x"]));
         assert!(freed.has_unexplained());
         assert_eq!(freed.take_unexplained(), ids(&["x"]), "y was attached meanwhile");
+        freed.waits(&key("b"), ids(&["x"]));
+        assert!(!freed.has_unexplained());
         freed.waits(&key("c"), ids(&["x"]));
+        assert_eq!(freed.take_unexplained(), ids(&["x"]), "another one wants it, too");
         freed.waits(&key("b"), ids(&[]));
         assert!(!freed.has_unexplained() && freed.take_unexplained().is_empty());
+        freed.attached(&key("c"), &ids(&["x", "z"]));
+        assert!(!freed.has_unexplained(), "nobody else waits");
+        freed.attached(&key("a"), &ids(&["x", "z"]));
+        assert_eq!(freed.take_unexplained(), ids(&["x"]));
         freed.waits(&key("c"), ids(&[]));
         freed.waits(&key("c"), ids(&["x"]));
         assert_eq!(freed.take_unexplained(), ids(&["x"]));

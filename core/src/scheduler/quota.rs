@@ -13,13 +13,13 @@ pub const WINDOW: Duration = Duration::from_secs(1);
 /// Time alone brings it back, not answers: so a quota that nobody uses any more is whole after a
 /// while and can be forgotten, and one that is used finds out by its next refused call if it
 /// recovered too much.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Quota {
     setting: NonZeroU32,
     halved: Option<Halved>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Halved {
     at: Duration,
     to: NonZeroU32,

@@ -26,8 +26,8 @@ struct Entry {
     began_at: Option<Duration>,
     /// The last instance that had its turn in it.
     after: Option<InstanceId>,
-    /// What kept it from success, as it was told last.
-    told: Option<ResyncFailure>,
+    /// What kept it from success and was told.
+    told: Vec<ResyncFailure>,
     /// Something kept the resync that is under way from success.
     failed: bool,
 }
@@ -39,13 +39,15 @@ pub struct Resyncs {
     timers: BTreeSet<(Duration, ObjectKey)>,
 }
 
-/// A part of the interval that is the key's own: a fleet that begins at one time is not due at one
-/// time.
-fn spread(key: &ObjectKey, interval: Duration) -> Duration {
+/// A part of the interval: a fleet that begins at one time is not due at one time. It is another one
+/// in each process, so that restarts keep nobody from its turn.
+fn spread(key: &ObjectKey, interval: Duration, now: Duration) -> Duration {
     let bytes = key.namespace.bytes().chain(key.name.bytes());
-    let hash = bytes.fold(0_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let hash = bytes.fold(u64::from(now.subsec_nanos()), |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(u64::from(byte))
+    });
     let mixed = hash.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    interval / 256 * (u32::from(mixed.to_be_bytes()[0]) + 1)
+    interval / 256 * u32::from(mixed.to_be_bytes()[0])
 }
 
 impl Resyncs {
@@ -56,8 +58,8 @@ impl Resyncs {
         }
         self.remove(key);
         if let Some(interval) = interval {
-            let due_at = now + spread(key, interval);
-            let (began_at, after, told, failed) = (None, None, None, false);
+            let due_at = now + spread(key, interval, now);
+            let (began_at, after, told, failed) = (None, None, Vec::new(), false);
             let entry = Entry { interval, due_at, began_at, after, told, failed };
             self.entries.insert(key.clone(), entry);
             self.timers.insert((due_at, key.clone()));
@@ -109,10 +111,10 @@ impl Resyncs {
         entry.after = Some(last.clone());
         let failure = failure?;
         entry.failed = true;
-        if entry.told.as_ref() == Some(&failure) {
+        if entry.told.contains(&failure) {
             return None;
         }
-        entry.told = Some(failure.clone());
+        entry.told.push(failure.clone());
         Some(failure)
     }
 
@@ -123,7 +125,7 @@ impl Resyncs {
             return;
         };
         if !std::mem::take(&mut entry.failed) {
-            entry.told = None;
+            entry.told.clear();
         }
         self.timers.remove(&(entry.due_at, key.clone()));
         entry.due_at = entry.began_at.take().unwrap_or(now) + entry.interval;
@@ -155,7 +157,7 @@ mod tests {
         }
         let times: BTreeSet<_> = resyncs.entries.values().map(|entry| entry.due_at).collect();
         assert!(times.len() > 50, "{times:?}");
-        assert!(times.iter().all(|at| *at > MINUTE && *at <= 2 * MINUTE), "{times:?}");
+        assert!(times.iter().all(|at| *at >= MINUTE && *at < 2 * MINUTE), "{times:?}");
         let halves = times.iter().filter(|at| **at < 3 * MINUTE / 2).count();
         assert!(halves > times.len() / 4 && halves < times.len() * 3 / 4, "{times:?}");
     }

@@ -151,6 +151,8 @@ impl Run {
             Effect::WriteStatus(..) | Effect::AddFinalizer | Effect::RemoveFinalizer => Last::Write,
             Effect::Permit(priority) => Last::Permit(*priority),
             Effect::Call(call) => {
+                // What is freed from now on it does not know of.
+                access.with(|shared| shared.freed.tried(&self.key, &call.journal().instances));
                 Last::Call { sent_at: facts.now, journal: call.journal().clone() }
             }
             _ => Last::Other,
@@ -234,7 +236,13 @@ impl Run {
                             shared.buckets.merge(&key, &user, now);
                         }
                     }
-                    if self.permit.as_ref().map(Permit::bucket) != self.bucket().as_ref() {
+                    let bucket = self.bucket();
+                    let is_of = |permit: &Permit, bucket: &Bucket| {
+                        shared.buckets.resolved(permit.bucket()) == shared.buckets.resolved(bucket)
+                    };
+                    if let Some((permit, bucket)) = self.permit.as_ref().zip(bucket.as_ref())
+                        && !is_of(permit, bucket)
+                    {
                         // Granted for another credential: the spec or the Secret changed while it
                         // waited.
                         self.lose_permit(shared);
@@ -257,10 +265,12 @@ impl Run {
         let Last::Call { sent_at, journal } = &self.last else { return };
         let Journal { operation, instances, resync, .. } = journal;
         let (sent_at, ids) = (*sent_at, instances.len());
+        // That the session is gone is told by the conditions, if it is believed.
+        let is_gone = answer.verdict == Verdict::SessionGone;
         if let (true, Some(last)) = (*resync, instances.last()) {
             let failed =
                 answer.outcomes(instances).filter(|(_, outcome)| *outcome != Outcome::Done);
-            let failed: Vec<_> = failed.map(|(id, _)| id.clone()).collect();
+            let failed: Vec<_> = failed.map(|(id, _)| id.clone()).filter(|_| !is_gone).collect();
             let failure = (!failed.is_empty()).then(|| ResyncFailure {
                 result: answer.verdict.result(),
                 code: answer.code.clone(),
@@ -270,14 +280,16 @@ impl Run {
             }
         }
         match (operation, &answer.verdict) {
-            (Operation::Attach, _) => shared.freed.tried(&self.key, instances),
+            (Operation::Attach, Verdict::Processed { succeeded, .. }) => {
+                shared.freed.attached(&self.key, succeeded);
+            }
             (Operation::Detach, Verdict::Processed { succeeded, .. }) => {
                 // What was only taken out to know where it stands goes back.
                 let wanted = self.reconcile.wanted();
                 let freed = succeeded.iter().filter(|id| !wanted.contains(*id)).cloned().collect();
                 shared.freed.detached(&self.key, &freed);
             }
-            (Operation::Detach, _) => {}
+            (Operation::Attach | Operation::Detach, _) => {}
         }
         if let (true, Some(identity)) = (is_too_large(&answer.code), &self.identity)
             && let Some(batch_size) = shared.too_large(&identity.credential, ids)

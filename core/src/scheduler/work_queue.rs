@@ -18,8 +18,7 @@ enum EntryState {
     Running,
     /// A reconcile is under way, and something changed meanwhile.
     RunningAgain,
-    /// A reconcile is under way, and the ownership of its session changed meanwhile: no version of
-    /// its own tells that.
+    /// A reconcile is under way, and something else than its own version makes it due again.
     RunningAnyway,
 }
 
@@ -144,9 +143,9 @@ impl WorkQueue {
         }
     }
 
-    /// The ownership of the object's session changed: it is due, whatever a reconcile that is under
-    /// way has seen.
-    pub fn ownership_changed(&mut self, key: &ObjectKey) {
+    /// The object is due, whatever a reconcile that is under way has seen: no version of its own tells
+    /// why.
+    pub fn due_anyway(&mut self, key: &ObjectKey) {
         self.due(key);
         if let Some(entry) = self.entries.get_mut(key)
             && entry.state == EntryState::RunningAgain
@@ -401,7 +400,7 @@ mod tests {
         let due = queue.pop(&[]).unwrap();
         let (run, _) = queue.started(&due);
 
-        queue.ownership_changed(&key());
+        queue.due_anyway(&key());
 
         assert!(!queue.finished(&key(), run, None, vec!["1".into()]));
         assert_eq!(queue.pop(&[]), Some(key()));

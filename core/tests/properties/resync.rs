@@ -128,14 +128,14 @@ fn it_waits_for_a_permit_of_its_own() {
     for granted in [Priority::Detach, Priority::Attach, Priority::Retry] {
         let mut driver = begin(&at_rest(&with_a()), Some(granted));
         driver.credentials();
-        assert_eq!(driver.effect, Effect::Done(Requeue::OnPermit(Priority::Resync)));
+        assert_eq!(driver.effect, Effect::Done(Requeue::OnResyncPermit(None)));
         assert!(!driver.reconcile.resync_is_over());
     }
     let mut driver = begin(&at_rest(&with_a()), None);
     driver.credentials();
     assert_eq!(driver.effect, Effect::Permit(Priority::Resync));
     driver.respond(Response::Permit(None));
-    assert_eq!(driver.effect, Effect::Done(Requeue::OnPermit(Priority::Resync)));
+    assert_eq!(driver.effect, Effect::Done(Requeue::OnResyncPermit(None)));
 }
 
 #[test]
@@ -191,4 +191,78 @@ fn nobody_is_attached_again_behind_another_owner_or_on_the_way_out() {
     object.desired.deleting = true;
     let driver = begin(&object, Some(Priority::Resync));
     assert_eq!(driver.effect, Effect::Credentials, "for the detach");
+}
+
+#[test]
+fn what_there_is_to_say_is_said_while_it_waits_for_its_permit() {
+    let mut object = at_rest(&with_a());
+    object.desired.generation = 2;
+    let mut driver = begin(&object, None);
+    driver.credentials().permit(false);
+    assert_eq!(driver.status().observed_generation, 2);
+    driver.write().permit(false);
+    assert_eq!(driver.effect, Effect::Done(Requeue::OnResyncPermit(None)));
+
+    // A doubt ends in 50 seconds; b waits for its own failure.
+    let late = Record { attach_until: Some(ServiceTime(1_050)), ..Record::attached() };
+    let mut object =
+        with_status(&object, status(ledger(&self::object(&[("a", late)]).status).clone()));
+    object = at_rest(&object);
+    let mut driver = begin(&object, None);
+    driver.credentials().permit(false);
+    driver.write().permit(false);
+    let fifty = std::time::Duration::from_secs(50);
+    assert_eq!(driver.effect, Effect::Done(Requeue::OnResyncPermit(Some(fifty))));
+}
+
+#[test]
+fn a_session_that_is_gone_for_another_key_pauses_nobody() {
+    let mut object = at_rest(&with_a());
+    let mut held = ledger(&object.status).clone();
+    let target = held.target.as_mut().unwrap();
+    (target.credential, target.credential_proven) = (Some("OTHER".into()), true);
+    object = at_rest(&with_status(&object, status(held)));
+    let mut driver = calling(&object);
+    driver.answer(error("ResourceNotFound.SessionNotFound"));
+    driver.context.resync = Resync::NotDue;
+    driver.write();
+    assert_eq!(driver.effect, Effect::Done(Requeue::OnChange));
+}
+
+#[test]
+fn an_owner_that_can_not_read_the_others_puts_it_off() {
+    use streamsession_core::ownership::claims::Ownership;
+    use streamsession_testkit::fixtures::key;
+    let object = at_rest(&with_a());
+    let mut context = at(Some(1_000), 0);
+    context.resync = Resync::Due(None);
+    context.ownership = Ownership::Owner(key("other"));
+    context.others = vec![key("other")];
+    let state = ReconcileState::new(&settings());
+    let begin =
+        || Driver::resume_with(state.clone(), &object, Some(Priority::Resync), context.clone());
+    let mut driver = begin();
+    assert_eq!(driver.effect, Effect::ReadClaimant(key("other")));
+    driver.respond(Response::Claimant(key("other"), None));
+    if matches!(driver.effect, Effect::WriteStatus(..)) {
+        driver.write();
+        driver.respond(Response::Claimant(key("other"), None));
+    }
+    assert!(driver.pause().as_secs() <= 1);
+    assert!(!driver.reconcile.resync_is_over());
+
+    // A detach of the other one may still hit the phone: nothing follows from a resync.
+    let mut other = object.clone();
+    let detaching = Record { detach_until: Some(ServiceTime(1_100)), ..Record::default() };
+    let target = ledger(&object.status).target.clone();
+    let held = streamsession_core::ledger::Ledger {
+        target,
+        records: [(id("a"), detaching)].into(),
+        ..Default::default()
+    };
+    other.status = status(held);
+    other.desired.instances = ids(&[]);
+    let mut driver = begin();
+    driver.respond(Response::Claimant(key("other"), Some(Box::new(other.clone()))));
+    assert!(driver.reconcile.resync_is_over(), "{:?}", driver.effect);
 }

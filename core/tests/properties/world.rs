@@ -220,7 +220,7 @@ impl World {
                     }
                     Requeue::Never | Requeue::OnChange => Duration::MAX,
                     Requeue::After(pause) => context.elapsed + pause.max(Duration::from_secs(1)),
-                    Requeue::OnPermit(_) => context.elapsed,
+                    Requeue::OnPermit(_) | Requeue::OnResyncPermit(_) => context.elapsed,
                 };
                 operator.state = reconcile.into_state();
                 return true;

@@ -78,7 +78,7 @@ fn who_else_wants_an_instance_is_asked_once_a_minute() {
 
     process.now = asked_at + seconds(60);
     assert_eq!(process.wakes_at(), None);
-    assert_eq!(process.sought, [ids(&["x"]), ids(&["y"])]);
+    assert_eq!(process.sought, [ids(&["x"]), ids(&["x", "y"])], "two want x");
 
     process.now += WINDOW;
     refuse(&mut process, "fourth", "z");

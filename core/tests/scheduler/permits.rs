@@ -35,8 +35,8 @@ fn one_grant_in_ten_is_for_a_resync_however_few_others_there_are() {
         times.push(at);
     }
     let spaced: Vec<_> = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
-    assert_eq!(spaced[1..], [ms(500); 6], "20 a second: 2 resyncs");
-    assert_eq!(spaced[0], ms(490), "less the slack of a timer");
+    assert_eq!(spaced.iter().sum::<Duration>(), ms(490 + 6 * 500), "20 a second: 2 resyncs");
+    assert!(spaced.iter().all(|space| *space >= ms(490)), "less the slack of a timer: {spaced:?}");
 
     let last = *times.last().unwrap();
     assert!(permits.try_take(Resync, last + ms(499)).is_none());
@@ -96,4 +96,72 @@ fn a_new_process_starts_with_every_permit_spent_and_then_spaces_them() {
         grants.push((key, at));
     }
     assert_eq!(grants, [(key("0"), ms(1_000)), (key("1"), ms(1_050)), (key("2"), ms(1_100))]);
+}
+
+#[test]
+fn slow_answers_leave_nine_of_ten_permits_to_others() {
+    let (mut permits, now) = permits();
+    for name in 0..8 {
+        permits.enqueue(key(&format!("resync-{name}")), Resync);
+    }
+    let first = permits.grant(now).unwrap().1;
+    let second = permits.grant(now + ms(490)).unwrap().1;
+    let later = now + ms(5_000);
+    assert_eq!(permits.next(later), None, "nothing is known before one is answered");
+    assert!(
+        permits.try_take(Attach, later).is_some(),
+        "who waits for a resync keeps nobody waiting"
+    );
+    permits.enqueue(key("deletion"), Detach);
+    assert_eq!(permits.grant(later + ms(100)).unwrap().0, key("deletion"));
+
+    permits.spent(first, later + ms(2_000));
+    assert_eq!(permits.next(later + ms(200)), Some(later + ms(2_000)));
+    permits.unspent(second);
+    assert_eq!(permits.next(later + ms(200)), Some(later + ms(200)));
+    let (_, third) = permits.grant(later + ms(200)).unwrap();
+    assert_eq!(permits.next(later + ms(300)), Some(later + ms(2_000)), "one is under way");
+    permits.spent(third, later + ms(1_500));
+    assert_eq!(permits.next(later + ms(300)), Some(later + ms(1_500)));
+}
+
+#[test]
+fn a_spent_permit_comes_back_when_it_was_said() {
+    let started = ms(0);
+    let mut permits = Permits::new(per_second(1));
+    let permit = permits.try_take(Attach, started + ms(1_000)).unwrap();
+    permits.enqueue(key("next"), Attach);
+    assert_eq!(
+        permits.next(started + ms(1_000)),
+        None,
+        "nothing is known before the call is answered"
+    );
+
+    permits.spent(permit, started + ms(2_300));
+
+    assert_eq!(permits.next(started + ms(1_300)), Some(started + ms(2_300)));
+    assert!(permits.grant(started + ms(2_299)).is_none());
+    assert!(permits.grant(started + ms(2_300)).is_some());
+}
+
+#[test]
+fn an_unspent_permit_that_others_followed_leaves_their_distance_alone() {
+    let (mut permits, now) = permits();
+    let first = permits.try_take(Attach, now).unwrap();
+    let _second = permits.try_take(Attach, now + ms(50)).unwrap();
+
+    permits.unspent(first);
+
+    assert!(permits.try_take(Attach, now + ms(60)).is_none());
+}
+
+#[test]
+fn a_burst_after_a_pause_is_as_large_as_it_may_be_and_no_larger() {
+    let (permits, now) = permits();
+    let mut permits = permits.with_burst(per_second(4));
+
+    let at_once = (0..10).filter(|_| permits.try_take(Attach, now).is_some()).count();
+
+    assert_eq!(at_once, 4);
+    assert!(permits.try_take(Attach, now + ms(50)).is_some());
 }

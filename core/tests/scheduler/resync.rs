@@ -11,7 +11,7 @@ use streamsession_core::scheduler::run::Lesson;
 use streamsession_core::scheduler::{Digest, Event, Limits, Run};
 use streamsession_testkit::fixtures::{answer, error, id, ids, processed};
 
-use crate::process::{LIMITS, Process, converged, done, key_of, seconds, version};
+use crate::process::{LIMITS, Process, converged, done, key_of, names, object, seconds, version};
 
 const INTERVAL: Duration = seconds(300);
 
@@ -91,7 +91,7 @@ fn a_run_that_did_not_come_to_it_leaves_it_due() {
     let key = key_of(&object);
     assert_eq!(process.scheduler.shared().resyncs.of(&key, process.now), Resync::Due(None));
     process.read_as(&mut run, &object, "AKID");
-    process.finish(run, Requeue::OnPermit(Priority::Resync));
+    process.finish(run, Requeue::OnResyncPermit(None));
     assert_eq!(process.scheduler.waiting(), 1);
 }
 
@@ -120,15 +120,60 @@ fn each_batch_has_one_turn_and_a_tenth_of_the_permits() {
     process.now += seconds(1) / 10;
     let effect = process.read_as(&mut second, other, "AKID");
     assert_eq!(effect, Effect::Permit(Priority::Resync));
+    // What there is to say is said first.
     let effect = process.take_permit(&mut second);
-    assert_eq!(effect, Effect::Done(Requeue::OnPermit(Priority::Resync)));
-    process.finish(second, Requeue::OnPermit(Priority::Resync));
+    let effect = process.write(&mut second, other, effect);
+    assert_eq!(effect, Effect::Permit(Priority::Resync));
+    let effect = process.take_permit(&mut second);
+    assert_eq!(effect, Effect::Done(Requeue::OnResyncPermit(None)));
+    process.finish(second, Requeue::OnResyncPermit(None));
 
     let granted_at = process.wakes_at().unwrap();
-    assert_eq!(granted_at + seconds(1) / 100, process.now + seconds(1) * 9 / 10);
+    assert_eq!(granted_at, process.now + seconds(1) * 9 / 10);
     process.now = granted_at;
     let run = process.start();
     resync(&mut process, run, other, done());
+}
+
+#[test]
+fn who_waits_for_a_resync_is_reconciled_when_something_else_is_due() {
+    let lobby = resynced(converged("lobby"));
+    let mut process = due(&lobby);
+    let mut run = process.start();
+    // Another one calls with the only permit.
+    process.see(&object("other"));
+    let mut other = process.start();
+    process.call(&mut other, &mut object("other"), "AKID");
+    process.read_as(&mut run, &lobby, "AKID");
+
+    process.finish(run, Requeue::OnResyncPermit(Some(seconds(5))));
+
+    assert_eq!(
+        (process.scheduler.waiting(), process.wakes_at()),
+        (1, Some(process.now + seconds(5)))
+    );
+    process.now += seconds(5);
+    let mut run = process.start();
+    process.read_as(&mut run, &lobby, "AKID");
+    process.finish(run, Requeue::After(seconds(7)));
+    assert_eq!(
+        (process.scheduler.waiting(), process.wakes_at()),
+        (0, Some(process.now + seconds(7)))
+    );
+}
+
+#[test]
+fn one_that_is_due_while_a_run_ends_is_not_lost() {
+    let object = resynced(converged("lobby"));
+    let mut process = Process::new(LIMITS, std::slice::from_ref(&object));
+    let due_at = process.wakes_at().unwrap();
+    process.see(&version("2", View { finalizer: false, ..object.clone() }));
+    let run = process.start();
+    process.now = due_at;
+    assert!(process.commands().0.is_empty());
+    process.see(&version("3", object));
+    process.finish(run, Requeue::OnChange);
+    assert_eq!(names(&process.commands().0), ["lobby"]);
 }
 
 #[test]
