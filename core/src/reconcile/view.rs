@@ -265,6 +265,7 @@ mod tests {
     use super::*;
     use crate::answer::Operation;
     use crate::fixtures::{NOW, desired, ids, journal, ledger, view};
+    use crate::ledger::record::Failure;
 
     /// An object whose ledger is about session 1 and whose spec is about session 2, at another
     /// endpoint.
@@ -444,5 +445,31 @@ mod tests {
         }
         assert!(!view(Ledger::default(), &[]).claimant().is_unable);
         assert!(on_the_move(ledger(&[("a", Record::attached())])).claimant().is_unable);
+    }
+
+    #[test]
+    fn whose_attach_was_refused_waits_for_it_if_it_is_wanted() {
+        let failed = |reason| Record {
+            last_failure: Some(Failure {
+                operation: Operation::Attach,
+                reason,
+                code: String::new(),
+                attempts: 1,
+                time: NOW,
+                generation: 1,
+            }),
+            ..Record::default()
+        };
+        let records = [
+            ("refused", failed(FailureReason::Refused)),
+            ("unclear", failed(FailureReason::Unclear)),
+            ("unanswered", failed(FailureReason::Unanswered)),
+            ("gone", failed(FailureReason::SessionGone)),
+            ("unwanted", failed(FailureReason::Refused)),
+            ("attached", Record::attached()),
+        ];
+        let wanted = ["refused", "unclear", "unanswered", "gone", "attached", "new"];
+        let object = view(ledger(&records), &wanted);
+        assert_eq!(object.failed_attaches(), ids(&["refused", "unclear"]));
     }
 }

@@ -393,6 +393,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_back_is_forgotten() {
+        let (mut permits, now) = permits();
+        let permit = permits.try_take(Priority::Resync, now).unwrap();
+        permits.spent(permit, now + ms(1_000));
+        let _next = permits.try_take(Priority::Resync, now + ms(1_000)).unwrap();
+        assert!(permits.resyncs_back_at.is_empty());
+    }
+
+    #[test]
     fn a_quota_is_idle_when_everything_is_back() {
         let started = ms(0);
         let mut permits = Permits::new(per_second(2));

@@ -165,3 +165,14 @@ fn a_burst_after_a_pause_is_as_large_as_it_may_be_and_no_larger() {
     assert_eq!(at_once, 4);
     assert!(permits.try_take(Attach, now + ms(50)).is_some());
 }
+
+#[test]
+fn resyncs_under_way_in_two_schedules_of_one_quota_count_together() {
+    let (mut permits, now) = permits();
+    let (mut other, _) = self::permits();
+    let _ours = permits.try_take(Resync, now).unwrap();
+    let _theirs = other.try_take(Resync, now).unwrap();
+    permits.absorb(other, now);
+    permits.enqueue(key("resync"), Resync);
+    assert_eq!(permits.next(now + ms(5_000)), None, "two of twenty are under way");
+}
