@@ -6,13 +6,14 @@ use streamsession_core::answer::{Answer, Operation, Verdict};
 use streamsession_core::conditions::{Mode, Reason};
 use streamsession_core::ledger::Ledger;
 use streamsession_core::ledger::desired::DeletionPolicy;
-use streamsession_core::ledger::record::{Record, Refusals};
+use streamsession_core::ledger::record::{Failure, FailureReason, Record, Refusals};
+use streamsession_core::ownership::claims::Ownership;
 use streamsession_core::reconcile::retry::RETRY_MAX;
 use streamsession_core::reconcile::{
     Effect, LedgerState, Notice, Reconcile, ReconcileState, Requeue, Response, View,
 };
 use streamsession_core::time::ServiceTime;
-use streamsession_testkit::fixtures::{desired, id, ids, session};
+use streamsession_testkit::fixtures::{desired, id, ids, key, session};
 
 use crate::driver::{Driver, at, done, lost, object, settings, unstarted, with_a};
 
@@ -298,4 +299,35 @@ fn a_detach_that_may_still_arrive_where_phones_were_left_is_not_forgotten() {
     assert_eq!(ledger.records, [(id("a"), kept)].into());
     reconcile.write();
     assert!(reconcile.pause() > Duration::from_secs(400), "and nothing is called until then");
+}
+
+#[test]
+fn an_answer_is_written_though_another_claimant_is_not_known_yet() {
+    let mut driver = Driver::calling(&unstarted());
+    driver.context.ownership = Ownership::Unresolved(key("other"));
+    driver.respond(Response::Answer(done()));
+    assert_eq!(driver.ledger().records.get(&id("a")), Some(&Record::attached()));
+}
+
+#[test]
+fn a_deletion_that_has_waited_for_long_is_not_looked_at_without_a_pause() {
+    let failure = Failure {
+        operation: Operation::Detach,
+        reason: FailureReason::Refused,
+        code: String::new(),
+        attempts: 3,
+        time: ServiceTime(1_000),
+        generation: 2,
+    };
+    let mut deleted =
+        object(&[("a", Record { last_failure: Some(failure), ..Record::attached() })]);
+    (deleted.desired.deleting, deleted.desired.generation) = (true, 2);
+    let mut driver = Driver::begin(&deleted, false);
+    driver.write();
+    assert!(driver.pause() > Duration::ZERO);
+
+    let state = driver.reconcile.into_state();
+    let mut driver = Driver::resume(state, &driver.object, false, at(Some(1_001), 1_000));
+    driver.write();
+    assert!(driver.pause() > Duration::ZERO);
 }
