@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use streamsession_core::ledger::Ledger;
 use streamsession_core::ledger::record::State;
+use streamsession_core::ownership::claims::Ownership;
 use streamsession_core::reconcile::{
     Effect, LedgerState, ReconcileState, Requeue, Response, Status, StepContext,
 };
-use streamsession_testkit::fixtures::{id, ids, with_status};
+use streamsession_testkit::fixtures::{id, ids, key, with_status};
 
 use crate::driver::{Driver, at, done, foreign_journal, ledger, lost, object, settings, unstarted};
 
@@ -144,4 +145,22 @@ fn a_call_that_may_not_be_made_any_more_was_not_sent() {
 
     assert!(reconcile.pause() > Duration::ZERO);
     assert!(reconcile.reconcile.state().open_instances().is_empty());
+}
+
+#[test]
+fn a_journal_that_may_not_be_sent_is_taken_back_without_a_look_at_the_others() {
+    let mut driver = Driver::journalling(&unstarted());
+    let mut journalled = with_status(&driver.object, driver.status().clone());
+    (journalled.desired.instances, journalled.desired.generation) = (ids(&[]), 2);
+    driver.respond(Response::Failed);
+    let state = driver.reconcile.into_state();
+
+    let owner = StepContext {
+        ownership: Ownership::Owner(key("other")),
+        others: vec![key("other")],
+        ..at(Some(1_001), 1)
+    };
+    let driver = Driver::resume(state, &journalled, true, owner);
+
+    assert_eq!(driver.ledger().journal, None, "nobody knows what stood there when it was written");
 }
