@@ -148,18 +148,13 @@ impl Events {
     /// `object`: as it was written then.
     pub fn notice(&self, before: &StreamSession, object: &StreamSession, notice: &Notice) {
         let (type_, reason, note) = told(before, notice);
-        // A recorder counts events of one reason under the first one's note; here each names
-        // instances of its own.
-        let recorder = Self::recorder(self.client.clone());
-        Self::publish(&recorder, object, type_, reason, &note);
+        self.publish_apart(object.object_ref(&()), type_, reason, &note);
     }
 
     /// Tells people that another object of another session wants an instance of this one, too.
     pub fn wanted_twice(&self, object: ObjectReference, note: &str) {
         warn!(namespace = object.namespace, object = object.name, "{note}");
-        let recorder = Self::recorder(self.client.clone());
-        let event = event(EventType::Warning, "InstancesWantedTwice", note);
-        Self::send(recorder, event, object);
+        self.publish_apart(object, EventType::Warning, "InstancesWantedTwice", note);
     }
 
     /// Tells people, and the log, that a resync did not confirm these members.
@@ -173,9 +168,13 @@ impl Events {
         let (result, code) = (<&str>::from(failure.result), &failure.code);
         warn!(object = full_name(object), ?ids, result, code, "a resync did not confirm members");
         let note = resync_failed(failure, instances);
-        // Each names another failure.
-        let recorder = Self::recorder(self.client.clone());
-        Self::publish(&recorder, object, EventType::Warning, "ResyncFailed", &note);
+        self.publish_apart(object.object_ref(&()), EventType::Warning, "ResyncFailed", &note);
+    }
+
+    /// A recorder counts events of one reason under the first one's note; each of these names
+    /// something of its own.
+    fn publish_apart(&self, object: ObjectReference, type_: EventType, reason: &str, note: &str) {
+        Self::send(Self::recorder(self.client.clone()), event(type_, reason, note), object);
     }
 
     fn publish(

@@ -99,6 +99,9 @@ impl FairQueue {
 
     /// Whose turn it is, and its priority. A resync's turn it is if it `may` be, and only then.
     pub(super) fn pop(&mut self, may_resync: bool) -> Option<(ObjectKey, Priority)> {
+        if !may_resync && !self.has_others() {
+            return None;
+        }
         let first = *self.rotations.first_key_value()?.0;
         let priority = if may_resync && self.rotations.contains_key(&Priority::Resync) {
             Priority::Resync
@@ -106,19 +109,16 @@ impl FairQueue {
             let favoured = self.favoured.next().copied();
             favoured.filter(|favoured| self.rotations.contains_key(favoured)).unwrap_or(first)
         };
-        if priority == Priority::Resync && !may_resync {
-            return None;
-        }
         let key = self.rotations.get_mut(&priority)?.pop()?;
         self.drop_if_empty(priority);
         self.places.remove(&key);
         Some((key, priority))
     }
 
-    /// Whether somebody waits; for a resync only if that `may` be.
-    pub(super) fn has_any(&self, may_resync: bool) -> bool {
+    /// Whether somebody waits for something else than a resync.
+    pub(super) fn has_others(&self) -> bool {
         let first = self.rotations.first_key_value();
-        first.is_some_and(|(priority, _)| *priority != Priority::Resync || may_resync)
+        first.is_some_and(|(priority, _)| *priority != Priority::Resync)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -268,14 +268,15 @@ mod tests {
     #[test]
     fn a_resync_goes_when_it_may_and_is_passed_over_when_it_may_not() {
         let mut queue = FairQueue::new();
-        assert!(!queue.has_any(true));
+        assert!(queue.is_empty() && !queue.has_others());
+        assert_eq!((queue.pop(true), queue.pop(false)), (None, None));
         queue.enqueue(key("resync"), Resync);
-        assert!(queue.has_any(true) && !queue.has_any(false));
+        assert!(!queue.is_empty() && !queue.has_others());
         assert_eq!(queue.pop(false), None);
         for name in 0..20 {
             queue.enqueue(key(&name.to_string()), Attach);
         }
-        assert!(queue.has_any(false));
+        assert!(queue.has_others());
         assert_eq!(queue.pop(false), Some((key("0"), Attach)));
         assert_eq!(queue.pop(true), Some((key("resync"), Resync)));
         assert_eq!(queue.pop(true), Some((key("1"), Attach)));

@@ -102,7 +102,7 @@ impl Permits {
         let is_first = match priority {
             Priority::Resync => self.waiting.is_empty() && self.may_resync(now),
             // Who waits for a resync keeps nobody waiting.
-            _ => !self.waiting.has_any(false),
+            _ => !self.waiting.has_others(),
         };
         if is_first { self.take(priority, now) } else { None }
     }
@@ -120,11 +120,10 @@ impl Permits {
 
     /// A permit for whoever's turn it is.
     pub fn grant(&mut self, now: Duration) -> Option<(ObjectKey, Permit)> {
-        let may_resync = self.may_resync(now);
-        if !self.waiting.has_any(may_resync) || !self.is_grantable(now) {
+        if !self.is_grantable(now) {
             return None;
         }
-        let (key, priority) = self.waiting.pop(may_resync)?;
+        let (key, priority) = self.waiting.pop(self.may_resync(now))?;
         Some((key, self.take(priority, now)?))
     }
 
@@ -135,7 +134,7 @@ impl Permits {
         if self.waiting.is_empty() {
             return None;
         }
-        let spaced_until = if self.waiting.has_any(false) {
+        let spaced_until = if self.waiting.has_others() {
             self.spaced_until
         } else {
             self.spaced_until.max(self.next_resync(now)?)

@@ -230,22 +230,8 @@ impl Run {
                 shared.claims.identify(&self.key, found.as_ref().ok().cloned());
                 if let Ok(identity) = found {
                     self.identity = Some(identity.clone());
-                    if let Some(user) = self.bucket() {
-                        let key = Bucket { caller: Caller::Key(identity.key), ..user.clone() };
-                        if key != user {
-                            shared.buckets.merge(&key, &user, now);
-                        }
-                    }
-                    let bucket = self.bucket();
-                    let is_of = |permit: &Permit, bucket: &Bucket| {
-                        shared.buckets.resolved(permit.bucket()) == shared.buckets.resolved(bucket)
-                    };
-                    if let Some((permit, bucket)) = self.permit.as_ref().zip(bucket.as_ref())
-                        && !is_of(permit, bucket)
-                    {
-                        // Granted for another credential: the spec or the Secret changed while it
-                        // waited.
-                        self.lose_permit(shared);
+                    if let Some(bucket) = self.bucket() {
+                        self.use_bucket(shared, &bucket, identity, now);
                     }
                 }
             }
@@ -311,6 +297,27 @@ impl Run {
         let unanswered = answer.verdict == Verdict::Unanswered;
         let over = if unanswered { now.max(sent_at + self.call_deadline) } else { now };
         over + WINDOW
+    }
+
+    /// Its calls are counted in this bucket.
+    fn use_bucket(
+        &mut self,
+        shared: &mut Shared,
+        bucket: &Bucket,
+        identity: &Identity,
+        now: Duration,
+    ) {
+        let of_key = Bucket { caller: Caller::Key(identity.key), ..bucket.clone() };
+        if of_key != *bucket {
+            shared.buckets.merge(&of_key, bucket, now);
+        }
+        let buckets = &shared.buckets;
+        let is_of_another =
+            |permit: &Permit| buckets.resolved(permit.bucket()) != buckets.resolved(bucket);
+        if self.permit.as_ref().is_some_and(is_of_another) {
+            // The spec or the Secret changed while it waited.
+            self.lose_permit(shared);
+        }
     }
 
     fn lose_permit(&mut self, shared: &mut Shared) {
