@@ -1,13 +1,13 @@
 //! An object whose session another one owns.
 
-use streamsession_core::conditions::Reason;
+use streamsession_core::conditions::{Conditions, Mode, Reason};
 use streamsession_core::ownership::claims::Ownership;
 use streamsession_core::reconcile::{
-    Effect, LedgerState, ReconcileState, Response, StepContext, View,
+    Effect, LedgerState, ReconcileState, Requeue, Response, StepContext, View,
 };
 use streamsession_testkit::fixtures::{key, last_call};
 
-use crate::driver::{Driver, at, settings, with_a};
+use crate::driver::{Driver, at, object, settings, with_a};
 
 /// The object of that name owns the session.
 fn contender(owner: &str) -> StepContext {
@@ -58,4 +58,25 @@ fn however_many_claim_the_session_it_gives_way() {
         reconcile.respond(response);
     }
     assert_eq!(reconcile.status().conditions.as_ref().unwrap().reason, Reason::SessionConflict);
+}
+
+#[test]
+fn one_without_credentials_looks_for_them_again_if_it_has_anything_to_do() {
+    let look = |object: &View| {
+        let mut object = object.clone();
+        object.status.conditions = Some(Conditions {
+            mode: Mode::Stalled,
+            reason: Reason::CredentialsNotFound,
+            message: String::new(),
+        });
+        let mut driver = begin(&object);
+        driver.respond(Response::Credentials(Err("There is no Secret.".into())));
+        driver.write();
+        driver
+    };
+    let mut wants_nothing = object(&[]);
+    wants_nothing.desired.instances.clear();
+    assert!(!look(&object(&[])).pause().is_zero(), "it wants a");
+    assert!(!look(&with_a()).pause().is_zero());
+    assert_eq!(look(&wants_nothing).effect, Effect::Done(Requeue::OnChange));
 }

@@ -10,7 +10,7 @@ use streamsession_core::ledger::record::{Failure, FailureReason, Record, Refusal
 use streamsession_core::ownership::claims::Ownership;
 use streamsession_core::reconcile::retry::RETRY_MAX;
 use streamsession_core::reconcile::{
-    Effect, LedgerState, Notice, Reconcile, ReconcileState, Requeue, Response, View,
+    Effect, LedgerState, Notice, Reconcile, ReconcileState, Requeue, Response, StepContext, View,
 };
 use streamsession_core::time::ServiceTime;
 use streamsession_testkit::fixtures::{desired, id, ids, key, session};
@@ -330,4 +330,53 @@ fn a_deletion_that_has_waited_for_long_is_not_looked_at_without_a_pause() {
     let mut driver = Driver::resume(state, &driver.object, false, at(Some(1_001), 1_000));
     driver.write();
     assert!(driver.pause() > Duration::ZERO);
+}
+
+#[test]
+fn an_owner_reads_the_others_again_between_the_journal_and_the_call() {
+    let owner = StepContext {
+        ownership: Ownership::Owner(key("other")),
+        others: vec![key("other")],
+        ..at(Some(1_000), 0)
+    };
+    let mut other = unstarted();
+    other.desired.instances.clear();
+    let answer = || Response::Claimant(key("other"), Some(Box::new(other.clone())));
+    let mut driver = Driver::resume(ReconcileState::new(&settings()), &unstarted(), true, owner);
+    for _ in 0..2 {
+        assert_eq!(driver.effect, Effect::ReadClaimant(key("other")));
+        driver.respond(answer());
+        if driver.effect == Effect::Credentials {
+            driver.credentials().write();
+        }
+    }
+    assert!(matches!(driver.effect, Effect::Call(_)), "{:?}", driver.effect);
+}
+
+#[test]
+fn one_that_may_not_act_takes_no_finalizer_off() {
+    let mut deleted = object(&[]);
+    deleted.desired.deleting = true;
+    let mut fenced = at(Some(1_000), 0);
+    let state = || ReconcileState::new(&settings());
+    let free = Driver::resume(state(), &deleted, false, fenced.clone());
+    assert_eq!(free.effect, Effect::RemoveFinalizer);
+    fenced.may_act = false;
+    assert!(Driver::resume(state(), &deleted, false, fenced).pause() > Duration::ZERO);
+}
+
+#[test]
+fn whose_keys_it_has_is_found_out_during_a_pause_too_unless_there_were_none() {
+    let contested = |elapsed| StepContext { must_identify: true, ..at(None, elapsed) };
+    let mut driver = Driver::begin_without_time(&unstarted());
+    driver.credentials().no_time();
+    let state = driver.reconcile.into_state();
+    let mut driver = Driver::resume(state, &unstarted(), false, contested(0));
+    assert_eq!(driver.effect, Effect::Credentials);
+    driver.respond(Response::Credentials(Err("There is no Secret.".into())));
+    let state = driver.reconcile.into_state();
+    let paused = Driver::resume(state.clone(), &unstarted(), false, contested(0));
+    assert_ne!(paused.effect, Effect::Credentials);
+    let later = Driver::resume(state, &unstarted(), false, contested(120));
+    assert_eq!(later.effect, Effect::Credentials);
 }

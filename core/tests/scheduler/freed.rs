@@ -1,10 +1,14 @@
 //! A phone that moves from one session to another by one commit.
 
+use streamsession_core::answer::Operation;
 use streamsession_core::ledger::desired::Desired;
+use streamsession_core::ledger::record::{Record, Refusals, State};
 use streamsession_core::reconcile::{Effect, Requeue};
 use streamsession_core::scheduler::Event;
 use streamsession_core::scheduler::quota::WINDOW;
-use streamsession_testkit::fixtures::{answer, desired, ids, key, processed};
+use streamsession_testkit::fixtures::{
+    NOW, answer, attached_at, desired, id, ids, key, processed, status,
+};
 
 use crate::process::{LIMITS, Process, done, object, seconds, version};
 
@@ -84,4 +88,27 @@ fn who_else_wants_an_instance_is_asked_once_a_minute() {
     refuse(&mut process, "fourth", "z");
     process.tell(Event::Stopping);
     assert_eq!(process.wakes_at(), None, "nobody is told any more");
+}
+
+#[test]
+fn what_is_taken_out_to_know_where_it_stands_is_free_for_nobody() {
+    let (mut refused, mut waits) = (object("refused"), object("waits"));
+    let refusals = Refusals { operation: Operation::Attach, count: 3, since: NOW };
+    let record = Record { state: State::Unknown, refusals: Some(refusals), ..Record::default() };
+    let mut ledger = attached_at("refused", &ids(&["a"]));
+    ledger.records.insert(id("a"), record);
+    refused.status = status(ledger);
+    let mut process = Process::new(LIMITS, &[waits.clone()]);
+    let mut run = process.start();
+    process.call(&mut run, &mut waits, "AKID");
+    let (settle, _) = process.answer(&mut run, answer(processed(&[], &["a"])));
+    process.write(&mut run, &mut waits, settle);
+    process.finish(run, Requeue::OnChange);
+
+    process.now += WINDOW;
+    process.see(&refused);
+    let mut run = process.start();
+    process.call(&mut run, &mut refused, "AKID");
+    process.answer(&mut run, done());
+    assert!(!process.scheduler.shared().freed.has_changed());
 }

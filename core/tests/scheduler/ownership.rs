@@ -248,3 +248,13 @@ fn a_run_knows_at_its_first_read_that_another_object_owns_the_session() {
     let Effect::WriteStatus(status, _) = effect else { panic!("it says so, not {effect:?}") };
     assert_eq!(status.conditions.unwrap().reason, Reason::SessionConflict);
 }
+
+#[test]
+fn what_was_read_of_one_that_is_gone_claims_nothing() {
+    let mut process = Process::new(LIMITS, &[object("lobby")]);
+    let mut run = process.start();
+    process.read(&mut run, &object("lobby"));
+    let gone = object("gone");
+    process.step(&mut run, Response::Claimant(key("gone"), Some(Box::new(gone))));
+    assert!(!process.scheduler.shared().claims.is_in_sight(&key("gone")));
+}
